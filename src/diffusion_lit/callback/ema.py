@@ -1,0 +1,131 @@
+"""An exponential moving average of the weights, used for everything but training itself."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+__all__ = ["EMA", "averaged_weights"]
+
+
+class EMA(Callback):
+    """w_ema <- d w_ema + (1 - d) w after each optimizer step, d = min(decay, (1 + n) / (10 + n)) at the n-th.
+
+    The warm-up of d lets the average forget the initial weights early on. Only parameters are averaged, in float32.
+    Validation, testing and prediction see the averaged weights; training, `state_dict` in a checkpoint and whatever
+    follows an exception see the raw ones. A checkpoint holds the average under the key `ema`, by the same names.
+
+    Args:
+        decay: d after warm-up, in [0, 1): the average spans about the last 1 / (1 - d) steps.
+
+    Raises:
+        ValueError: if `decay` is outside [0, 1).
+    """
+
+    def __init__(self, decay: float = 0.9999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"callback.ema.decay must lie in [0, 1), got {decay}; 0.999 to 0.9999 is usual")
+        self.decay = decay
+        self.num_updates = 0
+        self.average: dict[str, Tensor] = {}
+        self.raw: dict[str, Tensor] | None = None
+        """The raw weights while the model holds the average, else None."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        parameters = dict(pl_module.named_parameters())
+        if not self.average:
+            self.average = {name: p.detach().float().clone() for name, p in parameters.items()}
+        self.average = {name: w.to(parameters[name].device) for name, w in self.average.items()}
+        self.last_step = trainer.global_step
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_step == self.last_step:  # in the middle of an accumulation
+            return
+        self.last_step = trainer.global_step
+        self.num_updates += 1
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        weights = [p.float() for p in pl_module.parameters()]
+        torch._foreach_lerp_(list(self.average.values()), weights, 1 - decay)
+
+    @torch.no_grad()
+    def swap_in(self, pl_module: LightningModule) -> None:
+        """Put the average into the model and keep the raw weights aside; nothing if it is there already."""
+        if self.raw is None and self.average:
+            self.raw = {name: p.detach().clone() for name, p in pl_module.named_parameters()}
+            self.write(pl_module, self.average)
+
+    def swap_out(self, pl_module: LightningModule) -> None:
+        """Put the raw weights back; nothing if they are there already."""
+        if self.raw is not None:
+            self.write(pl_module, self.raw)
+            self.raw = None
+
+    @torch.no_grad()
+    def write(self, pl_module: LightningModule, weights: dict[str, Tensor]) -> None:
+        for name, p in pl_module.named_parameters():
+            p.copy_(weights[name])
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.swap_in(pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.swap_out(pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.read_checkpoint(trainer, pl_module)
+        self.swap_in(pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.swap_out(pl_module)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.read_checkpoint(trainer, pl_module)
+        self.swap_in(pl_module)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.swap_out(pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.swap_out(pl_module)
+
+    def read_checkpoint(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the average from the checkpoint being tested: Lightning restores callbacks only when it fits."""
+        if trainer.ckpt_path is not None:
+            checkpoint = torch.load(trainer.ckpt_path, map_location=pl_module.device, weights_only=True)
+            self.on_load_checkpoint(trainer, pl_module, checkpoint)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["ema"] = self.average
+        checkpoint["ema_num_updates"] = self.num_updates
+        if self.raw is not None:
+            checkpoint["state_dict"].update(self.raw)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if "ema" not in checkpoint:
+            raise ValueError(
+                "the checkpoint has no averaged weights (it was saved without the EMA callback, or with "
+                "save_weights_only): turn the callback off with callback.ema=null, or use another checkpoint"
+            )
+        self.average = checkpoint["ema"]
+        self.num_updates = checkpoint["ema_num_updates"]
+
+
+@contextmanager
+def averaged_weights(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
+    """The model in evaluation mode and, where there is an `EMA` callback, with its weights; restored on leaving."""
+    ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)
+    already = ema is None or ema.raw is not None
+    training = pl_module.training
+    pl_module.eval()
+    if ema is not None:
+        ema.swap_in(pl_module)
+    try:
+        yield
+    finally:
+        if ema is not None and not already:
+            ema.swap_out(pl_module)
+        pl_module.train(training)

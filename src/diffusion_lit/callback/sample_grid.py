@@ -1,0 +1,106 @@
+"""A picture of what the model draws, as training goes on."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from torch import Tensor
+
+from diffusion_lit.callback.ema import averaged_weights
+from diffusion_lit.generate import default_labels, generate, guide
+from diffusion_lit.image import image_grid, save_image, to_uint8
+from diffusion_lit.module import DiffusionModule
+from diffusion_lit.sampler import Sampler
+
+__all__ = ["SampleGrid"]
+
+
+class SampleGrid(Callback):
+    """Samples from the same noise and the same classes each time, so that successive grids show the same images mature.
+
+    Written as PNG to `folder`, named by the step, and to every active logger that takes images. Where the model has
+    classes, each column is a class.
+
+    Args:
+        sampler: how to sample.
+        folder: where the pictures go.
+        every_n_steps: optimizer steps between pictures, or None.
+        every_n_epochs: epochs between pictures, or None. There is a picture at the end of training in any case.
+        rows: of the grid.
+        columns: of the grid, where the model has no classes, or more than 20.
+        guidance: classifier-free guidance scale; 1 is none.
+        seed: of the noise.
+
+    Raises:
+        ValueError: if a number is not positive, or guidance is asked of a model without classes.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        folder: str,
+        every_n_steps: int | None = None,
+        every_n_epochs: int | None = None,
+        rows: int = 8,
+        columns: int = 8,
+        guidance: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        for name, value in {"every_n_steps": every_n_steps, "every_n_epochs": every_n_epochs, "rows": rows, "columns": columns}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"callback.sample_grid.{name} must be at least 1, got {value}")
+        self.sampler = sampler
+        self.folder = Path(folder)
+        self.every_n_steps = every_n_steps
+        self.every_n_epochs = every_n_epochs
+        self.rows = rows
+        self.columns = columns
+        self.guidance = guidance
+        self.seed = seed
+        self.last_step = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, DiffusionModule)
+        pl_module.denoiser.schedule.times(self.sampler.num_steps)  # raises if the schedule has fewer steps
+        guide(pl_module.denoiser, self.guidance)  # raises if the model has no classes
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self.draw(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self.draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.draw(trainer, pl_module)
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sample, write and log one grid, unless this step has one already."""
+        if trainer.global_step == self.last_step:
+            return
+        self.last_step = trainer.global_step
+        with averaged_weights(trainer, pl_module):
+            grid = self.sample(pl_module)
+        if trainer.is_global_zero:
+            self.write(trainer, grid)
+
+    def sample(self, module: LightningModule) -> Tensor:
+        """The grid as uint8 [C, H, W]."""
+        assert isinstance(module, DiffusionModule)
+        denoiser = module.denoiser
+        columns = self.columns if denoiser.num_classes is None or denoiser.num_classes > 20 else denoiser.num_classes
+        indices = range(self.rows * columns)
+        labels = default_labels(denoiser, indices)
+        images = generate(denoiser, self.sampler, indices, labels, self.seed, self.guidance, module.device)
+        return image_grid(images, columns)
+
+    def write(self, trainer: Trainer, grid: Tensor) -> None:
+        step = trainer.global_step
+        save_image(grid, self.folder / f"step_{step:07d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("samples", grid, step)
+            elif isinstance(logger, WandbLogger):
+                logger.log_image("samples", [grid.float() / 255], step)

@@ -1,0 +1,134 @@
+"""A checkpoint describes itself: the configuration travels with the weights, and both are data, not code.
+
+Keys of ours beside Lightning's: `config` (resolved, plain containers), `ema` (averaged weights, by the names they have in
+`state_dict`) and `ema_num_updates`.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion_lit.denoiser import Denoiser
+
+__all__ = ["check_resumable", "find_checkpoint", "find_resume", "load_checkpoint", "load_denoiser"]
+
+FIXED = ("model", "schedule", "parameterization")
+"""What cannot change between a checkpoint and a run that goes on from it."""
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The file that `path` means: itself, or a run folder's last checkpoint.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    last = path / "checkpoints" / "last.ckpt"
+    if last.is_file():
+        return last
+    if not path.exists():
+        siblings = sorted(path.parent.glob("*/checkpoints/last.ckpt"))[-3:]
+        hint = "".join(f"\n  {file.parents[1]}" for file in siblings)
+        there = f"; beside it there are:{hint}" if siblings else ""
+        raise FileNotFoundError(f"no checkpoint: {path} does not exist{there}\nGive a run's folder or a .ckpt file")
+    raise FileNotFoundError(f"no checkpoint: the folder {path} has no checkpoints/last.ckpt; is it a run's folder?")
+
+
+def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Everything in the checkpoint that `path` means, its tensors on `device`; nothing in it is run.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not one of ours, or is damaged.
+    """
+    file = find_checkpoint(path)
+    try:
+        checkpoint = torch.load(file, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{file} is not a checkpoint, or is damaged ({str(error).splitlines()[0]})") from error
+    if not isinstance(checkpoint, dict) or not checkpoint.get("config"):
+        raise ValueError(f"{file} has no configuration in it: it was not written by diffusion_lit.train")
+    return checkpoint
+
+
+def load_denoiser(
+    path: str | Path, weights: str = "ema", device: torch.device | str = "cpu"
+) -> tuple[Denoiser, dict[str, Any]]:
+    """The model of a checkpoint, in evaluation mode, and the checkpoint.
+
+    Args:
+        path: a run's folder or a checkpoint file.
+        weights: `ema`, the averaged ones, or `raw`.
+        device: where to put the model.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not one of ours, or lacks the weights asked for.
+    """
+    if weights not in ("ema", "raw"):
+        raise ValueError(f"weights must be ema or raw, got {weights!r}")
+    checkpoint = load_checkpoint(path, device)
+    if weights == "ema" and not checkpoint.get("ema"):
+        raise ValueError(f"{find_checkpoint(path)} has no averaged weights; use weights=raw")
+    state = checkpoint["ema" if weights == "ema" else "state_dict"]
+    denoiser: Denoiser = instantiate(OmegaConf.create(checkpoint["config"])["denoiser"])
+    prefix = "denoiser."
+    denoiser.load_state_dict({name.removeprefix(prefix): w for name, w in state.items() if name.startswith(prefix)})
+    return denoiser.to(device).eval(), checkpoint
+
+
+def find_resume(cfg: DictConfig) -> Path | None:
+    """The checkpoint that `resume=auto|PATH` means for the run `cfg`, or None if there is nothing to go on from.
+
+    `auto` takes the newest last checkpoint below `output_root` whose model, schedule, parameterization and data are the
+    run's.
+
+    Raises:
+        FileNotFoundError: if a path has no checkpoint.
+        ValueError: if the checkpoint's model is not this run's.
+    """
+    if cfg.resume is None:
+        return None
+    if cfg.resume != "auto":
+        return find_checkpoint(cfg.resume)
+    runs = sorted(Path(cfg.output_root).glob("**/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for file in runs:
+        recorded = file.parents[1] / "config.yaml"
+        if recorded.is_file() and not differences(load_config(recorded), cfg, (*FIXED, "data")):
+            return file
+    return None
+
+
+def check_resumable(file: Path, cfg: DictConfig) -> None:
+    """
+    Raises:
+        ValueError: if the run `cfg` has another model than the checkpoint `file`.
+    """
+    if changed := differences(OmegaConf.create(load_checkpoint(file)["config"]), cfg, FIXED):
+        listed = "".join(f"\n  {key}: {old} in the checkpoint, {new} now" for key, (old, new) in changed.items())
+        raise ValueError(f"cannot go on from {file} with another model:{listed}\nUse the checkpoint's, or start anew without resume")
+
+
+def load_config(path: Path) -> DictConfig:
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def differences(old: DictConfig, new: DictConfig, groups: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
+    """Each key of `groups` whose value differs, with both values; how fast data is loaded does not count."""
+    before, after = flatten(old, groups), flatten(new, groups)
+    keys = sorted((before.keys() | after.keys()) - {"data.batch_size", "data.num_workers"})
+    return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
+
+
+def flatten(cfg: DictConfig, groups: tuple[str, ...]) -> dict[str, Any]:
+    """The values of `groups` by their dotted keys."""
+    containers: dict[str, Any] = {group: OmegaConf.to_container(cfg[group], resolve=True) for group in groups}
+    return {f"{group}.{key}": value for group, container in containers.items() for key, value in container.items()}

@@ -1,0 +1,88 @@
+"""What the commands share: where the configuration is, and how a mistake is told.
+
+Imports only Hydra, so that `--help` and `--cfg job` answer at once.
+"""
+
+import functools
+import os
+import secrets
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+__all__ = ["CONFIG_FOLDER", "command"]
+
+PACKAGE = Path(__file__).parent
+CONFIG_FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
+"""Inside an installed package, or at the top of a checkout."""
+
+MISTAKES = (ValueError, FloatingPointError, FileNotFoundError, NotADirectoryError)
+"""Errors whose message is written for the user: it is shown alone, and the traceback goes to a file."""
+
+# A folder's name carries the second; six random digits keep apart runs that start in the same one.
+OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+
+
+def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Make a function of a configuration into the main function of `python -m diffusion_lit.NAME`.
+
+    A mistake of the user's ends the process with exit code 1 and its message alone; HYDRA_FULL_ERROR=1 shows the traceback.
+
+    Args:
+        name: the top-level configuration, `conf/NAME.yaml`.
+    """
+
+    def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
+        @functools.wraps(task)
+        def run(cfg: DictConfig) -> None:
+            try:
+                prepare_subprocesses()
+                task(cfg)
+            except Exception as error:
+                mistake = explain(error)
+                if mistake is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+                    raise
+                record = Path(HydraConfig.get().runtime.output_dir) / "error.log"
+                record.write_text(traceback.format_exc())
+                print(f"\nerror: {mistake}\n(details: {record}, or run again with HYDRA_FULL_ERROR=1)", file=sys.stderr)
+                sys.exit(1)
+
+        return hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=name)(run)
+
+    return decorate
+
+
+def explain(error: BaseException) -> str | None:
+    """The message for the user, if `error` is a mistake of theirs."""
+    where = ""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        where = where or next((f" (in {line.split()[-1]})" for line in str(error).splitlines() if "full_key" in line), "")
+        error = error.__cause__
+        if isinstance(error, TypeError):  # an argument that the class does not have
+            return f"{error}{where}"
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's; not imported, for the sake of start-up
+        return f"{error}{where}"
+    if isinstance(error, MISTAKES):
+        # A data loader's worker sends its whole traceback as the message; the message proper comes last.
+        return str(error).rsplit(f"\n{type(error).__name__}: ", 1)[-1].strip() + where
+    return None
+
+
+def prepare_subprocesses() -> None:
+    """Let the processes that Lightning starts for `trainer.devices=N` do this job alone, and not the whole sweep.
+
+    Lightning runs `sys.argv` again; in a multirun that would be every job of the sweep in each process.
+    """
+    config = HydraConfig.get()
+    if config.mode == RunMode.MULTIRUN:
+        for key in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(key, None)  # left by the sweep's last job
+        sys.argv[1:] = list(config.overrides.task)
+        config.run.dir = config.runtime.output_dir

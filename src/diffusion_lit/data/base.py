@@ -1,0 +1,151 @@
+"""What every data module shares: batches of bytes, an order that can be resumed, flips that can be repeated."""
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from diffusion_lit.data.order import EvaluationOrder, TrainingOrder
+from diffusion_lit.random import fold_in
+
+__all__ = ["ArrayImages", "Batch", "ImageDataModule", "Images"]
+
+Batch = tuple[Tensor, Tensor | None]
+"""Images uint8 [B, C, H, W], and their classes int64 [B] or None."""
+
+
+class Images(Protocol):
+    """A set of images that can be fetched by index."""
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, indices: list[int]) -> Batch: ...
+
+
+class ArrayImages:
+    """Images held in memory.
+
+    Args:
+        images: uint8 [N, C, H, W].
+        labels: int64 [N], or None.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor | None = None) -> None:
+        self.images = images
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def fetch(self, indices: list[int]) -> Batch:
+        return self.images[indices], None if self.labels is None else self.labels[indices]
+
+
+class FlippedImages(Dataset[Batch]):
+    """What a DataLoader reads: images by (epoch, index), mirrored at random where asked for.
+
+    Whether an image is mirrored is a function of (seed, epoch, index), whichever worker or rank fetches it.
+    """
+
+    def __init__(self, images: Images, seed: int, flip: bool) -> None:
+        self.images = images
+        self.seed = seed
+        self.flip = flip
+
+    def __getitems__(self, addresses: list[tuple[int, int]]) -> Batch:
+        images, labels = self.images.fetch([index for _, index in addresses])
+        if self.flip:
+            draws = [torch.rand((), generator=fold_in(self.seed, "flip", *address)) for address in addresses]
+            mirrored = torch.stack(draws) < 0.5
+            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        return images, labels
+
+
+def keep(batch: Batch) -> Batch:
+    """The collate function of a dataset that fetches whole batches."""
+    return batch
+
+
+class ImageDataModule(LightningDataModule, ABC):
+    """Images in three splits, as bytes until they reach the device.
+
+    A subclass says what the images are (`resolution`, `channels`, `num_classes`, known once it is built) and loads them.
+
+    Args:
+        batch_size: images a process and step.
+        num_workers: loading processes beside each training process; 0 loads in the training process itself.
+        seed: of the order and the flips.
+        flip: mirror training images left to right half of the time.
+
+    Raises:
+        ValueError: if `batch_size` is under 1 or `num_workers` negative.
+    """
+
+    resolution: int
+    channels: int
+    num_classes: int | None
+    class_names: list[str] | None = None
+
+    def __init__(self, batch_size: int, num_workers: int = 0, seed: int = 0, flip: bool = False) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"data.batch_size must be at least 1, got {batch_size}")
+        if num_workers < 0:
+            raise ValueError(f"data.num_workers must not be negative, got {num_workers}")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.flip = flip
+        self.splits: dict[str, Images] = {}
+        self.resumed = {"epoch": 0, "step": 0, "position": 0}
+
+    @abstractmethod
+    def load(self) -> dict[str, Images]:
+        """The splits `train`, `val` and `test`."""
+
+    def setup(self, stage: str | None = None) -> None:
+        if not self.splits:
+            self.splits = self.load()
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        order = TrainingOrder(len(self.splits["train"]), self.batch_size, self.seed, *self.process())
+        order.resume(self.resumed["epoch"], self.resumed["position"])
+        self.step_size = order.step_size
+        return self.loader("train", order, self.flip)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self.evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self.evaluation_loader("test")
+
+    def evaluation_loader(self, split: str) -> DataLoader[Batch]:
+        """This rank's share of a split, in order and never augmented."""
+        return self.loader(split, EvaluationOrder(len(self.splits[split]), self.batch_size, *self.process()), flip=False)
+
+    def loader(self, split: str, order: TrainingOrder | EvaluationOrder, flip: bool) -> DataLoader[Batch]:
+        return DataLoader(
+            FlippedImages(self.splits[split], self.seed, flip),
+            batch_sampler=order,
+            collate_fn=keep,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def process(self) -> tuple[int, int]:
+        """This process's rank and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands: the epoch, its steps done, and how many of its images all ranks have been trained on."""
+        assert self.trainer is not None
+        epoch, step = self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        before = self.resumed if self.resumed["epoch"] == epoch else {"step": 0, "position": 0}
+        return {"epoch": epoch, "step": step, "position": before["position"] + (step - before["step"]) * self.step_size}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.resumed = dict(state)

@@ -1,0 +1,188 @@
+"""A folder of image files, as people have it."""
+
+import logging
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from diffusion_lit.data.base import Batch, ImageDataModule, Images
+
+__all__ = ["FolderImages", "ImageFolderData", "read_image"]
+
+EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+SPLITS = ("train", "val", "test")
+
+log = logging.getLogger(__name__)
+
+
+def read_image(path: Path, resolution: int, channels: int) -> Tensor:
+    """One file as uint8 [channels, resolution, resolution]: upright, scaled to cover the square, cut at the centre.
+
+    Transparent pixels become white; 16-bit grey keeps its high byte; downscaling is antialiased (bicubic).
+
+    Raises:
+        ValueError: if the file is not an image that can be read; the message names it.
+    """
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):  # 16 bits a pixel; convert() would cut everything above 255
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            if image.has_transparency_data:
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+            image = image.convert("RGB" if channels == 3 else "L")
+            image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.BICUBIC)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(unreadable([path], error)) from error
+    return torch.from_numpy(np.array(image).reshape(resolution, resolution, channels)).permute(2, 0, 1)
+
+
+def unreadable(paths: list[Path], error: Exception) -> str:
+    what = f"{len(paths)} files" if len(paths) > 1 else "this file"
+    listed = "".join(f"\n  {path}" for path in paths[:10]) + ("\n  ..." if len(paths) > 10 else "")
+    return f"cannot read {what} as an image; repair or remove it:{listed}\n({type(error).__name__}: {error})"
+
+
+class FolderImages:
+    """Image files, read when they are fetched.
+
+    Args:
+        paths: the files.
+        labels: each file's class, or None.
+        resolution: height and width to make of each.
+        channels: 1 for grey, 3 for colour.
+    """
+
+    def __init__(self, paths: list[Path], labels: list[int] | None, resolution: int, channels: int) -> None:
+        self.paths = paths
+        self.labels = None if labels is None else torch.tensor(labels)
+        self.resolution = resolution
+        self.channels = channels
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def fetch(self, indices: list[int]) -> Batch:
+        images = torch.stack([read_image(self.paths[i], self.resolution, self.channels) for i in indices])
+        return images, None if self.labels is None else self.labels[indices]
+
+
+class ImageFolderData(ImageDataModule):
+    """All images below a folder, of any size, format and colour mode.
+
+    Where the images lie in subfolders, the first subfolder's name is the class; where they lie in the folder itself,
+    there are none. Folders `train`, `val` and `test` are taken as the splits; without them a fixed share of the
+    files, chosen by a hash of each name, is set aside for validation and as much for testing.
+
+    Args:
+        root: the folder.
+        resolution: height and width of the images after scaling and centre-cropping.
+        channels: 3 for colour, 1 for grey.
+        val_fraction: share set aside for validation, and again for testing, where there are no split folders.
+        batch_size: images a process and step.
+        num_workers: loading processes beside each training process.
+        seed: of the order and the flips.
+        flip: mirror training images half of the time.
+
+    Raises:
+        ValueError: if the folder is missing, has no images, mixes images with class folders, or holds files that
+            are not images.
+    """
+
+    def __init__(
+        self,
+        root: str | None,
+        resolution: int,
+        channels: int = 3,
+        val_fraction: float = 0.05,
+        batch_size: int = 32,
+        num_workers: int = 2,
+        seed: int = 0,
+        flip: bool = False,
+    ) -> None:
+        super().__init__(batch_size, num_workers, seed, flip)
+        if root is None:
+            raise ValueError("say where the images are: data.root=FOLDER")
+        if not Path(root).is_dir():
+            raise ValueError(f"data.root={root} is not a folder")
+        if resolution < 1 or channels not in (1, 3):
+            raise ValueError(f"need data.resolution >= 1 and data.channels 1 or 3, got {resolution} and {channels}")
+        if not 0 < val_fraction < 0.5:
+            raise ValueError(f"data.val_fraction is set aside twice and must lie between 0 and 0.5, got {val_fraction}")
+        self.root = Path(root)
+        self.resolution = resolution
+        self.channels = channels
+        self.val_fraction = val_fraction
+        self.files = self.find()
+        classes = sorted({name for files in self.files.values() for _, name in files if name is not None})
+        self.class_names = classes or None
+        self.num_classes = len(classes) or None
+
+    def find(self) -> dict[str, list[tuple[Path, str | None]]]:
+        """The files of each split, each with the name of its class."""
+        folders = {split: self.root / split for split in SPLITS if (self.root / split).is_dir()}
+        if "train" in folders:
+            files = {split: list(self.scan(folder)) for split, folder in folders.items()}
+            if missing := [split for split in SPLITS if not files.get(split)]:
+                raise ValueError(f"{self.root} has a folder train, but none with images named {' and '.join(missing)}")
+            return files
+        files = {split: [] for split in SPLITS}
+        for path, name in self.scan(self.root):
+            hashed = zlib.crc32(path.relative_to(self.root).as_posix().encode()) / 2**32
+            files["val" if hashed < self.val_fraction else "test" if hashed < 2 * self.val_fraction else "train"].append((path, name))
+        for split in ("val", "test"):  # a small folder may have hashed nothing there
+            if not files[split]:
+                if len(files["train"]) < 2:
+                    raise ValueError(f"{self.root} has too few images to set any aside for validation and testing; 3 is the least")
+                files[split].append(files["train"].pop())
+        return files
+
+    def scan(self, folder: Path) -> Iterable[tuple[Path, str | None]]:
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+        if not paths:
+            raise ValueError(f"no images in {folder} (looked for {' '.join(sorted(EXTENSIONS))}, in subfolders too)")
+        parts = [path.relative_to(folder).parts for path in paths]
+        loose = [path for path, part in zip(paths, parts, strict=True) if len(part) == 1]
+        if loose and len(loose) < len(paths):
+            raise ValueError(
+                f"{folder} has both class folders and {len(loose)} images outside any, such as {loose[0].name}; "
+                "move them into class folders, or all images into one folder"
+            )
+        return [(path, None if loose else part[0]) for path, part in zip(paths, parts, strict=True)]
+
+    def setup(self, stage: str | None = None) -> None:
+        if not self.splits:
+            self.check_headers()
+        super().setup(stage)
+
+    def check_headers(self) -> None:
+        """Open every file, so that what is no image is named before training starts (broken pixels show when read)."""
+        broken, small, error = [], 0, Exception()
+        for path, _ in (file for files in self.files.values() for file in files):
+            try:
+                with Image.open(path) as image:
+                    small += min(image.size) < self.resolution
+            except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as caught:
+                broken.append(path)
+                error = caught
+        if broken:
+            raise ValueError(unreadable(broken, error))
+        if small:
+            log.warning("%d images are smaller than data.resolution=%d and will be enlarged", small, self.resolution)
+
+    def load(self) -> dict[str, Images]:
+        index = {name: i for i, name in enumerate(self.class_names or [])}
+        return {
+            split: FolderImages(
+                [path for path, _ in files],
+                [index[name] for _, name in files if name is not None] if index else None,
+                self.resolution,
+                self.channels,
+            )
+            for split, files in self.files.items()
+        }

@@ -1,0 +1,62 @@
+"""Pixels: between bytes and the model's range, and onto the disk."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+__all__ = ["from_uint8", "image_grid", "save_image", "save_npz", "to_uint8"]
+
+MIN_TILE = 48  # pixels: smaller images are magnified in a grid, so that a person can see them
+
+
+def from_uint8(images: Tensor) -> Tensor:
+    """Bytes 0..255 to float32 in [-1, 1], the range that models are trained in."""
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """The inverse of `from_uint8`: rounds, and cuts off what lies outside [-1, 1]."""
+    return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def image_grid(images: Tensor, columns: int) -> Tensor:
+    """One picture of many, row by row, small images magnified by repeating pixels.
+
+    Args:
+        images: uint8 [N, C, H, W].
+        columns: how many in a row.
+
+    Returns:
+        uint8 [C, rows * tile, columns * tile], with a margin around each tile.
+    """
+    scale = -(-MIN_TILE // images.shape[-1])
+    images = images.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    margin = 2
+    num_images, channels, height, width = images.shape
+    columns = min(columns, num_images)
+    rows = -(-num_images // columns)
+    grid = images.new_full((channels, rows * (height + margin) + margin, columns * (width + margin) + margin), 32)
+    for i, image in enumerate(images):
+        top, left = margin + i // columns * (height + margin), margin + i % columns * (width + margin)
+        grid[:, top : top + height, left : left + width] = image
+    return grid
+
+
+def save_image(image: Tensor, path: Path) -> None:
+    """Write one uint8 image [C, H, W], C = 1 or 3, as PNG; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = image.cpu().permute(1, 2, 0).numpy()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
+
+
+def save_npz(images: Tensor, labels: Sequence[int] | None, path: Path) -> None:
+    """Write images uint8 [N, C, H, W] as ADM's evaluation does: `arr_0` uint8 [N, H, W, C], `arr_1` int64 labels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = [images.cpu().permute(0, 2, 3, 1).numpy()]
+    if labels is not None:
+        arrays.append(np.asarray(labels, dtype=np.int64))
+    np.savez(path, *arrays)

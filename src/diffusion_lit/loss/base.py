@@ -1,0 +1,26 @@
+"""What training minimises."""
+
+from abc import ABC, abstractmethod
+
+from torch import Generator, Tensor
+
+from diffusion_lit.denoiser import Denoiser
+
+__all__ = ["Loss"]
+
+
+class Loss(ABC):
+    """A loss per image; its mean over the batch is minimised."""
+
+    @abstractmethod
+    def __call__(
+        self, denoiser: Denoiser, x_0: Tensor, label: Tensor | None = None, generator: Generator | None = None
+    ) -> dict[str, Tensor]:
+        """The terms of the loss, each [B]: `loss` is what is minimised, `t` the time it was taken at.
+
+        Args:
+            denoiser: the model.
+            x_0: clean images in [-1, 1], [B, C, H, W].
+            label: classes [B], or None.
+            generator: draws the times and the noise; on the device of `x_0`.
+        """

@@ -1,0 +1,3 @@
+from diffusion_lit.model.unet import UNet
+
+__all__ = ["UNet"]

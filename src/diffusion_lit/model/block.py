@@ -1,0 +1,138 @@
+"""The building blocks of the U-Net."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["Attention", "Downsample", "ResBlock", "TimeEmbedding", "Upsample", "zero"]
+
+
+def zero(module: nn.Module) -> nn.Module:
+    """Zero the parameters of a branch's last layer, so that the branch starts as the identity."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+class TimeEmbedding(nn.Module):
+    """Sines and cosines of c_noise at geometric frequencies, then two dense layers (Ho et al. 2020, appendix B).
+
+    Args:
+        channels: how many sines and cosines together, even.
+        out_channels: the width of the embedding.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        frequencies = torch.exp(-math.log(10_000) * torch.arange(half) / half)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.layers = nn.Sequential(
+            nn.Linear(channels, out_channels), nn.SiLU(), nn.Linear(out_channels, out_channels)
+        )
+
+    def forward(self, c_noise: Tensor) -> Tensor:  # [B] -> [B, out_channels]
+        angle = c_noise.float()[:, None] * self.frequencies.float()
+        return self.layers(torch.cat([angle.sin(), angle.cos()], dim=1).to(self.layers[0].weight.dtype))
+
+
+class Downsample(nn.Module):
+    """Halve the resolution: a strided convolution, or average pooling where a residual block follows with its own."""
+
+    def __init__(self, channels: int, conv: bool = True) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if conv else nn.AvgPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, C, H/2, W/2]
+        return self.layer(x)
+
+
+class Upsample(nn.Module):
+    """Double the resolution by repeating pixels, then a convolution unless a residual block has its own."""
+
+    def __init__(self, channels: int, conv: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if conv else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, C, 2H, 2W]
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+class ResBlock(nn.Module):
+    """Two convolutions, each after GroupNorm and SiLU, conditioned on time in between, around a skip connection.
+
+    Args:
+        in_channels: C of the input.
+        out_channels: C of the output.
+        emb_channels: the width of the time embedding.
+        num_groups: of each GroupNorm.
+        dropout: probability, before the second convolution.
+        scale_shift: condition by a scale and a shift after the second norm (Dhariwal & Nichol 2021, eq. 6) and not by
+            adding to the features before it (Ho et al. 2020).
+        resample: `Downsample` or `Upsample` without convolution, applied in both branches (Brock et al. 2019), or None.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        emb_channels: int,
+        num_groups: int,
+        dropout: float = 0.0,
+        scale_shift: bool = False,
+        resample: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale_shift = scale_shift
+        self.resample = resample or nn.Identity()
+        self.norm_1 = nn.GroupNorm(num_groups, in_channels)
+        self.conv_1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.emb = nn.Linear(emb_channels, 2 * out_channels if scale_shift else out_channels)
+        self.norm_2 = nn.GroupNorm(num_groups, out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_2 = zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # [B, C_in, H, W], [B, E] -> [B, C_out, H', W']
+        h = self.conv_1(self.resample(F.silu(self.norm_1(x))))
+        condition = self.emb(F.silu(emb))[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = condition.chunk(2, dim=1)
+            h = self.norm_2(h) * (1 + scale) + shift
+        else:
+            h = self.norm_2(h + condition)
+        h = self.conv_2(self.dropout(F.silu(h)))
+        return self.skip(self.resample(x)) + h
+
+
+class Attention(nn.Module):
+    """Self-attention over the pixels of a feature map, around a skip connection.
+
+    Args:
+        channels: C.
+        num_groups: of the GroupNorm.
+        head_channels: the size of each head; must divide `channels`. None takes one head.
+
+    Raises:
+        ValueError: if `head_channels` does not divide `channels`.
+    """
+
+    def __init__(self, channels: int, num_groups: int, head_channels: int | None = None) -> None:
+        super().__init__()
+        head_channels = head_channels or channels
+        if channels % head_channels:
+            raise ValueError(f"head_channels={head_channels} does not divide the {channels} channels of an attention layer")
+        self.num_heads = channels // head_channels
+        self.norm = nn.GroupNorm(num_groups, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zero(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, C, H, W]
+        qkv = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.num_heads, -1))  # [B, 3, heads, C / heads, HW]
+        q, k, v = qkv.transpose(-1, -2).unbind(1)
+        h = F.scaled_dot_product_attention(q, k, v)  # [B, heads, HW, C / heads]
+        return x + self.out(h.transpose(-1, -2).reshape(x.shape))

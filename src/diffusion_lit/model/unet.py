@@ -1,0 +1,148 @@
+"""The U-Net of DDPM and Improved DDPM."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_lit.model.block import Attention, Downsample, ResBlock, TimeEmbedding, Upsample, zero
+
+__all__ = ["UNet"]
+
+
+class UNet(nn.Module):
+    """A convolutional U-Net with self-attention, told the time and, optionally, a class.
+
+    With the defaults and `channels=128, dropout=0.1` it is DDPM's network for CIFAR-10, 35.7 M parameters
+    (Ho et al. 2020, appendix B, arXiv:2006.11239). Improved DDPM's (Nichol & Dhariwal 2021, arXiv:2102.09672) adds
+    `time_conditioning=scale_shift` and `head_channels`; ADM's (Dhariwal & Nichol 2021) `resampling=residual`.
+
+    Args:
+        resolution: height and width of the images; must be divisible by 2 for each level after the first.
+        image_channels: 1 or 3, in and out.
+        channels: width of the first level.
+        channel_multipliers: width of each level, as multiples of `channels`; the resolution halves between levels.
+        num_res_blocks: residual blocks on each level on the way down; one more on the way up.
+        attention_resolutions: the feature maps' sizes at which residual blocks are followed by self-attention. The
+            middle always has it.
+        head_channels: the size of each attention head; None takes a single head.
+        num_groups: of each GroupNorm.
+        dropout: probability inside residual blocks.
+        time_conditioning: `additive` or `scale_shift`.
+        resampling: `conv` (strided convolution; repeat and convolve) or `residual` (a residual block that resamples).
+        num_classes: None for an unconditional network; else labels are 0..num_classes - 1, and the label
+            `num_classes`, or None, means no class.
+
+    Raises:
+        ValueError: if the resolution does not fit, or an option has a value not listed here.
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        image_channels: int,
+        channels: int = 128,
+        channel_multipliers: Sequence[int] = (1, 2, 2, 2),
+        num_res_blocks: int = 2,
+        attention_resolutions: Sequence[int] = (16,),
+        head_channels: int | None = None,
+        num_groups: int = 32,
+        dropout: float = 0.0,
+        time_conditioning: str = "additive",
+        resampling: str = "conv",
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        factor = 2 ** (len(channel_multipliers) - 1)
+        if resolution < factor or resolution % factor:
+            below = max(resolution // factor * factor, factor)
+            raise ValueError(
+                f"the network halves the image {len(channel_multipliers) - 1} times, so the resolution must be a multiple of "
+                f"{factor}; {resolution} is not. Nearest that fit: {below} and {below + factor}. Set data.resolution, or "
+                "shorten model.channel_multipliers"
+            )
+        if image_channels not in (1, 3):
+            raise ValueError(f"images must have 1 or 3 channels, got {image_channels}")
+        if time_conditioning not in ("additive", "scale_shift"):
+            raise ValueError(f"time_conditioning must be additive or scale_shift, got {time_conditioning!r}")
+        if resampling not in ("conv", "residual"):
+            raise ValueError(f"resampling must be conv or residual, got {resampling!r}")
+        if channels % num_groups:
+            raise ValueError(f"model.channels={channels} must be a multiple of model.num_groups={num_groups}")
+        if num_classes is not None and num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, or null for an unconditional model; got {num_classes}")
+
+        self.resolution = resolution
+        self.image_channels = image_channels
+        self.num_classes = num_classes
+        emb_channels = 4 * channels
+
+        def res_block(c_in: int, c_out: int, resample: nn.Module | None = None) -> ResBlock:
+            return ResBlock(c_in, c_out, emb_channels, num_groups, dropout, time_conditioning == "scale_shift", resample)
+
+        def level(c_in: int, c_out: int, size: int) -> nn.ModuleList:
+            attends = size in attention_resolutions
+            attention = [Attention(c_out, num_groups, head_channels)] if attends else []
+            return nn.ModuleList([res_block(c_in, c_out), *attention])
+
+        self.time = TimeEmbedding(channels, emb_channels)
+        self.label = nn.Embedding(num_classes + 1, emb_channels) if num_classes is not None else None
+        self.first = nn.Conv2d(image_channels, channels, 3, padding=1)
+
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        c, size, skips = channels, resolution, [channels]
+        for i, multiplier in enumerate(channel_multipliers):
+            if i > 0:
+                size //= 2
+                self.down.append(
+                    nn.ModuleList([Downsample(c) if resampling == "conv" else res_block(c, c, Downsample(c, conv=False))])
+                )
+                skips.append(c)
+            for _ in range(num_res_blocks):
+                self.down.append(level(c, channels * multiplier, size))
+                c = channels * multiplier
+                skips.append(c)
+
+        self.middle = nn.ModuleList([res_block(c, c), Attention(c, num_groups, head_channels), res_block(c, c)])
+
+        for i, multiplier in reversed(list(enumerate(channel_multipliers))):
+            for _ in range(num_res_blocks + 1):
+                self.up.append(level(c + skips.pop(), channels * multiplier, size))
+                c = channels * multiplier
+            if i > 0:
+                size *= 2
+                self.up[-1].append(Upsample(c) if resampling == "conv" else res_block(c, c, Upsample(c, conv=False)))
+
+        self.last = nn.Sequential(
+            nn.GroupNorm(num_groups, c), nn.SiLU(), zero(nn.Conv2d(c, image_channels, 3, padding=1))
+        )
+
+    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+        """The raw output F.
+
+        Args:
+            x: images [B, C, H, W].
+            c_noise: what the schedule tells of the time, [B].
+            label: classes [B], or None for no class.
+        """
+        emb = self.time(c_noise)
+        if self.label is not None:
+            label = label if label is not None else c_noise.new_full((len(x),), self.num_classes, dtype=torch.long)
+            emb = emb + self.label(label)
+
+        h = self.first(x.to(self.first.weight.dtype))
+        skips = [h]
+        for layers in self.down:
+            h = apply(layers, h, emb)
+            skips.append(h)
+        h = apply(self.middle, h, emb)
+        for layers in self.up:
+            h = apply(layers, torch.cat([h, skips.pop()], dim=1), emb)
+        return self.last(h)
+
+
+def apply(layers: nn.ModuleList, h: Tensor, emb: Tensor) -> Tensor:
+    """Pass `h` through the layers in turn, telling the residual blocks the embedding."""
+    for layer in layers:
+        h = layer(h, emb) if isinstance(layer, ResBlock) else layer(h)
+    return h

@@ -1,0 +1,117 @@
+"""Training, as Lightning wants it: wiring only."""
+
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric
+
+from diffusion_lit.data import Batch
+from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.image import from_uint8
+from diffusion_lit.loss import Loss
+from diffusion_lit.random import fold_in
+
+__all__ = ["DiffusionModule"]
+
+QUARTERS = ("q1", "q2", "q3", "q4")  # of t: q1 is the cleanest, q4 the noisiest
+
+
+class OptimizerFactory(Protocol):
+    def __call__(self, params: Any) -> Optimizer: ...
+
+
+class LRScheduleFactory(Protocol):
+    def __call__(self, optimizer: Optimizer) -> LRScheduler: ...
+
+
+class DiffusionModule(LightningModule):
+    """Minimises `loss` of `denoiser`.
+
+    Training noise is a function of (seed, rank, step), so ranks never share it and a resumed run never replays it.
+    Validation noise is the same at every validation, so that its curve shows the model and not the draw.
+
+    Args:
+        denoiser: the model.
+        loss: what is minimised.
+        optimizer: parameters -> optimizer.
+        lr_schedule: optimizer -> learning-rate schedule, stepped after each optimizer step.
+        label_dropout: the probability of training an image without its class, for classifier-free guidance
+            (Ho & Salimans 2022, algorithm 1, arXiv:2207.12598).
+        seed: of the noise.
+        config: the run's resolved configuration, stored in its checkpoints so that they describe themselves.
+
+    Raises:
+        ValueError: if `label_dropout` is not in [0, 1).
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        loss: Loss,
+        optimizer: OptimizerFactory,
+        lr_schedule: LRScheduleFactory,
+        label_dropout: float = 0.1,
+        seed: int = 0,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_dropout < 1:
+            raise ValueError(f"label_dropout is a probability in [0, 1), got {label_dropout}; 0.1 is usual")
+        self.denoiser = denoiser
+        self.loss = loss
+        self.optimizer = optimizer
+        self.lr_schedule = lr_schedule
+        self.label_dropout = label_dropout
+        self.seed = seed
+        self.config = config
+        self.means = nn.ModuleDict({name: MeanMetric() for name in ("loss", *QUARTERS)})
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        address = (self.global_rank, self.global_step, batch_idx)
+        torch.manual_seed(fold_in(self.seed, "dropout", *address).initial_seed())  # dropout has no generator of its own
+        generator = fold_in(self.seed, "train", *address, device=self.device)
+        x_0, label = self.prepare(batch)
+        if label is not None and self.label_dropout > 0:
+            dropped = torch.rand(label.shape, generator=generator, device=label.device) < self.label_dropout
+            label = torch.where(dropped, self.denoiser.num_classes, label)
+        loss = self.loss(self.denoiser, x_0, label, generator)["loss"].mean()
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        generator = fold_in(self.seed, "validation", self.global_rank, batch_idx, device=self.device)
+        x_0, label = self.prepare(batch)
+        terms = self.loss(self.denoiser, x_0, label, generator)
+        self.means["loss"].update(terms["loss"])
+        for i, name in enumerate(QUARTERS):
+            inside = (terms["t"] > i / 4) & (terms["t"] <= (i + 1) / 4)
+            self.means[name].update(terms["loss"], inside.float())
+
+    def on_validation_epoch_end(self) -> None:
+        for name, mean in self.means.items():
+            value = mean.compute()
+            if value.isfinite():  # a quarter that no time fell into has no mean
+                self.log("val/loss" if name == "loss" else f"val/loss_{name}", value, prog_bar=name == "loss", rank_zero_only=True)
+            mean.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self.on_validation_epoch_end()
+
+    def prepare(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Bytes to [-1, 1]; classes only where the model has them."""
+        images, label = batch
+        return from_uint8(images), None if self.denoiser.num_classes is None else label
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.optimizer(self.denoiser.parameters())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_schedule(optimizer), "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.config

@@ -1,0 +1,37 @@
+"""The cosine schedule of Improved DDPM."""
+
+import math
+
+import torch
+
+from diffusion_lit.schedule.discrete import DiscreteSchedule
+
+__all__ = ["CosineSchedule"]
+
+
+class CosineSchedule(DiscreteSchedule):
+    """abar_t = f(t) / f(0), f(t) = cos^2((t / T + s) / (1 + s) pi / 2), t = 1..T (Nichol & Dhariwal 2021, eq. 17).
+
+    beta_t = 1 - abar_t / abar_{t-1} is then clipped, so that the chain ends before its signal is exactly 0.
+    arXiv:2102.09672.
+
+    Args:
+        num_timesteps: T.
+        s: the offset that keeps the first betas from vanishing.
+        clip_min: the smallest beta.
+        clip_max: the largest beta; Improved DDPM's own is 0.999.
+
+    Raises:
+        ValueError: if the clip bounds are not 0 < clip_min < clip_max < 1, or `s` is negative.
+    """
+
+    def __init__(
+        self, num_timesteps: int = 1000, s: float = 0.008, clip_min: float = 1e-4, clip_max: float = 0.9999
+    ) -> None:
+        if not 0 < clip_min < clip_max < 1:
+            raise ValueError(f"need 0 < clip_min < clip_max < 1, got clip_min={clip_min}, clip_max={clip_max}")
+        if s < 0:
+            raise ValueError(f"the cosine schedule's offset s must not be negative, got s={s}; the paper's is 0.008")
+        t = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
+        abar = torch.cos((t + s) / (1 + s) * math.pi / 2) ** 2
+        super().__init__((1 - abar[1:] / abar[:-1]).clamp(clip_min, clip_max))

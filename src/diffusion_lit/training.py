@@ -1,0 +1,112 @@
+"""One training run, from its configuration to its last checkpoint."""
+
+import logging
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer, seed_everything
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion_lit.checkpoint import check_resumable, find_resume
+from diffusion_lit.data import ImageDataModule
+from diffusion_lit.module import DiffusionModule
+
+__all__ = ["train"]
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> Trainer:
+    """Train as `cfg` (conf/train.yaml, composed) says; the folder `cfg.run_dir` gets all that is written.
+
+    Everything is built, and so checked, before any work starts.
+
+    Raises:
+        ValueError: if a setting is wrong.
+        FileNotFoundError: if data, weights or the checkpoint to go on from are not there.
+    """
+    quiet_the_platform()
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    callbacks = [instantiate(c) for c in cfg.callback.values() if c is not None]
+    loggers = [instantiate(c) for c in cfg.logger.values() if c is not None]
+    trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
+    data: ImageDataModule = instantiate(cfg.data)
+    fit_model_to_data(cfg, data)
+    module: DiffusionModule = instantiate(cfg.module)
+    module.config = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    resume = find_resume(cfg)
+    if resume is not None:
+        check_resumable(resume, cfg)
+    if trainer.is_global_zero:
+        OmegaConf.save(OmegaConf.create(module.config), Path(cfg.run_dir) / "config.yaml")
+        for logger in trainer.loggers:
+            logger.log_hyperparams(module.config)  # type: ignore[arg-type]
+        announce(cfg, data, module, resume)
+
+    start = time.monotonic()
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    trainer.save_checkpoint(Path(cfg.run_dir) / "checkpoints" / "last.ckpt")
+    if trainer.is_global_zero:
+        report(cfg, trainer, time.monotonic() - start)
+    return trainer
+
+
+def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:
+    """Replace each `auto` of the model by what the data is; a value of the user's must agree with it.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    facts = {"resolution": data.resolution, "image_channels": data.channels, "num_classes": data.num_classes}
+    for key, fact in facts.items():
+        if cfg.model[key] == "auto":
+            cfg.model[key] = fact
+        elif cfg.model[key] != fact and not (key == "num_classes" and cfg.model[key] is None):
+            raise ValueError(f"model.{key}={cfg.model[key]} does not fit the data, whose {key} is {fact}; leave it at auto")
+
+
+def announce(cfg: DictConfig, data: ImageDataModule, module: DiffusionModule, resume: Path | None) -> None:
+    size = sum(p.numel() for p in module.denoiser.parameters()) / 1e6
+    classes = f"{data.num_classes} classes" if module.denoiser.num_classes else "no classes"
+    log.info("run folder: %s", cfg.run_dir)
+    log.info("model: %.1f M parameters; images: %d x %d, %s", size, data.resolution, data.resolution, classes)
+    if resume is not None:
+        log.info("going on from %s", resume)
+    elif cfg.resume == "auto":
+        log.info("resume=auto: no earlier run of this model and data below %s, starting anew", cfg.output_root)
+
+
+def report(cfg: DictConfig, trainer: Trainer, seconds: float) -> None:
+    """Say what was made, where it is, and what to try next."""
+    run = Path(os.path.relpath(cfg.run_dir))
+    python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else "python"
+    figures = [f"{k} = {float(v):.4g}" for k, v in trainer.callback_metrics.items() if k == "val/loss" or k.startswith("fid/")]
+    grids = sorted((run / "samples").glob("*.png"))
+    lines = [f"Trained to step {trainer.global_step} in {int(seconds // 60)}:{int(seconds % 60):02d}  {', '.join(figures)}"]
+    if grids:
+        lines.append(f"  samples     {grids[-1]}")
+    if (run / "metrics.csv").is_file():
+        lines.append(f"  metrics     {run / 'metrics.csv'}")
+    lines += [
+        f"  checkpoint  {run / 'checkpoints' / 'last.ckpt'}",
+        "Try next",
+        f"  {python} -m diffusion_lit.sample ckpt={run}" + (" guidance=2" if trainer.datamodule.num_classes else ""),  # type: ignore[attr-defined]
+        f"  {python} -m diffusion_lit.train resume={run} trainer.max_steps={2 * trainer.global_step}",
+    ]
+    print("\n" + "\n".join(lines))
+
+
+def quiet_the_platform() -> None:
+    """Silence what Lightning says on every run and nobody can act on."""
+    for message in (
+        ".*does not have many workers.*",  # datasets in memory are fastest without
+        ".*The number of training batches.*",  # log_every_n_steps counts steps, not epochs
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*sync_dist=True.*",  # torchmetrics has already synchronised what is logged
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
