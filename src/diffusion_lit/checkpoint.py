@@ -1,7 +1,7 @@
 """A checkpoint describes itself: the configuration travels with the weights, and both are data, not code.
 
-Keys of ours beside Lightning's: `config` (resolved, plain containers), `ema` (averaged weights, by the names they have in
-`state_dict`) and `ema_num_updates`.
+Keys of ours beside Lightning's: `config` (resolved, plain containers), `ema` (averaged weights, by the names they have
+in `state_dict`) and `ema_num_updates`.
 """
 
 import pickle
@@ -112,7 +112,9 @@ def check_resumable(file: Path, cfg: DictConfig) -> None:
     """
     if changed := differences(OmegaConf.create(load_checkpoint(file)["config"]), cfg, FIXED):
         listed = "".join(f"\n  {key}: {old} in the checkpoint, {new} now" for key, (old, new) in changed.items())
-        raise ValueError(f"cannot go on from {file} with another model:{listed}\nUse the checkpoint's, or start anew without resume")
+        raise ValueError(
+            f"cannot go on from {file} with another model:{listed}\nUse the checkpoint's, or start anew without resume"
+        )
 
 
 def load_config(path: Path) -> DictConfig:

@@ -33,7 +33,8 @@ OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cach
 def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Make a function of a configuration into the main function of `python -m diffusion_lit.NAME`.
 
-    A mistake of the user's ends the process with exit code 1 and its message alone; HYDRA_FULL_ERROR=1 shows the traceback.
+    A mistake of the user's ends the process with exit code 1 and its message alone; HYDRA_FULL_ERROR=1 shows the
+    traceback.
 
     Args:
         name: the top-level configuration, `conf/NAME.yaml`.
@@ -43,6 +44,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
         @functools.wraps(task)
         def run(cfg: DictConfig) -> None:
             try:
+                refuse_unknown_keys(cfg, name)
                 prepare_subprocesses()
                 task(cfg)
             except Exception as error:
@@ -54,7 +56,8 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
                 print(f"\nerror: {mistake}\n(details: {record}, or run again with HYDRA_FULL_ERROR=1)", file=sys.stderr)
                 sys.exit(1)
 
-        return hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=name)(run)
+        main: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=name)(run)
+        return main
 
     return decorate
 
@@ -63,16 +66,32 @@ def explain(error: BaseException) -> str | None:
     """The message for the user, if `error` is a mistake of theirs."""
     where = ""
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
-        where = where or next((f" (in {line.split()[-1]})" for line in str(error).splitlines() if "full_key" in line), "")
+        where = where or next(
+            (f" (in {line.split()[-1]})" for line in str(error).splitlines() if "full_key" in line), ""
+        )
         error = error.__cause__
         if isinstance(error, TypeError):  # an argument that the class does not have
             return f"{error}{where}"
     if type(error).__name__ == "MisconfigurationException":  # Lightning's; not imported, for the sake of start-up
         return f"{error}{where}"
+    if type(error).__module__.startswith("wandb."):
+        return f"W&B: {error} Or set logger.wandb.offline=true, which needs neither network nor key"
     if isinstance(error, MISTAKES):
         # A data loader's worker sends its whole traceback as the message; the message proper comes last.
         return str(error).rsplit(f"\n{type(error).__name__}: ", 1)[-1].strip() + where
     return None
+
+
+def refuse_unknown_keys(cfg: DictConfig, name: str) -> None:
+    """Hydra takes any `+key=value`; one that nothing reads must not pass for a setting.
+
+    Raises:
+        ValueError: if `cfg` has a key that `conf/NAME.yaml` does not.
+    """
+    own = OmegaConf.load(CONFIG_FOLDER / f"{name}.yaml")
+    groups = {key for entry in own.defaults if isinstance(entry, DictConfig) for key in entry}
+    if unknown := sorted(str(key) for key in cfg if key not in own and key not in groups):
+        raise ValueError(f"nothing reads {', '.join(unknown)}: see --cfg job for what there is")
 
 
 def prepare_subprocesses() -> None:

@@ -64,6 +64,13 @@ class Denoiser(nn.Module):
         return getattr(self.network, "num_classes", None)
 
     @property
+    def null_label(self) -> int:
+        """The label that means no class: the one after the last."""
+        if self.num_classes is None:
+            raise ValueError("an unconditional model has no labels; use a model with num_classes")
+        return self.num_classes
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images that the network was made for."""
         return (self.network.image_channels, self.network.resolution, self.network.resolution)  # type: ignore[return-value]
@@ -106,10 +113,12 @@ class GuidedDenoiser(nn.Module):
         if guidance < 0:
             raise ValueError(f"guidance must not be negative, got {guidance}; 1 is no guidance, 1.5 to 4 is usual")
         if denoiser.num_classes is None:
-            raise ValueError(f"guidance={guidance} needs a class-conditional model, this one has no classes; use guidance=1")
+            raise ValueError(
+                f"guidance={guidance} needs a class-conditional model, this one has no classes; use guidance=1"
+            )
         self.denoiser = denoiser
         self.guidance = guidance
-        self.null_label = denoiser.num_classes
+        self.null_label = denoiser.null_label
 
     @property
     def schedule(self) -> Schedule:

@@ -4,20 +4,19 @@ from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric
 
 from diffusion_lit.data import Batch
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.image import from_uint8
 from diffusion_lit.loss import Loss
+from diffusion_lit.metric import LossByTime
 from diffusion_lit.random import fold_in
 
 __all__ = ["DiffusionModule"]
-
-QUARTERS = ("q1", "q2", "q3", "q4")  # of t: q1 is the cleanest, q4 the noisiest
 
 
 class OptimizerFactory(Protocol):
@@ -68,7 +67,7 @@ class DiffusionModule(LightningModule):
         self.label_dropout = label_dropout
         self.seed = seed
         self.config = config
-        self.means = nn.ModuleDict({name: MeanMetric() for name in ("loss", *QUARTERS)})
+        self.held_out = LossByTime()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         address = (self.global_rank, self.global_step, batch_idx)
@@ -77,7 +76,7 @@ class DiffusionModule(LightningModule):
         x_0, label = self.prepare(batch)
         if label is not None and self.label_dropout > 0:
             dropped = torch.rand(label.shape, generator=generator, device=label.device) < self.label_dropout
-            label = torch.where(dropped, self.denoiser.num_classes, label)
+            label = label.masked_fill(dropped, self.denoiser.null_label)
         loss = self.loss(self.denoiser, x_0, label, generator)["loss"].mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -86,30 +85,28 @@ class DiffusionModule(LightningModule):
         generator = fold_in(self.seed, "validation", self.global_rank, batch_idx, device=self.device)
         x_0, label = self.prepare(batch)
         terms = self.loss(self.denoiser, x_0, label, generator)
-        self.means["loss"].update(terms["loss"])
-        for i, name in enumerate(QUARTERS):
-            inside = (terms["t"] > i / 4) & (terms["t"] <= (i + 1) / 4)
-            self.means[name].update(terms["loss"], inside.float())
+        self.held_out.update(terms["loss"], terms["t"])
 
     def on_validation_epoch_end(self) -> None:
-        for name, mean in self.means.items():
-            value = mean.compute()
-            if value.isfinite():  # a quarter that no time fell into has no mean
-                self.log("val/loss" if name == "loss" else f"val/loss_{name}", value, prog_bar=name == "loss", rank_zero_only=True)
-            mean.reset()
+        self.log_held_out("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
-        self.on_validation_epoch_end()
+        self.log_held_out("test")
+
+    def log_held_out(self, split: str) -> None:
+        means = {f"{split}/{name}": mean for name, mean in self.held_out.compute().items()}
+        self.log_dict(means, rank_zero_only=True)  # the metric has gathered them from all ranks
+        self.held_out.reset()
 
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Bytes to [-1, 1]; classes only where the model has them."""
         images, label = batch
         return from_uint8(images), None if self.denoiser.num_classes is None else label
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer(self.denoiser.parameters())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_schedule(optimizer), "interval": "step"}}
 

@@ -49,7 +49,7 @@ def train(cfg: DictConfig) -> Trainer:
 
     start = time.monotonic()
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-    trainer.save_checkpoint(Path(cfg.run_dir) / "checkpoints" / "last.ckpt")
+    trainer.save_checkpoint(Path(cfg.run_dir) / "checkpoints" / "last.ckpt", weights_only=False)
     if trainer.is_global_zero:
         report(cfg, trainer, time.monotonic() - start)
     return trainer
@@ -66,7 +66,9 @@ def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:
         if cfg.model[key] == "auto":
             cfg.model[key] = fact
         elif cfg.model[key] != fact and not (key == "num_classes" and cfg.model[key] is None):
-            raise ValueError(f"model.{key}={cfg.model[key]} does not fit the data, whose {key} is {fact}; leave it at auto")
+            raise ValueError(
+                f"model.{key}={cfg.model[key]} does not fit the data, whose {key} is {fact}; leave it at auto"
+            )
 
 
 def announce(cfg: DictConfig, data: ImageDataModule, module: DiffusionModule, resume: Path | None) -> None:
@@ -84,9 +86,13 @@ def report(cfg: DictConfig, trainer: Trainer, seconds: float) -> None:
     """Say what was made, where it is, and what to try next."""
     run = Path(os.path.relpath(cfg.run_dir))
     python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else "python"
-    figures = [f"{k} = {float(v):.4g}" for k, v in trainer.callback_metrics.items() if k == "val/loss" or k.startswith("fid/")]
+    figures = [
+        f"{k} = {float(v):.4g}" for k, v in trainer.callback_metrics.items() if k == "val/loss" or k.startswith("fid/")
+    ]
     grids = sorted((run / "samples").glob("*.png"))
-    lines = [f"Trained to step {trainer.global_step} in {int(seconds // 60)}:{int(seconds % 60):02d}  {', '.join(figures)}"]
+    lines = [
+        f"Trained to step {trainer.global_step} in {int(seconds // 60)}:{int(seconds % 60):02d}  {', '.join(figures)}"
+    ]
     if grids:
         lines.append(f"  samples     {grids[-1]}")
     if (run / "metrics.csv").is_file():
@@ -106,7 +112,9 @@ def quiet_the_platform() -> None:
         ".*does not have many workers.*",  # datasets in memory are fastest without
         ".*The number of training batches.*",  # log_every_n_steps counts steps, not epochs
         ".*isinstance.treespec, LeafSpec.*",
+        ".*Experiment logs directory.*exists and is not empty.*",  # it is the run's folder, which Hydra has just made
         ".*sync_dist=True.*",  # torchmetrics has already synchronised what is logged
     ):
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.checkpoint_connector"):
+        logging.getLogger(name).setLevel(logging.WARNING)

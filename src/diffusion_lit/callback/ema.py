@@ -117,7 +117,8 @@ class EMA(Callback):
 @contextmanager
 def averaged_weights(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
     """The model in evaluation mode and, where there is an `EMA` callback, with its weights; restored on leaving."""
-    ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    ema = next((callback for callback in callbacks if isinstance(callback, EMA)), None)
     already = ema is None or ema.raw is not None
     training = pl_module.training
     pl_module.eval()

@@ -17,7 +17,7 @@ __all__ = ["FID"]
 
 
 class FID(Callback):
-    """The Frechet distance between features of generated images and of the validation images (Heusel et al. 2017, eq. 6).
+    """The Frechet distance between features of generated and of validation images (Heusel et al. 2017, eq. 6).
 
     Logged as `fid/EXTRACTOR_COUNT`, such as `fid/inception_10k`: a figure means nothing without both, and is biased
     upwards by few images. Each rank generates its share of the images, the same images whatever the number of ranks.
@@ -47,7 +47,9 @@ class FID(Callback):
         seed: int = 0,
     ) -> None:
         if num_samples < 2:
-            raise ValueError(f"callback.fid.num_samples must be at least 2, got {num_samples}; published figures use 50000")
+            raise ValueError(
+                f"callback.fid.num_samples must be at least 2, got {num_samples}; published figures use 50000"
+            )
         self.extractor = extractor.eval()
         self.sampler = sampler
         self.num_samples = num_samples
@@ -104,9 +106,9 @@ class FID(Callback):
         num_real = len(data.splits["val"])
         if trainer.is_global_zero and min(num_real, self.num_samples) <= num_features:
             warnings.warn(
-                f"{self.metric_name} compares {self.num_samples} samples with {num_real} validation images in {num_features} "
-                "dimensions: with no more images than dimensions the covariances are singular and the figure is only good "
-                "for following this run. Raise callback.fid.num_samples or use an extractor with fewer features.",
+                f"{self.metric_name} compares {self.num_samples} samples with {num_real} validation images in "
+                f"{num_features} dimensions. With too few images the covariances are singular: the figure "
+                "is only good for following this run. Raise callback.fid.num_samples, or use fewer features.",
                 stacklevel=2,
             )
         metric = FrechetInceptionDistance(extractor, reset_real_features=False).to(pl_module.device)

@@ -1,48 +1,75 @@
-"""A progress bar that counts images."""
+"""One progress bar for the whole run."""
 
 import time
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
+from tqdm import tqdm
 
 __all__ = ["ProgressBar"]
 
 
-class ProgressBar(TQDMProgressBar):
-    """Lightning's bar, with images a second over all ranks, the step, and the time left of the whole run.
+class ProgressBar(LightningProgressBar):
+    """Optimizer steps done, time left, images a second over all ranks, and the newest losses.
+
+    Lightning's own bar starts anew at each epoch, which for a small dataset is every few seconds.
 
     Args:
-        refresh_rate: steps between updates.
+        refresh_seconds: the shortest time between two updates.
     """
 
-    def __init__(self, refresh_rate: int = 10) -> None:
-        super().__init__(refresh_rate=refresh_rate)
+    def __init__(self, refresh_seconds: float = 1.0) -> None:
+        super().__init__()
+        self.refresh_seconds = refresh_seconds
+        self.enabled = True
+        self.bar: tqdm[Any] | None = None
+
+    def disable(self) -> None:
+        """Called by Lightning on every rank but the first."""
+        self.enabled = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        total = trainer.estimated_stepping_batches
+        self.bar = tqdm(
+            desc="training",
+            unit="step",
+            initial=trainer.global_step,
+            total=int(total) if total != float("inf") else None,
+            mininterval=self.refresh_seconds,
+            disable=not self.enabled,
+            dynamic_ncols=True,
+        )
         self.num_images = 0
         self.seconds = 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        self.first_step = trainer.global_step
-
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self.started = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        assert self.bar is not None
         self.seconds += time.perf_counter() - self.started
         self.num_images += len(batch[0]) * trainer.world_size
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self.enabled and self.bar.update(trainer.global_step - self.bar.n):
+            self.bar.set_postfix(self.figures(trainer, pl_module), refresh=False)
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        metrics = {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
-        if self.seconds > 0:
-            metrics["img/s"] = f"{self.num_images / self.seconds:.0f}"
-            steps = trainer.global_step - self.first_step
-            if trainer.max_steps > 0 and steps > 0:
-                left = self.seconds / steps * (trainer.max_steps - trainer.global_step)
-                metrics["step"] = f"{trainer.global_step}/{trainer.max_steps}"
-                metrics["left"] = f"{int(left // 3600)}:{int(left // 60 % 60):02d}:{int(left % 60):02d}"
-        return metrics
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.bar is not None and self.enabled and not trainer.sanity_checking:
+            self.bar.set_postfix(self.figures(trainer, pl_module))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def figures(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:
+        """Images a second of training time, and what the module logs for the bar."""
+        metrics = {k: f"{v:.4g}" for k, v in self.get_metrics(trainer, pl_module).items() if isinstance(v, float)}
+        return {"img/s": f"{self.num_images / max(self.seconds, 1e-9):.0f}", **metrics}

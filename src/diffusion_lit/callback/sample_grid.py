@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffusion_lit.callback.ema import averaged_weights
 from diffusion_lit.generate import default_labels, generate, guide
-from diffusion_lit.image import image_grid, save_image, to_uint8
+from diffusion_lit.image import image_grid, save_image
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.sampler import Sampler
 
@@ -47,7 +47,12 @@ class SampleGrid(Callback):
         guidance: float = 1.0,
         seed: int = 0,
     ) -> None:
-        for name, value in {"every_n_steps": every_n_steps, "every_n_epochs": every_n_epochs, "rows": rows, "columns": columns}.items():
+        for name, value in {
+            "every_n_steps": every_n_steps,
+            "every_n_epochs": every_n_epochs,
+            "rows": rows,
+            "columns": columns,
+        }.items():
             if value is not None and value < 1:
                 raise ValueError(f"callback.sample_grid.{name} must be at least 1, got {value}")
         self.sampler = sampler

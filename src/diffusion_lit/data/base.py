@@ -1,7 +1,7 @@
 """What every data module shares: batches of bytes, an order that can be resumed, flips that can be repeated."""
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -64,7 +64,7 @@ class FlippedImages(Dataset[Batch]):
         return images, labels
 
 
-def keep(batch: Batch) -> Batch:
+def keep(batch: Any) -> Any:
     """The collate function of a dataset that fetches whole batches."""
     return batch
 
@@ -72,7 +72,8 @@ def keep(batch: Batch) -> Batch:
 class ImageDataModule(LightningDataModule, ABC):
     """Images in three splits, as bytes until they reach the device.
 
-    A subclass says what the images are (`resolution`, `channels`, `num_classes`, known once it is built) and loads them.
+    A subclass says what the images are (`resolution`, `channels`, `num_classes`, known once it is built) and loads
+    them.
 
     Args:
         batch_size: images a process and step.
@@ -124,7 +125,9 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def evaluation_loader(self, split: str) -> DataLoader[Batch]:
         """This rank's share of a split, in order and never augmented."""
-        return self.loader(split, EvaluationOrder(len(self.splits[split]), self.batch_size, *self.process()), flip=False)
+        return self.loader(
+            split, EvaluationOrder(len(self.splits[split]), self.batch_size, *self.process()), flip=False
+        )
 
     def loader(self, split: str, order: TrainingOrder | EvaluationOrder, flip: bool) -> DataLoader[Batch]:
         return DataLoader(
@@ -141,9 +144,10 @@ class ImageDataModule(LightningDataModule, ABC):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def state_dict(self) -> dict[str, int]:
-        """Where training stands: the epoch, its steps done, and how many of its images all ranks have been trained on."""
+        """Where training stands: the epoch, its steps done, and how many of its images all ranks have trained on."""
         assert self.trainer is not None
-        epoch, step = self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        epoch = self.trainer.current_epoch
+        step = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
         before = self.resumed if self.resumed["epoch"] == epoch else {"step": 0, "position": 0}
         return {"epoch": epoch, "step": step, "position": before["position"] + (step - before["step"]) * self.step_size}
 

@@ -21,10 +21,10 @@ class DigitsData(ImageDataModule):
     resolution = 8
     channels = 1
     num_classes = 10
-    class_names = [str(digit) for digit in range(10)]
 
     def __init__(self, batch_size: int = 128, num_workers: int = 0, seed: int = 0) -> None:
         super().__init__(batch_size, num_workers, seed)
+        self.class_names = [str(digit) for digit in range(10)]
 
     def load(self) -> dict[str, Images]:
         from sklearn.datasets import load_digits

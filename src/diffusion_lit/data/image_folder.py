@@ -134,11 +134,15 @@ class ImageFolderData(ImageDataModule):
         files = {split: [] for split in SPLITS}
         for path, name in self.scan(self.root):
             hashed = zlib.crc32(path.relative_to(self.root).as_posix().encode()) / 2**32
-            files["val" if hashed < self.val_fraction else "test" if hashed < 2 * self.val_fraction else "train"].append((path, name))
+            files[
+                "val" if hashed < self.val_fraction else "test" if hashed < 2 * self.val_fraction else "train"
+            ].append((path, name))
         for split in ("val", "test"):  # a small folder may have hashed nothing there
             if not files[split]:
                 if len(files["train"]) < 2:
-                    raise ValueError(f"{self.root} has too few images to set any aside for validation and testing; 3 is the least")
+                    raise ValueError(
+                        f"{self.root} has too few images to set any aside for validation and testing; 3 is the least"
+                    )
                 files[split].append(files["train"].pop())
         return files
 

@@ -1,6 +1,7 @@
 """In which order images are visited: a function of (seed, epoch), shared out over ranks, resumable at any image."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch.utils.data import Sampler
@@ -84,5 +85,5 @@ class EvaluationOrder(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         bounds = [len(self.indices) * i // self.num_batches for i in range(self.num_batches + 1)]
-        for begin, end in zip(bounds, bounds[1:], strict=False):
+        for begin, end in pairwise(bounds):
             yield [(0, index) for index in self.indices[begin:end]]

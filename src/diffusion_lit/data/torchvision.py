@@ -94,8 +94,8 @@ class TorchvisionData(ImageDataModule):
         except (RuntimeError, OSError) as error:
             reason = f"its download failed ({error})" if download else "it is not there"
             raise FileNotFoundError(
-                f"{self.dataset} was looked for in {self.root.absolute()}, and {reason}. Put torchvision's files there, "
-                "or name their folder with data.root=, or run once with a network and data.download=true"
+                f"{self.dataset} was looked for in {self.root.absolute()}, and {reason}. Put torchvision's files "
+                "there, or name their folder with data.root=, or run once with a network and data.download=true"
             ) from error
         pixels = torch.as_tensor(data.data)
         images = pixels.permute(0, 3, 1, 2) if pixels.ndim == 4 else pixels[:, None]

@@ -31,13 +31,15 @@ class TimeEmbedding(nn.Module):
         half = channels // 2
         frequencies = torch.exp(-math.log(10_000) * torch.arange(half) / half)
         self.register_buffer("frequencies", frequencies, persistent=False)
-        self.layers = nn.Sequential(
-            nn.Linear(channels, out_channels), nn.SiLU(), nn.Linear(out_channels, out_channels)
-        )
+        self.layers = nn.Sequential(nn.Linear(channels, out_channels), nn.SiLU(), nn.Linear(out_channels, out_channels))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.layers.parameters()).dtype
 
     def forward(self, c_noise: Tensor) -> Tensor:  # [B] -> [B, out_channels]
         angle = c_noise.float()[:, None] * self.frequencies.float()
-        return self.layers(torch.cat([angle.sin(), angle.cos()], dim=1).to(self.layers[0].weight.dtype))
+        return self.layers(torch.cat([angle.sin(), angle.cos()], dim=1).to(self.dtype))
 
 
 class Downsample(nn.Module):
@@ -125,7 +127,9 @@ class Attention(nn.Module):
         super().__init__()
         head_channels = head_channels or channels
         if channels % head_channels:
-            raise ValueError(f"head_channels={head_channels} does not divide the {channels} channels of an attention layer")
+            raise ValueError(
+                f"head_channels={head_channels} does not divide the {channels} channels of an attention layer"
+            )
         self.num_heads = channels // head_channels
         self.norm = nn.GroupNorm(num_groups, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)

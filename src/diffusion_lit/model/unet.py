@@ -57,8 +57,8 @@ class UNet(nn.Module):
         if resolution < factor or resolution % factor:
             below = max(resolution // factor * factor, factor)
             raise ValueError(
-                f"the network halves the image {len(channel_multipliers) - 1} times, so the resolution must be a multiple of "
-                f"{factor}; {resolution} is not. Nearest that fit: {below} and {below + factor}. Set data.resolution, or "
+                f"the network halves the image {len(channel_multipliers) - 1} times, so the resolution must be a "
+                f"multiple of {factor}, and {resolution} is not; {below} and {below + factor} are. Set data.resolution, or "
                 "shorten model.channel_multipliers"
             )
         if image_channels not in (1, 3):
@@ -78,7 +78,9 @@ class UNet(nn.Module):
         emb_channels = 4 * channels
 
         def res_block(c_in: int, c_out: int, resample: nn.Module | None = None) -> ResBlock:
-            return ResBlock(c_in, c_out, emb_channels, num_groups, dropout, time_conditioning == "scale_shift", resample)
+            return ResBlock(
+                c_in, c_out, emb_channels, num_groups, dropout, time_conditioning == "scale_shift", resample
+            )
 
         def level(c_in: int, c_out: int, size: int) -> nn.ModuleList:
             attends = size in attention_resolutions
@@ -95,7 +97,9 @@ class UNet(nn.Module):
             if i > 0:
                 size //= 2
                 self.down.append(
-                    nn.ModuleList([Downsample(c) if resampling == "conv" else res_block(c, c, Downsample(c, conv=False))])
+                    nn.ModuleList(
+                        [Downsample(c) if resampling == "conv" else res_block(c, c, Downsample(c, conv=False))]
+                    )
                 )
                 skips.append(c)
             for _ in range(num_res_blocks):
@@ -111,7 +115,8 @@ class UNet(nn.Module):
                 c = channels * multiplier
             if i > 0:
                 size *= 2
-                self.up[-1].append(Upsample(c) if resampling == "conv" else res_block(c, c, Upsample(c, conv=False)))
+                enlarge = Upsample(c) if resampling == "conv" else res_block(c, c, Upsample(c, conv=False))
+                self.up[-1] = nn.ModuleList([*self.up[-1].children(), enlarge])
 
         self.last = nn.Sequential(
             nn.GroupNorm(num_groups, c), nn.SiLU(), zero(nn.Conv2d(c, image_channels, 3, padding=1))
@@ -127,7 +132,8 @@ class UNet(nn.Module):
         """
         emb = self.time(c_noise)
         if self.label is not None:
-            label = label if label is not None else c_noise.new_full((len(x),), self.num_classes, dtype=torch.long)
+            if label is None:
+                label = torch.full((len(x),), self.label.num_embeddings - 1, device=x.device)
             emb = emb + self.label(label)
 
         h = self.first(x.to(self.first.weight.dtype))
@@ -141,8 +147,8 @@ class UNet(nn.Module):
         return self.last(h)
 
 
-def apply(layers: nn.ModuleList, h: Tensor, emb: Tensor) -> Tensor:
+def apply(layers: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
     """Pass `h` through the layers in turn, telling the residual blocks the embedding."""
-    for layer in layers:
+    for layer in layers.children():
         h = layer(h, emb) if isinstance(layer, ResBlock) else layer(h)
     return h

@@ -66,7 +66,7 @@ class Sampler(ABC):
 
         Args:
             denoiser: the model, in evaluation mode.
-            noise: gives standard Gaussian noise [B, C, H, W]: the start at its first call, a step's noise at each later.
+            noise: gives standard Gaussian noise [B, C, H, W]: the start at its first call, then a step's noise.
             label: classes [B], or None.
             on_step: called after each step.
 

@@ -43,5 +43,7 @@ class DDPMSampler(Sampler):
         p = self.predict(denoiser, x_t, t, label)
         mean, variance = schedule.posterior(p.x_0, x_t, s, t)
         if self.variance == "large":
-            variance = schedule.denoised_fraction(s, t) * p.sigma**2 * (s > 0)  # the last step is its mean (algorithm 2)
+            variance = (
+                schedule.denoised_fraction(s, t) * p.sigma**2 * (s > 0)
+            )  # the last step is its mean (algorithm 2)
         return mean + variance.sqrt() * noise

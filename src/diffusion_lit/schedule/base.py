@@ -33,11 +33,11 @@ class Schedule(nn.Module, ABC):
 
     @abstractmethod
     def snap(self, t: Tensor) -> Tensor:
-        """The time in [0, 1] at which the process is defined that `t` stands for; the identity where t is continuous."""
+        """The time that `t` stands for: the next one on a discrete schedule's grid, `t` itself on a continuous one."""
 
     @abstractmethod
     def times(self, num_steps: int | None = None) -> Tensor:
-        """Times for `num_steps` reverse steps, from 1 down to 0, [num_steps + 1]; None takes the schedule's own number."""
+        """Times for `num_steps` reverse steps, from 1 down to 0, [num_steps + 1]; None takes the schedule's own."""
 
     @abstractmethod
     def c_noise(self, t: Tensor) -> Tensor:

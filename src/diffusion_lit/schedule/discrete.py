@@ -55,16 +55,16 @@ class DiscreteSchedule(Schedule):
         self.register_buffer("log_abar", log_abar, persistent=False)
         if (kl := float(self.terminal_kl())) > MAX_TERMINAL_KL:
             warnings.warn(
-                f"{type(self).__name__} with {self.num_timesteps} steps ends far from noise: KL(q(x_T | x_0) || N(0, I)) "
-                f"is {kl:.2g} nats per dimension (more than {MAX_TERMINAL_KL:g}), with {self.abar[-1].sqrt():.1%} of the "
-                "signal left, while sampling starts from pure noise. Raise beta_max or num_timesteps.",
+                f"{type(self).__name__} with {self.num_timesteps} steps ends far from noise: KL(q(x_T | x_0) || "
+                f"N(0, I)) is {kl:.2g} nats per dimension (over {MAX_TERMINAL_KL:g}), with {self.abar[-1].sqrt():.1%} of "
+                "the signal left, while sampling starts from pure noise. Raise beta_max or num_timesteps.",
                 stacklevel=3,
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DiscreteSchedule":
-        """Follow the module to another device, never to another dtype: bf16 tables would be wrong in the third digit."""
+        """Follow the module to another device, never to another dtype: bf16 tables are wrong in the third digit."""
         tables = dict(self._buffers)
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, table in tables.items():
             moved = self._buffers[name]
             assert table is not None and moved is not None

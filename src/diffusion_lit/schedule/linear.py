@@ -8,7 +8,9 @@ __all__ = ["LinearSchedule"]
 
 
 class LinearSchedule(DiscreteSchedule):
-    """beta_t = beta_min + (t - 1) / (T - 1) (beta_max - beta_min), t = 1..T (Ho et al. 2020, section 4, arXiv:2006.11239).
+    """beta_t = beta_min + (t - 1) / (T - 1) (beta_max - beta_min), t = 1..T (Ho et al. 2020, section 4).
+
+    arXiv:2006.11239.
 
     Args:
         num_timesteps: T.
