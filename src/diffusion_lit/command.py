@@ -28,6 +28,7 @@ MISTAKES = (ValueError, FloatingPointError, FileNotFoundError, NotADirectoryErro
 
 # A folder's name carries the second; six random digits keep apart runs that start in the same one.
 OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+OmegaConf.register_new_resolver("product", lambda a, b: a * b, replace=True)
 
 
 def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -48,6 +49,9 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
                 prepare_subprocesses()
                 task(cfg)
             except Exception as error:
+                if (exit_code := getattr(error, "exit_code", None)) is not None:  # an interruption, which is no fault
+                    print(f"\n{error}", file=sys.stderr)
+                    sys.exit(exit_code)
                 mistake = explain(error)
                 if mistake is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                     raise
@@ -90,7 +94,7 @@ def refuse_unknown_keys(cfg: DictConfig, name: str) -> None:
     """
     own = OmegaConf.load(CONFIG_FOLDER / f"{name}.yaml")
     groups = {key for entry in own.defaults if isinstance(entry, DictConfig) for key in entry}
-    if unknown := sorted(str(key) for key in cfg if key not in own and key not in groups):
+    if unknown := sorted(str(key) for key in cfg.keys() - own.keys() - groups):
         raise ValueError(f"nothing reads {', '.join(unknown)}: see --cfg job for what there is")
 
 

@@ -4,8 +4,10 @@ from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.distributed.fsdp import fully_shard
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -14,6 +16,7 @@ from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.image import from_uint8
 from diffusion_lit.loss import Loss
 from diffusion_lit.metric import LossByTime
+from diffusion_lit.model.block import Attention, ResBlock
 from diffusion_lit.random import fold_in
 
 __all__ = ["DiffusionModule"]
@@ -68,6 +71,17 @@ class DiffusionModule(LightningModule):
         self.seed = seed
         self.config = config
         self.held_out = LossByTime()
+        self.sharded = False
+
+    def configure_model(self) -> None:
+        if isinstance(self.trainer.strategy, ModelParallelStrategy) and not self.sharded:
+            assert self.device_mesh is not None
+            mesh = self.device_mesh["data_parallel"]
+            for block in self.denoiser.network.modules():
+                if isinstance(block, ResBlock | Attention):
+                    fully_shard(block, mesh=mesh)
+            fully_shard(self.denoiser.network, mesh=mesh)
+            self.sharded = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         address = (self.global_rank, self.global_step, batch_idx)

@@ -7,6 +7,7 @@ import time
 import warnings
 from pathlib import Path
 
+import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
@@ -30,6 +31,7 @@ def train(cfg: DictConfig) -> Trainer:
         FileNotFoundError: if data, weights or the checkpoint to go on from are not there.
     """
     quiet_the_platform()
+    check_accelerator(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
     callbacks = [instantiate(c) for c in cfg.callback.values() if c is not None]
     loggers = [instantiate(c) for c in cfg.logger.values() if c is not None]
@@ -49,10 +51,21 @@ def train(cfg: DictConfig) -> Trainer:
 
     start = time.monotonic()
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-    trainer.save_checkpoint(Path(cfg.run_dir) / "checkpoints" / "last.ckpt", weights_only=False)
     if trainer.is_global_zero:
         report(cfg, trainer, time.monotonic() - start)
     return trainer
+
+
+def check_accelerator(cfg: DictConfig) -> None:
+    """
+    Raises:
+        ValueError: if a GPU is asked for and there is none.
+    """
+    if cfg.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"trainer.accelerator={cfg.trainer.accelerator}, but torch finds no GPU here. Use trainer.accelerator=cpu "
+            f"(with trainer.devices={cfg.trainer.devices} processes, if that is meant), or auto"
+        )
 
 
 def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:
@@ -113,8 +126,10 @@ def quiet_the_platform() -> None:
         ".*The number of training batches.*",  # log_every_n_steps counts steps, not epochs
         ".*isinstance.treespec, LeafSpec.*",
         ".*Experiment logs directory.*exists and is not empty.*",  # it is the run's folder, which Hydra has just made
+        ".*Grad strides do not match bucket view strides.*",  # 1 x 1 convolutions on a CPU
         ".*sync_dist=True.*",  # torchmetrics has already synchronised what is logged
     ):
         warnings.filterwarnings("ignore", message=message)
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.checkpoint_connector"):
+    logging.captureWarnings(True)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.distributed"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 __all__ = ["EMA", "averaged_weights"]
 
@@ -34,12 +36,19 @@ class EMA(Callback):
         self.raw: dict[str, Tensor] | None = None
         """The raw weights while the model holds the average, else None."""
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        parameters = dict(pl_module.named_parameters())
-        if not self.average:
-            self.average = {name: p.detach().float().clone() for name, p in parameters.items()}
-        self.average = {name: w.to(parameters[name].device) for name, w in self.average.items()}
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.align(pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.align(pl_module)
         self.last_step = trainer.global_step
+
+    def align(self, pl_module: LightningModule) -> None:
+        """Begin with the model's weights, if there is no average yet; put it where the model is."""
+        current = parameters(pl_module)
+        if not self.average:
+            self.average = {name: p.detach().float().clone() for name, p in current.items()}
+        self.average = {name: like(w, current[name]) for name, w in self.average.items()}
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -48,14 +57,14 @@ class EMA(Callback):
         self.last_step = trainer.global_step
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        weights = [p.float() for p in pl_module.parameters()]
+        weights = [p.float() for p in parameters(pl_module).values()]
         torch._foreach_lerp_(list(self.average.values()), weights, 1 - decay)
 
     @torch.no_grad()
     def swap_in(self, pl_module: LightningModule) -> None:
         """Put the average into the model and keep the raw weights aside; nothing if it is there already."""
         if self.raw is None and self.average:
-            self.raw = {name: p.detach().clone() for name, p in pl_module.named_parameters()}
+            self.raw = {name: p.detach().clone() for name, p in parameters(pl_module).items()}
             self.write(pl_module, self.average)
 
     def swap_out(self, pl_module: LightningModule) -> None:
@@ -66,7 +75,7 @@ class EMA(Callback):
 
     @torch.no_grad()
     def write(self, pl_module: LightningModule, weights: dict[str, Tensor]) -> None:
-        for name, p in pl_module.named_parameters():
+        for name, p in parameters(pl_module).items():
             p.copy_(weights[name])
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -97,12 +106,13 @@ class EMA(Callback):
         if trainer.ckpt_path is not None:
             checkpoint = torch.load(trainer.ckpt_path, map_location=pl_module.device, weights_only=True)
             self.on_load_checkpoint(trainer, pl_module, checkpoint)
+        self.align(pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["ema"] = self.average
+        checkpoint["ema"] = {name: whole(w) for name, w in self.average.items()}
         checkpoint["ema_num_updates"] = self.num_updates
         if self.raw is not None:
-            checkpoint["state_dict"].update(self.raw)
+            checkpoint["state_dict"].update({name: whole(w) for name, w in self.raw.items()})
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if "ema" not in checkpoint:
@@ -112,6 +122,27 @@ class EMA(Callback):
             )
         self.average = checkpoint["ema"]
         self.num_updates = checkpoint["ema_num_updates"]
+
+
+def parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """By name; of a sharded module this process's shards, which a forward without gradients leaves gathered."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+    return dict(module.named_parameters())
+
+
+def like(w: Tensor, p: Tensor) -> Tensor:
+    """`w` on the device of `p`, and sharded as `p` is."""
+    w = w.to(p.device)
+    if isinstance(p, DTensor) and not isinstance(w, DTensor):
+        return distribute_tensor(w, p.device_mesh, p.placements)
+    return w
+
+
+def whole(w: Tensor) -> Tensor:
+    """`w`, gathered from all processes if it is sharded."""
+    return w.full_tensor() if isinstance(w, DTensor) else w
 
 
 @contextmanager

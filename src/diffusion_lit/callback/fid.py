@@ -1,6 +1,6 @@
 """Frechet inception distance while training."""
 
-import warnings
+import logging
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -8,12 +8,15 @@ from torchmetrics.image import FrechetInceptionDistance
 
 from diffusion_lit.callback.ema import averaged_weights
 from diffusion_lit.data import ImageDataModule
+from diffusion_lit.data.order import EvaluationOrder
 from diffusion_lit.generate import default_labels, generate, guide
 from diffusion_lit.metric import FeatureExtractor
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.sampler import Sampler
 
 __all__ = ["FID"]
+
+log = logging.getLogger(__name__)
 
 
 class FID(Callback):
@@ -81,10 +84,10 @@ class FID(Callback):
         assert isinstance(pl_module, DiffusionModule)
         self.last_step = trainer.global_step
         metric = self.metric = self.metric or self.reference(trainer, pl_module)
-        indices = range(trainer.global_rank, self.num_samples, trainer.world_size)
+        order = EvaluationOrder(self.num_samples, self.batch_size, trainer.global_rank, trainer.world_size)
         with averaged_weights(trainer, pl_module):
-            for begin in range(0, len(indices), self.batch_size):
-                batch = indices[begin : begin + self.batch_size]
+            for addresses in order:
+                batch = [index for _, index in addresses]
                 labels = default_labels(pl_module.denoiser, batch)
                 images = generate(
                     pl_module.denoiser, self.sampler, batch, labels, self.seed, self.guidance, pl_module.device
@@ -105,11 +108,10 @@ class FID(Callback):
         extractor.num_features = num_features = extractor(empty).shape[1]
         num_real = len(data.splits["val"])
         if trainer.is_global_zero and min(num_real, self.num_samples) <= num_features:
-            warnings.warn(
+            log.warning(
                 f"{self.metric_name} compares {self.num_samples} samples with {num_real} validation images in "
                 f"{num_features} dimensions. With too few images the covariances are singular: the figure "
                 "is only good for following this run. Raise callback.fid.num_samples, or use fewer features.",
-                stacklevel=2,
             )
         metric = FrechetInceptionDistance(extractor, reset_real_features=False).to(pl_module.device)
         for images, _ in data.evaluation_loader("val"):

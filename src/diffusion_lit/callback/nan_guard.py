@@ -7,6 +7,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from diffusion_lit.callback.last_checkpoint import LastCheckpoint
+
 __all__ = ["NaNGuard"]
 
 
@@ -59,13 +61,17 @@ class NaNGuard(Callback):
         finite = bool(self.first_bad_step.isinf())
         if trainer.strategy.reduce_boolean_decision(finite, all=True):
             return
-        savers = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
-        paths = [c.best_model_path for c in savers if c.best_model_path]
-        kept = "".join(f"\n  {path}" for path in dict.fromkeys(paths)) or " none was written yet"
+        kept = "".join(f"\n  {path}" for path in self.good_checkpoints(trainer)) or " none was written yet"
         where = f"at step {int(self.first_bad_step)}" if not finite else "on another process"
         rates = ", ".join(f"{group['lr']:.3g}" for optimizer in trainer.optimizers for group in optimizer.param_groups)
         raise FloatingPointError(
             f"the training loss was not finite {where} (learning rate {rates}, precision {trainer.precision}). "
-            f"Training is stopped, and nothing was saved since. Good checkpoints:{kept}\nLower optimizer.lr, lengthen the warm-up, "
-            "set trainer.gradient_clip_val=1, or use trainer.precision=32, and go on with resume=PATH"
+            f"Training is stopped, and nothing was saved since. Good checkpoints:{kept}\nLower optimizer.lr, lengthen "
+            "the warm-up, set trainer.gradient_clip_val=1, or use trainer.precision=32, and go on with resume=PATH"
         )
+
+    def good_checkpoints(self, trainer: Trainer) -> list[str]:
+        """The files that this run has written."""
+        callbacks = trainer.checkpoint_callbacks
+        best = [c.best_model_path for c in callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path]
+        return best + [str(c.path) for c in callbacks if isinstance(c, LastCheckpoint) and c.path.is_file()]

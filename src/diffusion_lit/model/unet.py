@@ -58,8 +58,8 @@ class UNet(nn.Module):
             below = max(resolution // factor * factor, factor)
             raise ValueError(
                 f"the network halves the image {len(channel_multipliers) - 1} times, so the resolution must be a "
-                f"multiple of {factor}, and {resolution} is not; {below} and {below + factor} are. Set data.resolution, or "
-                "shorten model.channel_multipliers"
+                f"multiple of {factor}, and {resolution} is not; {below} and {below + factor} are. Set "
+                "data.resolution, or shorten model.channel_multipliers"
             )
         if image_channels not in (1, 3):
             raise ValueError(f"images must have 1 or 3 channels, got {image_channels}")

@@ -56,8 +56,8 @@ class DiscreteSchedule(Schedule):
         if (kl := float(self.terminal_kl())) > MAX_TERMINAL_KL:
             warnings.warn(
                 f"{type(self).__name__} with {self.num_timesteps} steps ends far from noise: KL(q(x_T | x_0) || "
-                f"N(0, I)) is {kl:.2g} nats per dimension (over {MAX_TERMINAL_KL:g}), with {self.abar[-1].sqrt():.1%} of "
-                "the signal left, while sampling starts from pure noise. Raise beta_max or num_timesteps.",
+                f"N(0, I)) is {kl:.2g} nats per dimension (over {MAX_TERMINAL_KL:g}), with {self.abar[-1].sqrt():.1%} "
+                "of the signal left, while sampling starts from pure noise. Raise beta_max or num_timesteps.",
                 stacklevel=3,
             )
 

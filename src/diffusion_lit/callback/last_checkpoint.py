@@ -1,0 +1,82 @@
+"""The checkpoint that a run goes on from."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+__all__ = ["Interrupted", "LastCheckpoint"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """Training was asked to stop, and has saved what it had.
+
+    Args:
+        number: of the signal.
+        path: the checkpoint.
+    """
+
+    def __init__(self, number: int, path: Path) -> None:
+        self.exit_code = 128 + number
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name}; everything is saved. Go on with resume={path.parents[1]}, or resume=auto")
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps `folder`/last.ckpt: written every n steps, at the last step, and when the process is told to stop.
+
+    SIGINT (control-C) and SIGTERM (what schedulers send) wait for the step to end, on whichever rank they arrive; all
+    ranks then save and stop together. A checkpoint is written between optimizer steps, so that a run that goes on from
+    it takes the very steps that an uninterrupted one would have.
+
+    Args:
+        folder: where the file goes; it replaces its predecessor only when it is complete.
+        every_n_steps: optimizer steps between checkpoints.
+
+    Raises:
+        ValueError: if `every_n_steps` is under 1.
+    """
+
+    def __init__(self, folder: str, every_n_steps: int) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"callback.last_checkpoint.every_n_steps must be at least 1, got {every_n_steps}")
+        self.path = Path(folder) / "last.ckpt"
+        self.every_n_steps = every_n_steps
+        self.received = 0
+        self.handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.saved_step = self.last_step = trainer.global_step
+        self.handlers = {number: signal.signal(number, self.receive) for number in SIGNALS}
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_step == self.last_step:  # in the middle of an accumulation, whose gradients are not saved
+            return
+        self.last_step = trainer.global_step
+        stop = not trainer.strategy.reduce_boolean_decision(not self.received, all=True)
+        last = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if stop or last or trainer.global_step % self.every_n_steps == 0:
+            self.save(trainer)
+        if stop:
+            raise Interrupted(self.received or signal.SIGTERM, self.path)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step != self.saved_step:
+            self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        self.saved_step = trainer.global_step
+        trainer.save_checkpoint(self.path, weights_only=False)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers = {}

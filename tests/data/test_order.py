@@ -1,0 +1,123 @@
+"""The order of images: disjoint over ranks, complete, a function of (seed, epoch), resumable anywhere."""
+
+from itertools import product
+
+import pytest
+from lightning.fabric.utilities.data import _set_sampler_epoch
+from torch.utils.data import DataLoader
+
+from diffusion_lit.data.order import EvaluationOrder, TrainingOrder
+
+WORLD_SIZES = (1, 2, 3)
+SIZES = (3, 7, 24, 61)
+BATCH_SIZES = (1, 4, 5, 100)
+CASES = list(product(WORLD_SIZES, SIZES, BATCH_SIZES))
+
+
+def training(num_images: int, batch_size: int, world_size: int, seed: int = 0) -> list[TrainingOrder]:
+    """The orders of all ranks."""
+    return [TrainingOrder(num_images, batch_size, seed, rank, world_size) for rank in range(world_size)]
+
+
+def epoch_of(orders: list[TrainingOrder], epoch: int) -> list[int]:
+    """The images of an epoch as all ranks together visit them: step by step, rank by rank."""
+    for order in orders:
+        order.set_epoch(epoch)
+    images: list[int] = []
+    for batches in zip(*orders, strict=True):
+        for batch in batches:
+            assert all(e == epoch for e, _ in batch)
+            images += [index for _, index in batch]
+    return images
+
+
+def permutation(num_images: int, epoch: int, seed: int = 0) -> list[int]:
+    """An epoch as one process visits it, image by image."""
+    return epoch_of(training(num_images, 1, 1, seed), epoch)
+
+
+@pytest.mark.parametrize(("world_size", "num_images", "batch_size"), CASES)
+def test_ranks_share_out_an_epoch(world_size: int, num_images: int, batch_size: int) -> None:
+    orders = training(num_images, batch_size, world_size)
+    batches = [list(order) for order in orders]
+    sizes = {len(batch) for rank in batches for batch in rank}
+    assert len(sizes) == 1 and sizes <= set(range(1, batch_size + 1)), "all batches are equally large"
+    assert {len(rank) for rank in batches} == {len(order) for order in orders} == {len(batches[0])}
+    visited = [index for rank in batches for batch in rank for _, index in batch]
+    assert len(set(visited)) == len(visited) and set(visited) <= set(range(num_images)), "each image at most once"
+    assert num_images - len(visited) < orders[0].step_size <= batch_size * world_size, "all but a rest are visited"
+
+
+@pytest.mark.parametrize(("world_size", "num_images", "batch_size"), CASES)
+def test_the_epoch_is_the_same_for_any_ranks_and_batches(world_size: int, num_images: int, batch_size: int) -> None:
+    for epoch in range(3):
+        visited = epoch_of(training(num_images, batch_size, world_size), epoch)
+        assert visited == permutation(num_images, epoch)[: len(visited)]
+
+
+def test_order_is_a_function_of_seed_and_epoch() -> None:
+    epochs = {(seed, epoch): tuple(permutation(50, epoch, seed)) for seed in range(3) for epoch in range(4)}
+    assert len(set(epochs.values())) == len(epochs), "every epoch of every seed is another one"
+    assert all(sorted(order) == list(range(50)) for order in epochs.values())
+    orders = training(50, 7, 2, seed=1)
+    backwards = {epoch: epoch_of(orders, epoch) for epoch in (3, 1, 2, 0, 1)}
+    assert all(tuple(visited) == epochs[1, epoch][: len(visited)] for epoch, visited in backwards.items())
+
+
+@pytest.mark.parametrize(("world_size", "batch_size"), [(1, 1), (1, 4), (2, 4), (3, 3), (3, 100)])
+def test_resume_yields_exactly_the_rest(world_size: int, batch_size: int) -> None:
+    """Whatever number of ranks and batch size came to the position: 0 .. 31 has those that fit no step of this one."""
+    num_images, epoch = 31, 2
+    whole = permutation(num_images, epoch)
+    for position in range(num_images + 1):
+        orders = training(num_images, batch_size, world_size)
+        for order in orders:
+            order.resume(epoch, position)
+        steps = (num_images - position) // orders[0].step_size
+        assert epoch_of(orders, epoch) == whole[position : position + steps * orders[0].step_size]
+        assert {len(order) for order in orders} == {num_images // orders[0].step_size}, "the length is a whole epoch's"
+        for other in (epoch - 1, epoch + 1):
+            visited = epoch_of(orders, other)
+            assert len(visited) == len(orders[0]) * orders[0].step_size
+            assert visited == permutation(num_images, other)[: len(visited)]
+
+
+def test_a_run_cut_in_three_visits_what_the_whole_run_does() -> None:
+    """Steps of 2 x 3 images, then of 1 x 4, then of 3 x 2: the positions add up."""
+    num_images, epoch, position = 40, 1, 0
+    visited: list[int] = []
+    for world_size, batch_size, steps in ((2, 3, 3), (1, 4, 2), (3, 2, 2)):
+        orders = training(num_images, batch_size, world_size)
+        for order in orders:
+            order.resume(epoch, position)
+        step_size = world_size * batch_size
+        visited += epoch_of(orders, epoch)[: steps * step_size]
+        position += steps * step_size
+    assert visited == permutation(num_images, epoch)[:position] and position == 38
+
+
+def test_lightning_announces_the_epoch() -> None:
+    """The trainer's own function reaches the order through a DataLoader, so that epochs differ in training."""
+    order = TrainingOrder(20, 4, seed=0)
+    loader = DataLoader(range(20), batch_sampler=order)  # type: ignore[arg-type]
+    for epoch in (0, 5):
+        _set_sampler_epoch(loader, epoch)
+        assert [index for batch in order for _, index in batch] == permutation(20, epoch)
+
+
+@pytest.mark.parametrize(("world_size", "num_images", "batch_size"), CASES)
+def test_evaluation_takes_every_image_once(world_size: int, num_images: int, batch_size: int) -> None:
+    ranks = [EvaluationOrder(num_images, batch_size, rank, world_size) for rank in range(world_size)]
+    batches = [list(rank) for rank in ranks]
+    assert {len(rank) for rank in batches} == {len(rank) for rank in ranks} == {len(batches[0])}, "as many on each rank"
+    assert all(1 <= len(batch) <= batch_size + 1 for rank in batches for batch in rank)
+    assert all(epoch == 0 for rank in batches for batch in rank for epoch, _ in batch)
+    assert sorted(index for rank in batches for batch in rank for _, index in batch) == list(range(num_images))
+
+
+@pytest.mark.parametrize(("num_images", "world_size"), [(0, 1), (1, 2), (2, 3)])
+def test_too_few_images_for_the_ranks(num_images: int, world_size: int) -> None:
+    with pytest.raises(ValueError, match=rf"{num_images} training images .* over {world_size} processes"):
+        TrainingOrder(num_images, 4, seed=0, world_size=world_size)
+    with pytest.raises(ValueError, match=rf"{num_images} images to evaluate on .* over {world_size} processes"):
+        EvaluationOrder(num_images, 4, world_size=world_size)
