@@ -5,6 +5,7 @@ Imports only Hydra, so that `--help` and `--cfg job` answer at once.
 
 import functools
 import os
+import re
 import secrets
 import sys
 import traceback
@@ -15,7 +16,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 __all__ = ["CONFIG_FOLDER", "command"]
 
@@ -28,6 +29,8 @@ MISTAKES = (ValueError, FloatingPointError, FileNotFoundError, NotADirectoryErro
 
 # A folder's name carries the second; six random digits keep apart runs that start in the same one.
 OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+# A job's folder in a sweep is named by its overrides: without slashes, and cut to what file systems take.
+OmegaConf.register_new_resolver("folder_name", lambda text: re.sub(r"[/\\]", "-", text)[:100], replace=True)
 OmegaConf.register_new_resolver("product", lambda a, b: a * b, replace=True)
 
 
@@ -59,6 +62,9 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
                 record.write_text(traceback.format_exc())
                 print(f"\nerror: {mistake}\n(details: {record}, or run again with HYDRA_FULL_ERROR=1)", file=sys.stderr)
                 sys.exit(1)
+            finally:
+                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    finish_job()
 
         main: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=name)(run)
         return main
@@ -86,6 +92,17 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
+def finish_job() -> None:
+    """Leave nothing of this job to the sweep's next one: no process group, no W&B run."""
+    if torch := sys.modules.get("torch"):
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        for key in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(key, None)
+    if wandb := sys.modules.get("wandb"):
+        wandb.finish()
+
+
 def refuse_unknown_keys(cfg: DictConfig, name: str) -> None:
     """Hydra takes any `+key=value`; one that nothing reads must not pass for a setting.
 
@@ -105,7 +122,6 @@ def prepare_subprocesses() -> None:
     """
     config = HydraConfig.get()
     if config.mode == RunMode.MULTIRUN:
-        for key in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-            os.environ.pop(key, None)  # left by the sweep's last job
         sys.argv[1:] = list(config.overrides.task)
-        config.run.dir = config.runtime.output_dir
+        with read_write(config):
+            config.run.dir = config.runtime.output_dir

@@ -126,6 +126,8 @@ def quiet_the_platform() -> None:
         ".*The number of training batches.*",  # log_every_n_steps counts steps, not epochs
         ".*isinstance.treespec, LeafSpec.*",
         ".*Experiment logs directory.*exists and is not empty.*",  # it is the run's folder, which Hydra has just made
+        ".*your dataloader is not resumable.*",  # it is: the data module says where to begin
+        ".*The dirpath has changed from.*",  # a resumed run has a folder of its own
         ".*Grad strides do not match bucket view strides.*",  # 1 x 1 convolutions on a CPU
         ".*sync_dist=True.*",  # torchmetrics has already synchronised what is logged
     ):

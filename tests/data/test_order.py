@@ -1,11 +1,17 @@
 """The order of images: disjoint over ranks, complete, a function of (seed, epoch), resumable anywhere."""
 
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 from torch.utils.data import DataLoader
 
+from diffusion_lit.data import ArrayImages, Batch, ImageDataModule, Images
 from diffusion_lit.data.order import EvaluationOrder, TrainingOrder
 
 WORLD_SIZES = (1, 2, 3)
@@ -103,6 +109,69 @@ def test_lightning_announces_the_epoch() -> None:
     for epoch in (0, 5):
         _set_sampler_epoch(loader, epoch)
         assert [index for batch in order for _, index in batch] == permutation(20, epoch)
+
+
+class Numbers(ImageDataModule):
+    """100 images of one pixel, number i of value i."""
+
+    resolution, channels, num_classes = 1, 1, None
+
+    def load(self) -> dict[str, Images]:
+        return {"train": ArrayImages(torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1))}
+
+
+class Recorder(LightningModule):
+    """Learns nothing and remembers which images it saw in epoch 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list[int] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if self.current_epoch == 0:
+            self.seen += batch[0].flatten().tolist()
+        return self.weight * 1
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+class SaveAt(Callback):
+    def __init__(self, step: int, path: Path) -> None:
+        self.step = step
+        self.path = path
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
+def train(batch_size: int, max_steps: int, callbacks: list[Callback], resume: Path | None = None) -> list[int]:
+    module = Recorder()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=max_steps,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, Numbers(batch_size), ckpt_path=resume, weights_only=True)
+    return module.seen
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's, on loaders without workers
+@pytest.mark.parametrize(("before", "steps", "after"), [(10, 4, 10), (20, 2, 10), (20, 3, 7), (10, 4, 20), (10, 3, 25)])
+def test_a_trainer_goes_on_with_another_batch_size(tmp_path: Path, before: int, steps: int, after: int) -> None:
+    """The rest of the epoch is visited, all but less than a batch, whatever steps came before."""
+    path = tmp_path / "x.ckpt"
+    seen = train(before, steps, [SaveAt(steps, path)])
+    assert seen == permutation(100, 0)[: before * steps]
+    seen += train(after, steps + 20, [], path)
+    assert seen == permutation(100, 0)[: len(seen)]
+    assert 100 - len(seen) < after
 
 
 @pytest.mark.parametrize(("world_size", "num_images", "batch_size"), CASES)

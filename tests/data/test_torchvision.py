@@ -127,9 +127,7 @@ def test_the_split_is_the_same_for_every_seed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dataset", ["MNIST", "FashionMNIST", "CIFAR10"])
-def test_nothing_is_downloaded_that_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str
-) -> None:
+def test_nothing_is_downloaded_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str) -> None:
     write(tmp_path, dataset, monkeypatch)
     go_offline(monkeypatch, AssertionError("asked for a download"))
     data = TorchvisionData(dataset, str(tmp_path), 32, download=True)

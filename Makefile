@@ -1,0 +1,45 @@
+PYTHON ?= python3
+BIN := .venv/bin
+SETUP := .venv/.complete
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train sample test test-slow lint format check-digits clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
+
+setup: $(SETUP) ## Make .venv and install the package with its development tools (Python 3.11 or later)
+
+$(SETUP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11 or later: make PYTHON=/path/to/python3.11 setup")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+train: setup ## Train on 8 x 8 digits, minutes on a CPU; ARGS='schedule=cosine' changes settings
+	$(BIN)/python -m diffusion_lit.train $(ARGS)
+
+sample: setup ## Draw from the newest run; ARGS='guidance=2' changes settings
+	$(BIN)/python -m diffusion_lit.sample ckpt=$$(ls -dt outputs/train/*/checkpoints/last.ckpt | head -n 1) $(ARGS)
+
+check-digits: setup ## Measure the newest digits run: do its samples read as their labels, are they copies?
+	$(BIN)/python benchmark/digits.py $$(ls -dt outputs/train/*/checkpoints/last.ckpt | head -n 1)
+
+test: setup ## Run the tests (minutes)
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-slow: setup ## Run the tests that train a model for minutes, and those that install the wheel afresh
+	$(BIN)/python -m pytest -m slow
+
+lint: setup ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## Put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove what tools left behind; runs in outputs/ stay
+	rm -rf .mypy_cache .pytest_cache .ruff_cache build dist
+	find src tests benchmark -name __pycache__ -type d -exec rm -rf {} +

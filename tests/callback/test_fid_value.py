@@ -1,0 +1,152 @@
+"""The figure that the FID callback logs, against the Frechet distance computed by numpy and scipy."""
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import diffusion_lit.callback.fid as fid
+from diffusion_lit.callback import FID
+from diffusion_lit.data import ArrayImages, ImageDataModule, Images
+from diffusion_lit.metric import Pixels
+from diffusion_lit.module import DiffusionModule
+from diffusion_lit.sampler import DDIMSampler
+
+NUM_REAL, NUM_SAMPLES = 150, 130
+SHAPE = (3, 4, 4)
+
+
+def frechet_distance(real: NDArray[np.float64], fake: NDArray[np.float64]) -> float:
+    """|m - n|^2 + tr(S + R - 2 (S R)^(1/2)) for the means and unbiased covariances of features [N, d]."""
+    covariance, other = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)
+    root = scipy.linalg.sqrtm(covariance @ other).real
+    return float(np.sum((real.mean(0) - fake.mean(0)) ** 2) + np.trace(covariance + other - 2 * root))
+
+
+def correlated_images(num_images: int, seed: int, mean: float, spread: float) -> Tensor:
+    """uint8 images whose pixels depend on each other, so that the covariances do not commute."""
+    rng = np.random.default_rng(seed)
+    mixing = rng.normal(size=(48, 48)) / 48**0.5
+    x = mean + spread * rng.normal(size=(num_images, 48)) @ mixing
+    return torch.from_numpy(np.clip(np.rint(x), 0, 255).astype(np.uint8)).view(num_images, *SHAPE)
+
+
+REAL = correlated_images(NUM_REAL, 1, mean=120, spread=30)
+FAKE = correlated_images(NUM_SAMPLES, 2, mean=135, spread=20)
+
+
+def pixel_features(images: Tensor) -> NDArray[np.float64]:
+    return images.reshape(len(images), -1).double().numpy() / 255
+
+
+class Data(ImageDataModule):
+    """Validation images in batches of 40, the last one smaller."""
+
+    resolution, channels, num_classes = 4, 3, None
+
+    def load(self) -> dict[str, Images]:
+        return {"val": ArrayImages(REAL)}
+
+
+class Module(DiffusionModule):
+    """Only what the callback asks a module for: the images come from elsewhere."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+        self.denoiser = SimpleNamespace(image_shape=SHAPE, num_classes=None)  # type: ignore[assignment]
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+
+def trainer_of(data: ImageDataModule, logged: list[tuple[dict[str, float], int]]) -> Any:
+    logger = SimpleNamespace(log_metrics=lambda metrics, step: logged.append((metrics, step)))
+    return SimpleNamespace(
+        global_step=7,
+        global_rank=0,
+        world_size=1,
+        is_global_zero=True,
+        callbacks=[],
+        callback_metrics={},
+        loggers=[logger],
+        datamodule=data,
+    )
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> tuple[Data, list[int]]:
+    """Data, and the indices of the images that the callback has asked to generate."""
+    asked: list[int] = []
+
+    def generate(denoiser: object, sampler: object, indices: range, *_: object) -> Tensor:
+        asked.extend(indices)
+        return FAKE[list(indices)]
+
+    monkeypatch.setattr(fid, "generate", generate)
+    data = Data(batch_size=40)
+    data.setup()
+    return data, asked
+
+
+def test_the_logged_figure_is_the_frechet_distance(measured: tuple[Data, list[int]]) -> None:
+    data, asked = measured
+    logged: list[tuple[dict[str, float], int]] = []
+    trainer = trainer_of(data, logged)
+    callback = FID(Pixels(), DDIMSampler(2), num_samples=NUM_SAMPLES, batch_size=50)
+    expected = frechet_distance(pixel_features(REAL), pixel_features(FAKE))
+    for _ in range(2):  # the second time with the real features kept
+        callback.measure(trainer, Module())
+        assert float(trainer.callback_metrics[f"fid/pixels_{NUM_SAMPLES}"]) == pytest.approx(expected, rel=1e-5)
+    assert asked == [*range(NUM_SAMPLES)] * 2, "all images, each once, the last batch being smaller"
+    assert logged == [({f"fid/pixels_{NUM_SAMPLES}": pytest.approx(expected, rel=1e-5)}, 7)] * 2
+
+
+def test_every_rank_generates_its_share(measured: tuple[Data, list[int]]) -> None:
+    data, asked = measured
+    for rank in range(3):
+        trainer = trainer_of(data, [])
+        trainer.global_rank, trainer.world_size = rank, 3
+        callback = FID(Pixels(), DDIMSampler(2), num_samples=NUM_SAMPLES, batch_size=20)
+        callback.metric = callback.reference(trainer_of(data, []), Module())
+        callback.measure(trainer, Module())
+    assert sorted(asked) == list(range(NUM_SAMPLES))
+
+
+def test_the_same_images_are_at_no_distance(measured: tuple[Data, list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    data, _ = measured
+    monkeypatch.setattr(fid, "generate", lambda denoiser, sampler, indices, *_: REAL[list(indices)])
+    trainer = trainer_of(data, [])
+    FID(Pixels(), DDIMSampler(2), num_samples=NUM_REAL, batch_size=40).measure(trainer, Module())
+    assert abs(float(trainer.callback_metrics[f"fid/pixels_{NUM_REAL}"])) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "name"), [(2, "2"), (999, "999"), (1000, "1k"), (50000, "50k"), (1500, "1500")]
+)
+def test_the_name_tells_the_extractor_and_the_count(num_samples: int, name: str) -> None:
+    assert FID(Pixels(), DDIMSampler(2), num_samples).metric_name == f"fid/pixels_{name}"
+
+
+@pytest.mark.parametrize("num_samples", [1, 0])
+def test_one_sample_has_no_covariance(num_samples: int) -> None:
+    with pytest.raises(ValueError, match=rf"num_samples must be at least 2, got {num_samples}"):
+        FID(Pixels(), DDIMSampler(2), num_samples)
+
+
+def test_too_few_samples_for_the_features_are_announced(
+    measured: tuple[Data, list[int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    data, _ = measured
+    for num_samples, announced in ((48, True), (49, False)):  # 49 samples span all 48 dimensions
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            FID(Pixels(), DDIMSampler(2), num_samples).reference(trainer_of(data, []), Module())
+        found = f"fid/pixels_{num_samples} compares {num_samples} samples with 150 validation images in 48 dimensions"
+        assert (found in caplog.text) == announced

@@ -1,0 +1,378 @@
+"""Whole runs: what they write, that a resumed one is the same run, that several processes are one."""
+
+import csv
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import Callback, LightningModule, Trainer
+from omegaconf import OmegaConf
+from PIL import Image
+
+from diffusion_lit.callback import EMA, NaNGuard, SampleGrid
+from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
+from diffusion_lit.data import DigitsData
+from diffusion_lit.image import from_uint8
+from diffusion_lit.module import DiffusionModule
+from tests.launch import TINY, config, run_command, train_in
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def column(run: Path, name: str) -> dict[int, float]:
+    """The values of a metric by step."""
+    return {int(row["step"]): float(row[name]) for row in rows(run) if row.get(name)}
+
+
+def same(a: Path, b: Path, keys: tuple[str, ...] = ("state_dict", "ema")) -> bool:
+    """Whether two checkpoints have equal weights, to the bit."""
+    first, second = load_checkpoint(a), load_checkpoint(b)
+    return all(torch.equal(w, second[key][name]) for key in keys for name, w in first[key].items())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten steps, across epochs and validations."""
+    folder = tmp_path_factory.mktemp("run")
+    train_in(folder, "trainer.max_steps=10", "model.dropout=0.1", "trainer.log_every_n_steps=1")
+    return folder
+
+
+def test_a_run_s_folder_has_everything(run: Path) -> None:
+    assert (run / "checkpoints" / "last.ckpt").is_file() and (run / "checkpoints" / "best.ckpt").is_file()
+    assert [path.name for path in sorted((run / "samples").iterdir())] == [
+        f"step_{step:07d}.png" for step in (3, 6, 9, 10)
+    ]
+    assert OmegaConf.load(run / "config.yaml").model.resolution == 8  # resolved, `auto` replaced
+    assert sorted(column(run, "train/loss")) == list(range(10))
+    for name in ("val/loss", "val/loss_q1", "val/loss_q2", "val/loss_q3", "val/loss_q4", "lr-AdamW"):
+        assert column(run, name), name
+    assert sorted(column(run, "fid/pixels_21")) == [3, 6, 9, 10]
+
+
+def test_a_grid_has_a_column_for_each_class(run: Path) -> None:
+    with Image.open(run / "samples" / "step_0000010.png") as grid:
+        assert grid.size == (10 * 50 + 2, 50 + 2)  # ten tiles of 8 x 8 pixels, magnified 6 times, with margins of 2
+
+
+def test_a_checkpoint_is_data_and_describes_itself(run: Path) -> None:
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["config"] == OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+    raw, averaged = load_denoiser(run, "raw")[0], load_denoiser(run, "ema")[0]
+    name, weight = next(iter(raw.named_parameters()))
+    assert torch.equal(weight, checkpoint["state_dict"][f"denoiser.{name}"])
+    assert torch.equal(dict(averaged.named_parameters())[name], checkpoint["ema"][f"denoiser.{name}"])
+    assert not torch.equal(weight, dict(averaged.named_parameters())[name])
+
+
+def test_validation_is_of_the_average_on_fixed_noise(run: Path) -> None:
+    """The logged loss, computed again from the checkpoint that it chose as the best."""
+    denoiser, checkpoint = load_denoiser(run / "checkpoints" / "best.ckpt", "ema")
+    loss = instantiate(OmegaConf.create(checkpoint["config"]).loss)
+    data = DigitsData(batch_size=300)
+    data.setup()
+    module = DiffusionModule(denoiser, loss, None, None)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for index, batch in enumerate(data.val_dataloader()):
+            module.validation_step(batch, index)
+    again = float(module.held_out.compute()["loss"])
+    assert again == pytest.approx(min(column(run, "val/loss").values()), rel=1e-6)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 6, 9])
+def test_a_resumed_run_is_the_same_run(run: Path, tmp_path: Path, stop: int) -> None:
+    """Stopped in the middle of an epoch, at its end, at a validation: equal to the bit, and never the same noise twice."""
+    options = ("model.dropout=0.1", "callback.fid=null", "callback.sample_grid=null", "trainer.log_every_n_steps=1")
+    train_in(tmp_path / "a", f"trainer.max_steps={stop}", *options)
+    train_in(tmp_path / "b", "trainer.max_steps=10", f"resume={tmp_path / 'a'}", *options)
+    assert same(run / "checkpoints" / "last.ckpt", tmp_path / "b" / "checkpoints" / "last.ckpt")
+    expected = {step: loss for step, loss in column(run, "train/loss").items() if step >= stop}
+    assert column(tmp_path / "b", "train/loss") == expected
+
+
+def test_the_best_checkpoint_can_be_resumed_too(run: Path, tmp_path: Path) -> None:
+    options = ("model.dropout=0.1", "callback.fid=null", "callback.sample_grid=null")
+    train_in(tmp_path / "b", "trainer.max_steps=10", f"resume={run / 'checkpoints' / 'best.ckpt'}", *options)
+    assert same(run / "checkpoints" / "last.ckpt", tmp_path / "b" / "checkpoints" / "last.ckpt")
+
+
+def test_resume_auto_takes_the_newest_run_of_the_same_model(tmp_path: Path) -> None:
+    root, options = tmp_path / "train", ("callback.fid=null", "callback.sample_grid=null", f"output_root={tmp_path}")
+    train_in(root / "first", "trainer.max_steps=3", "resume=auto", *options)  # nothing there yet: starts anew
+    train_in(root / "other", "trainer.max_steps=2", "schedule=cosine", *options)
+    train_in(root / "next", "trainer.max_steps=5", "resume=auto", "trainer.log_every_n_steps=1", *options)
+    assert sorted(column(root / "next", "train/loss")) == [3, 4]
+
+
+def test_going_on_with_another_model_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"model\.channels: 8 in the checkpoint, 16 now"):
+        train_in(tmp_path, f"resume={run}", "model.channels=16")
+
+
+def test_every_logger_gets_figures_and_pictures(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train_in(
+        tmp_path,
+        "logger=[csv,tensorboard,wandb]",
+        "logger.wandb.offline=true",
+        "trainer.max_steps=3",
+        "callback.fid=null",
+    )
+    import wandb
+
+    wandb.finish()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert "val/loss_q4" in events.Tags()["scalars"] and "samples" in events.Tags()["images"]
+    assert column(tmp_path, "val/loss")
+    [recorded] = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    assert recorded.stat().st_size > 0 and list(
+        (tmp_path / "wandb").glob("offline-run-*/files/media/images/samples*.png")
+    )
+
+
+class Poison(Callback):
+    """Makes a weight infinite after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step:
+            next(pl_module.parameters()).data.fill_(torch.inf)
+
+
+def test_a_diverged_run_stops_and_keeps_what_was_good(tmp_path: Path) -> None:
+    cfg = (
+        "+callback.poison._target_=tests.test_training.Poison",
+        "+callback.poison.step=5",
+        "callback.nan_guard.every_n_steps=100",
+        "callback.fid=null",
+    )
+    with pytest.raises(FloatingPointError, match=r"(?s)not finite at step 6.*best\.ckpt.*last\.ckpt.*optimizer\.lr"):
+        train_in(tmp_path, "trainer.max_steps=10", *cfg)
+    for name in ("last.ckpt", "best.ckpt"):
+        checkpoint = load_checkpoint(tmp_path / "checkpoints" / name)
+        assert checkpoint["global_step"] == 3
+        assert all(w.isfinite().all() for w in checkpoint["state_dict"].values())
+
+
+def test_nan_guard_reads_the_verdict_every_n_steps(tmp_path: Path) -> None:
+    cfg = ("+callback.poison._target_=tests.test_training.Poison", "+callback.poison.step=1", "callback.fid=null")
+    with pytest.raises(FloatingPointError, match="not finite at step 2"):
+        train_in(
+            tmp_path,
+            "trainer.max_steps=50",
+            "trainer.val_check_interval=40",
+            "callback.nan_guard.every_n_steps=2",
+            *cfg,
+        )
+
+
+def ranks(folder: Path, *args: str, devices: int = 2) -> subprocess.CompletedProcess[str]:
+    return run_command(
+        "train",
+        *TINY,
+        f"trainer.devices={devices}",
+        "data.batch_size=150",
+        "trainer.max_steps=6",
+        "trainer.log_every_n_steps=1",
+        f"hydra.run.dir={folder}",
+        *args,
+        cwd=folder.parent,
+    )
+
+
+class Witness(Callback):
+    """Writes down what a rank trained on and with what noise, and the weights it ended with."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.seen: list[torch.Tensor] = []
+        self.noisy: list[torch.Tensor] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        network = pl_module.denoiser.network  # type: ignore[union-attr]
+        network.register_forward_pre_hook(lambda _, args: self.noisy.append(args[0].detach().clone()))  # type: ignore[union-attr, operator]
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.noisy.clear()
+        self.seen.append(batch[0])
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        weights = {name: p.detach().clone() for name, p in pl_module.named_parameters()}
+        record = {"seen": self.seen, "noisy": self.noisy[0], "weights": weights}
+        torch.save(record, self.folder / f"rank_{trainer.global_rank}.pt")
+
+
+def test_two_processes_share_the_data_not_the_noise_and_end_alike(tmp_path: Path) -> None:
+    done = ranks(
+        tmp_path / "two",
+        "strategy=ddp",
+        "+callback.witness._target_=tests.test_training.Witness",
+        f"+callback.witness.folder={tmp_path}",
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"rank_{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(w, second["weights"][name]) for name, w in first["weights"].items())
+
+    data = DigitsData()
+    data.setup()
+    copies = {bytes(image.numpy().tobytes()): 0 for image in data.splits["train"].images}  # type: ignore[attr-defined]
+    for step in range(4):  # the first epoch
+        for images in (first["seen"][step], second["seen"][step]):
+            for image in images:
+                copies[image.numpy().tobytes()] += 1
+    unique = len(copies)
+    assert (
+        sum(copies.values()) == 1200 and max(copies.values()) <= 1 + 1437 - unique
+    )  # disjoint, duplicates in the data aside
+
+    difference = first["noisy"] - second["noisy"]
+    assert difference.abs().mean() > 0.1
+    noise = [record["noisy"] - from_uint8(record["seen"][-1]) for record in (first, second)]
+    flat = torch.stack([n.flatten() for n in noise])
+    assert abs(float(torch.corrcoef(flat)[0, 1])) < 0.1  # 9,600 pixels: independent noise correlates by about 0.01
+
+
+def test_shared_out_parameters_train_as_copies_do(tmp_path: Path) -> None:
+    for strategy in ("ddp", "fsdp"):
+        done = ranks(tmp_path / strategy, f"strategy={strategy}")
+        assert done.returncode == 0, done.stderr
+    a, b = (load_checkpoint(tmp_path / strategy) for strategy in ("ddp", "fsdp"))
+    for key in ("state_dict", "ema"):
+        for name, w in a[key].items():
+            torch.testing.assert_close(b[key][name], w, rtol=1e-3, atol=1e-5)
+    assert column(tmp_path / "ddp", "fid/pixels_21") == pytest.approx(
+        column(tmp_path / "fsdp", "fid/pixels_21"), rel=1e-3
+    )
+
+    done = ranks(tmp_path / "more", "strategy=fsdp", "trainer.max_steps=8", f"resume={tmp_path / 'fsdp'}")
+    assert done.returncode == 0, done.stderr
+    assert load_checkpoint(tmp_path / "more")["global_step"] == 8
+
+
+@pytest.mark.parametrize("number, devices", [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGTERM, 2)])
+def test_a_run_that_is_told_to_stop_saves_first(tmp_path: Path, number: signal.Signals, devices: int) -> None:
+    args = [*TINY, "trainer.max_steps=100000", "trainer.val_check_interval=100000", f"trainer.devices={devices}"]
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "diffusion_lit.train",
+            *args,
+            f"hydra.run.dir={tmp_path / 'run'}",
+            "logger.csv.flush_logs_every_n_steps=1",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = tmp_path / "run" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and len(metrics.read_text().splitlines()) > 2):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"stopped by {number.name}" in stderr and "Traceback" not in stderr
+    checkpoint = load_checkpoint(tmp_path / "run")
+    assert checkpoint["global_step"] > 0 and checkpoint["ema"]
+
+
+def test_sweep_has_a_folder_for_each_job(tmp_path: Path) -> None:
+    done = run_command(
+        "train",
+        "-m",
+        "schedule=linear,cosine",
+        "model=tiny,small",
+        *[option for option in TINY if "model" not in option],
+        "model.channels=8",
+        "model.num_groups=4",
+        "model.head_channels=null",
+        "trainer.max_steps=1",
+        "callback.fid=null",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    runs = sorted((tmp_path / "outputs" / "multirun").glob("*/*/config.yaml"))
+    assert len(runs) == 4
+    chosen = {
+        (OmegaConf.load(r).schedule._target_.split(".")[-1], OmegaConf.load(r).model.num_res_blocks) for r in runs
+    }
+    assert chosen == set(itertools.product(["LinearSchedule", "CosineSchedule"], [1, 2]))
+    assert all((path.parent / "checkpoints" / "last.ckpt").is_file() for path in runs)
+
+
+def test_a_sweep_of_several_processes_trains_each_job_once(tmp_path: Path) -> None:
+    done = run_command(
+        "train", "-m", "seed=1,2", *TINY, "trainer.devices=2", "trainer.max_steps=2", "callback.fid=null", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    runs = sorted((tmp_path / "outputs" / "multirun").glob("*/*/config.yaml"))
+    assert [OmegaConf.load(path).seed for path in runs] == [1, 2]
+    assert all(load_checkpoint(path.parent)["global_step"] == 2 for path in runs)
+    assert not (tmp_path / "outputs" / "train").exists()
+
+
+def test_sampling_while_training_leaves_no_trace(tmp_path: Path) -> None:
+    """Grids and FID change neither the weights nor any random draw."""
+    quiet = ("callback.fid=null", "callback.sample_grid=null")
+    train_in(tmp_path / "a", "trainer.max_steps=5", "model.dropout=0.1")
+    train_in(tmp_path / "b", "trainer.max_steps=5", "model.dropout=0.1", *quiet)
+    assert same(tmp_path / "a" / "checkpoints" / "last.ckpt", tmp_path / "b" / "checkpoints" / "last.ckpt")
+
+
+def test_a_grid_every_n_epochs(tmp_path: Path) -> None:
+    options = ("callback.sample_grid.every_n_steps=null", "callback.sample_grid.every_n_epochs=2", "callback.fid=null")
+    train_in(tmp_path, "trainer.max_steps=9", *options)  # four steps an epoch
+    assert sorted(path.stem for path in (tmp_path / "samples").iterdir()) == ["step_0000008", "step_0000009"]
+
+
+def test_bf16_trains(tmp_path: Path) -> None:
+    train_in(tmp_path, "trainer.max_steps=3", "trainer.precision=bf16-mixed", "callback.fid=null")
+    checkpoint = load_checkpoint(tmp_path)
+    assert all(w.dtype == torch.float32 for w in checkpoint["state_dict"].values())
+
+
+def test_label_dropout_hides_a_tenth(tmp_path: Path) -> None:
+    cfg = config(tmp_path, "model.resolution=8", "model.image_channels=1", "model.num_classes=10")
+    module: DiffusionModule = instantiate(cfg.module)
+    seen: list[torch.Tensor] = []
+    module.loss = lambda denoiser, x_0, label, generator: seen.append(label) or {"loss": x_0.mean((1, 2, 3))}  # type: ignore[assignment, func-returns-value]
+    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
+    trainer.strategy.connect(module)
+    module.trainer = trainer
+    labels = torch.arange(10).repeat(1000)
+    module.training_step((torch.zeros(10_000, 1, 8, 8, dtype=torch.uint8), labels), 0)
+    hidden = seen[0] == 10
+    assert abs(float(hidden.float().mean()) - 0.1) < 0.015  # 5 standard errors
+    assert torch.equal(seen[0][~hidden], labels[~hidden])
+
+
+@pytest.mark.parametrize(
+    "build, words",
+    [
+        (lambda: NaNGuard(0), "every_n_steps"),
+        (lambda: SampleGrid(None, "x", rows=0), "rows"),  # type: ignore[arg-type]
+        (lambda: EMA(1.5), "decay"),
+        (lambda: DiffusionModule(None, None, None, None, label_dropout=1.0), "label_dropout"),  # type: ignore[arg-type]
+    ],
+)
+def test_settings_out_of_range_are_refused(build: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        build()
