@@ -115,6 +115,8 @@ class ImageDataModule(LightningDataModule, ABC):
         order = TrainingOrder(len(self.splits["train"]), self.batch_size, self.seed, *self.process())
         order.resume(self.resumed["epoch"], self.resumed["position"])
         self.step_size = order.step_size
+        if self.resumed["position"]:
+            self.recount_steps()
         return self.loader("train", order, self.flip)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -142,6 +144,15 @@ class ImageDataModule(LightningDataModule, ABC):
     def process(self) -> tuple[int, int]:
         """This process's rank and how many there are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def recount_steps(self) -> None:
+        """Tell Lightning how many steps of today's size the images already trained on come to."""
+        assert self.trainer is not None
+        steps = self.resumed["position"] // self.step_size
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        for counter in ("ready", "started", "processed", "completed"):
+            setattr(progress, counter, getattr(progress, counter) + steps - self.resumed["step"])
+        self.resumed["step"] = steps
 
     def state_dict(self) -> dict[str, int]:
         """Where training stands: the epoch, its steps done, and how many of its images all ranks have trained on."""

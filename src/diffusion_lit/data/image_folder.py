@@ -1,13 +1,14 @@
 """A folder of image files, as people have it."""
 
 import logging
+import os
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from diffusion_lit.data.base import Batch, ImageDataModule, Images
@@ -16,6 +17,8 @@ __all__ = ["FolderImages", "ImageFolderData", "read_image"]
 
 EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 SPLITS = ("train", "val", "test")
+
+UNREADABLE = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +34,15 @@ def read_image(path: Path, resolution: int, channels: int) -> Tensor:
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):  # 16 bits a pixel; convert() would cut everything above 255
+            if image.mode.startswith("I;16"):  # convert() would cut everything above 255
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            elif image.mode in ("I", "F"):
+                raise ValueError(f"pixels of 32 bits (mode {image.mode}) have no agreed range; convert the file first")
             if image.has_transparency_data:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             image = image.convert("RGB" if channels == 3 else "L")
             image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.BICUBIC)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise ValueError(unreadable([path], error)) from error
     return torch.from_numpy(np.array(image).reshape(resolution, resolution, channels)).permute(2, 0, 1)
 
@@ -130,6 +135,11 @@ class ImageFolderData(ImageDataModule):
             files = {split: list(self.scan(folder)) for split, folder in folders.items()}
             if missing := [split for split in SPLITS if not files.get(split)]:
                 raise ValueError(f"{self.root} has a folder train, but none with images named {' and '.join(missing)}")
+            unlabelled = [split for split, found in files.items() if found[0][1] is None]
+            if 0 < len(unlabelled) < len(files):
+                raise ValueError(
+                    f"{self.root / unlabelled[0]} has no class folders, but other splits have; give all or none"
+                )
             return files
         files = {split: [] for split in SPLITS}
         for path, name in self.scan(self.root):
@@ -137,17 +147,19 @@ class ImageFolderData(ImageDataModule):
             files[
                 "val" if hashed < self.val_fraction else "test" if hashed < 2 * self.val_fraction else "train"
             ].append((path, name))
-        for split in ("val", "test"):  # a small folder may have hashed nothing there
+        for split in SPLITS:  # a small folder may have hashed nothing there
             if not files[split]:
-                if len(files["train"]) < 2:
+                largest = max(files.values(), key=len)
+                if len(largest) < 2:
                     raise ValueError(
                         f"{self.root} has too few images to set any aside for validation and testing; 3 is the least"
                     )
-                files[split].append(files["train"].pop())
+                files[split].append(largest.pop())
         return files
 
     def scan(self, folder: Path) -> Iterable[tuple[Path, str | None]]:
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+        names = (Path(parent, file) for parent, _, files in os.walk(folder, followlinks=True) for file in files)
+        paths = sorted(path for path in names if path.suffix.lower() in EXTENSIONS)
         if not paths:
             raise ValueError(f"no images in {folder} (looked for {' '.join(sorted(EXTENSIONS))}, in subfolders too)")
         parts = [path.relative_to(folder).parts for path in paths]
@@ -171,7 +183,7 @@ class ImageFolderData(ImageDataModule):
             try:
                 with Image.open(path) as image:
                     small += min(image.size) < self.resolution
-            except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as caught:
+            except UNREADABLE as caught:
                 broken.append(path)
                 error = caught
         if broken:

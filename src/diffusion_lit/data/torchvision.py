@@ -92,7 +92,7 @@ class TorchvisionData(ImageDataModule):
         try:
             data = getattr(torchvision.datasets, self.dataset)(self.root, train=train, download=download)
         except (RuntimeError, OSError) as error:
-            reason = f"its download failed ({error})" if download else "it is not there"
+            reason = f"its download failed ({error})" if download else f"it is not there ({error})"
             raise FileNotFoundError(
                 f"{self.dataset} was looked for in {self.root.absolute()}, and {reason}. Put torchvision's files "
                 "there, or name their folder with data.root=, or run once with a network and data.download=true"

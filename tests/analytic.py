@@ -1,0 +1,97 @@
+"""Denoisers with answers in closed form, noise that takes a sampler apart, and members of the config groups."""
+
+from typing import Any
+
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.denoiser import Denoiser, Prediction
+from diffusion_lit.parameterization import EpsParameterization, Parameterization
+from diffusion_lit.schedule import DiscreteSchedule, Schedule
+
+__all__ = ["GaussianDenoiser", "Impulses", "build", "grid_times", "members"]
+
+
+def members(group: str, base: type = object) -> list[str]:
+    """The names in conf/GROUP whose class is a `base`."""
+    paths = sorted((CONFIG_FOLDER / group).glob("*.yaml"))
+    return [path.stem for path in paths if issubclass(get_class(str(OmegaConf.load(path)["_target_"])), base)]
+
+
+def build(group: str, name: str, **overrides: object) -> Any:
+    """The object that conf/GROUP/NAME.yaml describes."""
+    return instantiate(OmegaConf.load(CONFIG_FOLDER / group / f"{name}.yaml"), **overrides)
+
+
+def grid_times(schedule: DiscreteSchedule, steps: list[int]) -> Tensor:
+    """t = i / T in float64 for each step i, [len(steps), 1, 1, 1]."""
+    return torch.tensor([i / schedule.num_timesteps for i in steps], dtype=torch.float64).view(-1, 1, 1, 1)
+
+
+class GaussianDenoiser(Denoiser):
+    """The perfect model of data whose pixels are independent N(mean, std^2).
+
+        E[x_0 | x_t] = mean + alpha std^2 (x_t - alpha mean) / (alpha^2 std^2 + sigma^2)
+
+    Args:
+        schedule: any.
+        mean: the data's mean.
+        std: the data's standard deviation.
+        parameterization: what `output` is in terms of; it changes nothing else.
+    """
+
+    def __init__(
+        self, schedule: Schedule, mean: float, std: float, parameterization: Parameterization | None = None
+    ) -> None:
+        super().__init__(nn.Identity(), schedule, parameterization or EpsParameterization())
+        self.mean = mean
+        self.std = std
+
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        gain = alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2)
+        x_0 = self.mean + gain * (x_t - alpha * self.mean)
+        return Prediction(x_0, x_t, alpha, sigma, self.target(x_0, x_t, t))
+
+    def log_density(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """log p_t(x_t), summed over the whole batch; x_t ~ N(alpha mean, alpha^2 std^2 + sigma^2)."""
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        spread = (alpha**2 * self.std**2 + sigma**2).sqrt()
+        return torch.distributions.Normal(alpha * self.mean, spread).log_prob(x_t).sum()
+
+    def flow(self, x_1: Tensor) -> Tensor:
+        """Where the probability-flow ODE takes x_1 by time 0: between two Gaussians it is an affine map."""
+        one = torch.ones(1, 1, 1, 1, dtype=x_1.dtype)
+        alpha, sigma = self.schedule.alpha(one), self.schedule.sigma(one)
+        spread = (alpha**2 * self.std**2 + sigma**2).sqrt()
+        return self.mean + self.std * (x_1 - alpha * self.mean) / spread
+
+
+class Impulses:
+    """Noise that reads off what a sampler does where it is affine in its draws, as with a `GaussianDenoiser`.
+
+    Image 0 gets no noise at all; image k gets 1 in draw k and 0 in every other. Then the first output is the
+    samples' mean, and the squared distances of the others from it sum to their variance: both without any
+    statistical error.
+
+    Args:
+        num_draws: how many draws the sampler may make.
+    """
+
+    def __init__(self, num_draws: int) -> None:
+        self.num_draws = num_draws
+        self.calls = 0
+
+    def __call__(self) -> Tensor:
+        self.calls += 1
+        noise = torch.zeros(self.num_draws + 1, 1, 1, 1, dtype=torch.float64)
+        noise[self.calls] = 1
+        return noise
+
+    @staticmethod
+    def moments(output: Tensor) -> tuple[float, float]:
+        """The mean and variance of the samples that `output` stands for."""
+        return float(output[0]), float((output[1:] - output[0]).square().sum())

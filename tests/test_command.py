@@ -1,0 +1,207 @@
+"""The commands as a user types them: help, mistakes, samples."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffusion_lit.command import CONFIG_FOLDER
+from tests.launch import TINY, run_command, train_in
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A class-conditional model, hastily trained."""
+    folder = tmp_path_factory.mktemp("run")
+    train_in(folder, "trainer.max_steps=5", "optimizer.lr=0.05", "callback.fid=null", "callback.sample_grid=null")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unconditional(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unconditional")
+    options = ("callback.fid=null", "callback.sample_grid=null", "callback.ema=null", "model.num_classes=null")
+    train_in(folder, "trainer.max_steps=1", "schedule.num_timesteps=500", *options)
+    return folder
+
+
+def arrays(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    with np.load(folder / "samples.npz") as file:
+        return file["arr_0"], file.get("arr_1")
+
+
+@pytest.mark.parametrize("name", ["train", "sample"])
+def test_help_shows_the_groups_and_five_examples(name: str, tmp_path: Path) -> None:
+    done = run_command(name, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.count(f"python -m diffusion_lit.{name}") == 5
+    groups = ["sampler"] if name == "sample" else ["schedule", "model", "data", "sampler", "experiment", "strategy"]
+    for group in groups:
+        choices = sorted(path.stem for path in (CONFIG_FOLDER / group).glob("*.yaml"))
+        assert f"{group}: {', '.join(choices)}" in done.stdout
+
+
+@pytest.mark.parametrize("option", ["--help", "--cfg=job"])
+def test_answers_without_loading_torch(option: str, tmp_path: Path) -> None:
+    """What takes the time is torch and Lightning, several seconds of it; a clock would be at the mercy of the machine."""
+    (tmp_path / "torch.py").write_text("raise ImportError('torch was loaded')")
+    (tmp_path / "lightning.py").write_text("raise ImportError('lightning was loaded')")
+    started = time.monotonic()
+    done = run_command("train", *option.split("="), cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 30
+    assert "schedule" in done.stdout
+
+
+def write_images(folder: Path, count: int = 4) -> None:
+    folder.mkdir(exist_ok=True)
+    for i in range(count):
+        Image.new("RGB", (12, 12), (40 * i, 0, 0)).save(folder / f"{i}.png")
+
+
+MISTAKES = {
+    "misspelt key": (["train", "trainer.max_stepz=5"], "max_stepz"),
+    "key that nothing reads": (["train", "+shedule=cosine"], "shedule"),
+    "argument that the class lacks": (["train", "+schedule.beta_mean=0.1"], "beta_mean"),
+    "unknown choice": (["train", "schedule=cosin"], "cosine"),
+    "value out of range": (["train", "schedule.beta_max=2"], "beta_max"),
+    "no gpu": (["train", "trainer.devices=4", "trainer.accelerator=gpu"], "trainer.accelerator=cpu"),
+    "folder without images": (["train", "data=image_folder", "data.root=empty"], "no images in empty"),
+    "missing folder": (["train", "data=image_folder", "data.root=nowhere"], "nowhere is not a folder"),
+    "unreadable image": (["train", "data=image_folder", "data.root=broken", "data.resolution=8"], "broken/text.png"),
+    "truncated image": (
+        ["train", "data=image_folder", "data.root=truncated", "data.resolution=8", "callback.fid=null"],
+        "jpg\n(OSError: image file is truncated",
+    ),
+    "resolution that does not fit": (
+        ["train", "data=image_folder", "data.root=images", "data.resolution=30"],
+        "28 and 32 are",
+    ),
+    "more steps than T": (["train", "sampler.num_steps=2000"], "between 1 and 1000"),
+    "dataset that is not there": (["train", "data=mnist", "data.root=nowhere", "data.download=false"], "data.root="),
+    "missing inception weights": (["train", "metric=inception", "metric.weights=nowhere.pth"], "nowhere.pth"),
+    "resume from nothing": (["train", "resume=outputs/nowhere"], "outputs/nowhere does not exist"),
+    "missing checkpoint": (["sample", "ckpt=outputs/nowhere"], "outputs/nowhere does not exist"),
+    "not a checkpoint": (["sample", "ckpt=images/0.png"], "images/0.png is not a checkpoint"),
+    "override that contradicts the checkpoint": (["sample", "ckpt=x", "schedule=cosine"], "schedule"),
+    "no such device": (["sample", "ckpt=images/0.png", "device=cuda"], "device=cuda"),
+}
+
+
+@pytest.mark.parametrize("args, words", MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_told_on_one_screen(args: list[str], words: str, tmp_path: Path) -> None:
+    if torch.cuda.is_available() and ("gpu" in args[-1] or "cuda" in args[-1]):
+        pytest.skip("there is a GPU")
+    (tmp_path / "empty").mkdir()
+    write_images(tmp_path / "images")
+    write_images(tmp_path / "broken")
+    (tmp_path / "broken" / "text.png").write_text("not an image")
+    (tmp_path / "truncated").mkdir()
+    for i in range(4):
+        path = tmp_path / "truncated" / f"{i}.jpg"
+        Image.effect_noise((64, 64), 50).save(path)
+        path.write_bytes(path.read_bytes()[:1200])
+    name, *overrides = args
+    done = run_command(name, *overrides, cwd=tmp_path)
+    said = done.stdout + done.stderr
+    assert done.returncode not in (0, -9)
+    assert words in said.replace(str(tmp_path) + "/", "")
+    assert "Traceback" not in said
+    assert len(said.splitlines()) <= 24
+
+
+def test_wandb_without_a_key_says_what_to_do(tmp_path: Path) -> None:
+    done = run_command(
+        "train",
+        *TINY,
+        "logger=[wandb]",
+        cwd=tmp_path,
+        env={"WANDB_API_KEY": "", "HOME": str(tmp_path), "NETRC": str(tmp_path / "none"), "WANDB_MODE": "online"},
+    )
+    assert done.returncode == 1
+    assert "logger.wandb.offline=true" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_image_is_the_same_in_any_batch(run: Path, tmp_path: Path) -> None:
+    for sampler in ("ddim", "ddpm"):
+        options = (
+            f"ckpt={run}",
+            f"sampler={sampler}",
+            "sampler.num_steps=3",
+            "num_samples=12",
+            "format=[npz,png,grid]",
+        )
+        for size in (12, 5):
+            out = tmp_path / f"{sampler}_{size}"
+            done = run_command(
+                "sample", *options, f"batch_size={size}", "format=[npz,png,grid]", f"out={out}", cwd=tmp_path
+            )
+            assert done.returncode == 0, done.stderr
+        (one, labels), (other, _) = arrays(tmp_path / f"{sampler}_12"), arrays(tmp_path / f"{sampler}_5")
+        assert np.abs(one.astype(int) - other).max() <= 1  # batched arithmetic may round the other way
+        assert one.shape == (12, 8, 8, 1) and one.dtype == np.uint8
+        assert labels is not None and labels.dtype == np.int64 and labels.tolist() == [*range(10), 0, 1]
+        with Image.open(tmp_path / f"{sampler}_12" / "png" / "000007.png") as image:
+            assert np.array_equal(np.asarray(image), one[7, :, :, 0])
+        assert (tmp_path / f"{sampler}_12" / "grid.png").is_file()
+
+
+def test_seed_labels_guidance_and_weights_matter(run: Path, tmp_path: Path) -> None:
+    variants = {
+        "plain": [],
+        "seed": ["seed=1"],
+        "labels": ["labels=[3,1,4]"],
+        "one": ["labels=7"],
+        "guided": ["guidance=3"],
+        "raw": ["weights=raw"],
+        "again": [],
+    }
+    drawn = {}
+    for name, options in variants.items():
+        common = (f"ckpt={run}", "sampler.num_steps=3", "num_samples=6", "format=npz", f"out={tmp_path / name}")
+        done = run_command("sample", *common, *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        drawn[name] = arrays(tmp_path / name)
+    assert np.array_equal(drawn["plain"][0], drawn["again"][0])
+    assert drawn["labels"][1].tolist() == [3, 1, 4, 3, 1, 4] and drawn["one"][1].tolist() == [7] * 6
+    for name in ("seed", "guided", "raw"):
+        assert not np.array_equal(drawn["plain"][0], drawn[name][0]), name
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["labels=3"], "without classes"),
+        (["guidance=2"], "guidance=2"),
+        (["weights=ema"], "weights=raw"),
+        (["weights=raw", "sampler.num_steps=501"], "between 1 and 500"),
+        (["weights=both"], "ema or raw"),
+        (["weights=raw", "format=gif"], "grid, png, npz"),
+        (["weights=raw", "num_samples=0"], "num_samples"),
+    ],
+)
+def test_what_the_checkpoint_cannot_do_is_refused(
+    unconditional: Path, options: list[str], words: str, tmp_path: Path
+) -> None:
+    weights = [] if any("weights" in option for option in options) else ["weights=raw"]
+    done = run_command("sample", f"ckpt={unconditional}", *weights, *options, cwd=tmp_path)
+    assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_labels_out_of_range_are_refused(run: Path, tmp_path: Path) -> None:
+    done = run_command("sample", f"ckpt={run}", "labels=[3,10]", cwd=tmp_path)
+    assert done.returncode == 1 and "from 0 to 9" in done.stderr
+
+
+def test_runs_of_the_same_second_do_not_collide(tmp_path: Path) -> None:
+    """Four processes started at once; the mistake ends each of them as soon as it has a folder."""
+    args = [sys.executable, "-m", "diffusion_lit.train", "+nothing=1"]
+    started = [subprocess.Popen(args, cwd=tmp_path, stderr=subprocess.DEVNULL) for _ in range(4)]
+    assert [process.wait(timeout=60) for process in started] == [1] * 4
+    folders = list((tmp_path / "outputs" / "train").iterdir())
+    assert len(folders) == 4 and all((folder / "error.log").is_file() for folder in folders)

@@ -1,0 +1,141 @@
+"""Every file of conf/: it can be built, and a run with it takes its first steps."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch.optim.lr_scheduler import LRScheduler
+
+from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.schedule import CosineSchedule
+from diffusion_lit.training import fit_model_to_data
+from tests.launch import config, train_in
+
+ALONE = ("schedule", "parameterization", "density", "weighting", "sampler")
+
+
+def members(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIG_FOLDER / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("group, name", [(group, name) for group in ALONE for name in members(group)])
+def test_a_member_is_built_from_its_file_alone(group: str, name: str) -> None:
+    assert type(instantiate(OmegaConf.load(CONFIG_FOLDER / group / f"{name}.yaml"))).__module__.startswith(
+        f"diffusion_lit.{group}."
+    )
+
+
+@pytest.mark.parametrize("group", [*ALONE, "loss", "data", "metric"])
+def test_each_file_has_a_class_and_each_class_a_file(group: str) -> None:
+    """conf/GROUP/NAME.yaml and GROUP/NAME.py come in pairs; torchvision's three datasets share one class."""
+    modules = {path.stem for path in (CONFIG_FOLDER / f"../src/diffusion_lit/{group}").glob("*.py")}
+    if not modules:
+        pytest.skip("installed without the checkout's layout")
+    shared = {"__init__", "base", "discrete", "order", "loss_by_time", "torchvision"}
+    named = set(members(group)) - {"mnist", "fashion_mnist", "cifar10"}
+    assert modules - shared == named
+
+
+def test_the_yaml_is_what_is_built() -> None:
+    schedule = instantiate(OmegaConf.load(CONFIG_FOLDER / "schedule" / "cosine.yaml"), num_timesteps=50, clip_max=0.5)
+    assert torch.equal(schedule.betas, CosineSchedule(50, clip_max=0.5).betas)
+    assert float(schedule.betas[-1]) == 0.5
+
+
+@pytest.mark.parametrize("name", members("model"))
+def test_every_model_is_built_for_32_pixels(name: str, tmp_path: Path) -> None:
+    cfg = config(tmp_path, f"model={name}", "+data.resolution=32", tiny=False)
+    cfg.model.update(resolution=32, image_channels=3, num_classes=None)
+    with torch.device("meta"):
+        network = instantiate(cfg.model)
+    millions = sum(p.numel() for p in network.parameters()) / 1e6
+    claims = {"tiny": 1.16, "small": 7.28, "base": 35.75, "large": 115.5}
+    assert millions == pytest.approx(claims[name], rel=0.01)
+
+
+@pytest.mark.parametrize("optimizer", members("optimizer"))
+@pytest.mark.parametrize("lr_schedule", members("lr_schedule"))
+def test_every_learning_rate_schedule_ends_where_it_says(optimizer: str, lr_schedule: str, tmp_path: Path) -> None:
+    cfg = config(tmp_path, f"optimizer={optimizer}", f"lr_schedule={lr_schedule}", "trainer.max_steps=200")
+    chosen = instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+    schedule: LRScheduler = instantiate(cfg.lr_schedule)(chosen)
+    rates = []
+    for _ in range(200):
+        rates.append(chosen.param_groups[0]["lr"])
+        chosen.step()
+        schedule.step() if len(rates) < 200 else None
+    full = cfg.optimizer.lr
+    start, end = {"constant": (full, full), "warmup": (0.01 * full, full), "warmup_cosine": (full / 25, 0)}[lr_schedule]
+    assert rates[0] == pytest.approx(start) and rates[-1] == pytest.approx(end, abs=1e-6)
+    assert max(rates) == pytest.approx(full, rel=1e-3)
+
+
+def test_the_model_takes_after_the_data_and_contradictions_are_refused(tmp_path: Path) -> None:
+    cfg = config(tmp_path)
+    fit_model_to_data(cfg, instantiate(cfg.data))
+    assert (cfg.model.resolution, cfg.model.image_channels, cfg.model.num_classes) == (8, 1, 10)
+    for override, words in {"model.resolution=16": "resolution=16", "model.num_classes=5": "num_classes=5"}.items():
+        cfg = config(tmp_path, override)
+        with pytest.raises(ValueError, match=words):
+            fit_model_to_data(cfg, instantiate(cfg.data))
+    cfg = config(tmp_path, "model.num_classes=null")
+    fit_model_to_data(cfg, instantiate(cfg.data))
+    assert cfg.model.num_classes is None
+
+
+def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CIFAR-10's own files, of noise; checksums are not looked at."""
+    import torchvision.datasets
+
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        batch = {"data": generator.integers(0, 256, (40, 3072), np.uint8), "labels": [i % 10 for i in range(40)]}
+        (folder / name).write_bytes(pickle.dumps(batch))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [str(i) for i in range(10)]}))
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+
+
+def write_mnist(root: Path) -> None:
+    """MNIST's own files, of noise."""
+    generator = np.random.default_rng(0)
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name, count in {"train": 400, "t10k": 40}.items():
+        images, labels = generator.integers(0, 256, (count, 28, 28), np.uint8), np.arange(count, dtype=np.uint8) % 10
+        header = b"".join(n.to_bytes(4, "big") for n in (0x803, count, 28, 28))
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(
+            b"".join(n.to_bytes(4, "big") for n in (0x801, count)) + labels.tobytes()
+        )
+
+
+@pytest.mark.parametrize("name", members("experiment"))
+def test_every_experiment_takes_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As published, but for a narrower network and smaller batches."""
+    write_cifar(tmp_path / "data", monkeypatch)
+    write_mnist(tmp_path / "data")
+    narrow = ("model.channels=16", "model.num_groups=4", "model.head_channels=null")
+    trainer = train_in(
+        tmp_path / "run",
+        f"experiment={name}",
+        *narrow,
+        f"data.root={tmp_path / 'data'}",
+        "data.download=false",
+        "data.batch_size=4",
+        "sampler.num_steps=2",
+        "metric=pixels",
+        "callback.fid.num_samples=4",
+        "trainer.max_steps=2",
+        "trainer.val_check_interval=1",
+        "trainer.limit_val_batches=1",
+        "trainer.accelerator=cpu",
+        "trainer.precision=32-true",
+    )
+    assert trainer.global_step == 2
