@@ -4,8 +4,8 @@
 
 A support vector classifier that saw only real digits reads each sample. Each sample's distance to the nearest training
 image is set against the same distance of real held-out digits: copies would lie at 0, originals as far off as new real
-digits do. Exits with 1 if fewer than 95% are read as their label, or if samples lie nearer to the training set than half
-the distance of real digits.
+digits do. Exits with 1 if fewer than 95% are read as their label, or if the median distance is under half of the real
+digits'.
 """
 
 import argparse
@@ -79,7 +79,8 @@ def main() -> None:
 
     denoiser, _ = load_denoiser(args.ckpt)
     verdict = judge(*draw(denoiser, DDIMSampler(args.num_steps, clip=1.0), args.num_samples, args.guidance))
-    print(f"{args.num_samples} samples, {args.num_steps} DDIM steps, guidance {args.guidance:g}   samples   real held-out")
+    print(f"{args.num_samples} samples by {args.num_steps}-step DDIM, guidance {args.guidance:g}")
+    print("                                            samples  real held-out")
     print(f"read as their label                        {verdict.sample_accuracy:8.1%} {verdict.real_accuracy:14.1%}")
     print(f"nearest training image, median distance    {verdict.sample_distance:8.0f} {verdict.real_distance:14.0f}")
     print(f"nearest training image, least distance     {verdict.nearest_sample:8.0f} {verdict.nearest_real:14.0f}")

@@ -48,7 +48,7 @@ def test_help_shows_the_groups_and_five_examples(name: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("option", ["--help", "--cfg=job"])
 def test_answers_without_loading_torch(option: str, tmp_path: Path) -> None:
-    """What takes the time is torch and Lightning, several seconds of it; a clock would be at the mercy of the machine."""
+    """What takes the time is torch and Lightning; a clock would be at the mercy of the machine."""
     (tmp_path / "torch.py").write_text("raise ImportError('torch was loaded')")
     (tmp_path / "lightning.py").write_text("raise ImportError('lightning was loaded')")
     started = time.monotonic()

@@ -92,7 +92,7 @@ def test_validation_is_of_the_average_on_fixed_noise(run: Path) -> None:
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 6, 9])
 def test_a_resumed_run_is_the_same_run(run: Path, tmp_path: Path, stop: int) -> None:
-    """Stopped in the middle of an epoch, at its end, at a validation: equal to the bit, and never the same noise twice."""
+    """Stopped in the middle of an epoch, at its end, at a validation: equal to the bit, loss by loss."""
     options = ("model.dropout=0.1", "callback.fid=null", "callback.sample_grid=null", "trainer.log_every_n_steps=1")
     train_in(tmp_path / "a", f"trainer.max_steps={stop}", *options)
     train_in(tmp_path / "b", "trainer.max_steps=10", f"resume={tmp_path / 'a'}", *options)

@@ -123,5 +123,5 @@ def prepare_subprocesses() -> None:
     config = HydraConfig.get()
     if config.mode == RunMode.MULTIRUN:
         sys.argv[1:] = list(config.overrides.task)
-        with read_write(config):
+        with read_write(config):  # type: ignore[arg-type]
             config.run.dir = config.runtime.output_dir

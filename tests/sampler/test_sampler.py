@@ -11,7 +11,7 @@ from diffusion_lit.denoiser import Denoiser, Prediction
 from diffusion_lit.parameterization import X0Parameterization
 from diffusion_lit.random import ImageNoise
 from diffusion_lit.sampler import DDIMSampler, DDPMSampler, Sampler
-from diffusion_lit.schedule import CosineSchedule, DiscreteSchedule, LinearSchedule
+from diffusion_lit.schedule import CosineSchedule, DiscreteSchedule
 from tests.analytic import GaussianDenoiser, Impulses, build, grid_times, members
 
 SCHEDULES = members("schedule", DiscreteSchedule)
@@ -102,22 +102,22 @@ def test_ddim_draws_from_the_process_of_its_eta(name: str, eta: float, num_steps
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize(
     "sampler",
-    [DDPMSampler(None, "small"), DDPMSampler(None, "large"), DDIMSampler(None), DDIMSampler(None, 1.0)],
-    ids=["ddpm-small", "ddpm-large", "ddim", "ddim-eta1"],
+    [DDPMSampler(None, "small"), DDPMSampler(None, "large"), DDIMSampler(None)],
+    ids=["ddpm-small", "ddpm-large", "ddim"],
 )
 def test_all_steps_together_reproduce_the_data(sampler: Sampler, name: str) -> None:
-    """Mean and standard deviation within 2 %, the bias of 1000 steps."""
+    """The mean within 2 %, what the start forgets of it where a schedule ends with signal left; the std within 1 %."""
     mean, variance = impulse_moments(sampler, gaussian(name))
     assert mean == pytest.approx(MEAN, rel=0.02)
-    assert math.sqrt(variance) == pytest.approx(STD, rel=0.02)
+    assert math.sqrt(variance) == pytest.approx(STD, rel=0.01)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_member_reproduces_the_data_in_250_steps(sampler: str) -> None:
-    """Mean and standard deviation within 5 %, the bias of 250 steps."""
+    """Mean and standard deviation within 2 %, the bias of 250 steps of DDPM with small variance being 1.5 %."""
     mean, variance = impulse_moments(build("sampler", sampler, num_steps=250, clip=None), gaussian("cosine"))
-    assert mean == pytest.approx(MEAN, rel=0.05)
-    assert math.sqrt(variance) == pytest.approx(STD, rel=0.05)
+    assert mean == pytest.approx(MEAN, rel=0.02)
+    assert math.sqrt(variance) == pytest.approx(STD, rel=0.02)
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.3])
@@ -137,7 +137,7 @@ def test_every_member_draws_independent_pixels_from_real_noise(sampler: str, mea
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_ddim_converges_to_the_flow_at_first_order(name: str) -> None:
     """Doubling the steps halves the error; in float64 throughout, the times being exact."""
-    denoiser = GaussianDenoiser(build("schedule", name, num_timesteps=1000), MEAN, STD)
+    denoiser = gaussian(name)
     sampler = DDIMSampler()
     x_1 = torch.tensor([-1.5, -0.2, 0.7, 2.0], dtype=torch.float64).view(-1, 1, 1, 1)
     numbers, errors = [10, 20, 40, 50, 100], []
@@ -287,17 +287,14 @@ def test_sampling_keeps_no_graph(sampler: str) -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_bad_settings_are_refused_before_any_work(sampler: str) -> None:
+    member = type(build("sampler", sampler))
     with pytest.raises(ValueError, match="needs num_steps >= 1, got 0"):
-        build_class(sampler)(num_steps=0)
+        member(num_steps=0)
     for clip in (0.0, -1.0):
         with pytest.raises(ValueError, match=f"must be positive, got {clip}"):
-            build_class(sampler)(clip=clip)
+            member(clip=clip)
     with pytest.raises(ValueError, match="cannot take 1001 sampling steps: the schedule has 1000"):
-        build_class(sampler)(num_steps=1001)(gaussian("linear"), ImageNoise(0, [0], (1, 2, 2)))
-
-
-def build_class(sampler: str) -> type[Sampler]:
-    return type(build("sampler", sampler))
+        member(num_steps=1001)(gaussian("linear"), ImageNoise(0, [0], (1, 2, 2)))
 
 
 def test_bad_variances_and_etas_are_refused() -> None:
