@@ -78,7 +78,7 @@ def propagated_moments(denoiser: GaussianDenoiser, steps: list[int], eta: float,
     return mean, spread
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 10, 25, 50])
+@pytest.mark.parametrize("num_steps", [1, 2, 10, 50])
 @pytest.mark.parametrize("variance", ["small", "large"])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_ddpm_draws_from_the_chain_of_the_steps_it_takes(name: str, variance: str, num_steps: int) -> None:
@@ -89,7 +89,7 @@ def test_ddpm_draws_from_the_chain_of_the_steps_it_takes(name: str, variance: st
     assert actual == pytest.approx(expected, rel=2e-5)
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 10, 25, 50])
+@pytest.mark.parametrize("num_steps", [1, 2, 10, 50])
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_ddim_draws_from_the_process_of_its_eta(name: str, eta: float, num_steps: int) -> None:

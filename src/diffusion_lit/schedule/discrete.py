@@ -127,8 +127,8 @@ class DiscreteSchedule(Schedule):
 
     def time(self, log_snr: Tensor) -> Tensor:
         """The first step at which log SNR is no more than `log_snr`."""
-        index = torch.searchsorted(-self._log_snr(), -log_snr.double())
-        return (index.clamp(max=self.num_timesteps) / self.num_timesteps).to(log_snr.dtype)
+        index = torch.searchsorted(-self._log_snr().to(log_snr.dtype), -log_snr)
+        return self.grid(index.clamp(max=self.num_timesteps)).to(log_snr.dtype)
 
     def c_noise(self, t: Tensor) -> Tensor:
         """The step's number counted from 0, t T - 1 in 0..T-1, as DDPM's networks are told it."""
@@ -136,14 +136,18 @@ class DiscreteSchedule(Schedule):
 
     def snap(self, t: Tensor) -> Tensor:
         """ceil(t T) / T: uniform times in (0, 1] become uniform steps 1..T."""
-        return (self.index(t) / self.num_timesteps).to(t.dtype)
+        return self.grid(self.index(t)).to(t.dtype)
 
     def index(self, t: Tensor) -> Tensor:
-        """The step ceil(t T) in 0..T at time `t` in [0, 1]; exact for t = i / T in any floating-point type."""
+        """The step ceil(t T) in 0..T at time `t` in [0, 1]; i for a time i / T rounded to float32 or float64."""
         scaled = t.double() * self.num_timesteps
         nearest = scaled.round()
         on_grid = (nearest / self.num_timesteps).to(t.dtype) == t
         return torch.where(on_grid, nearest, scaled.ceil()).long()
+
+    def grid(self, index: Tensor) -> Tensor:
+        """The time of the step `index`, i / T in float64."""
+        return index.double() / self.num_timesteps
 
     def times(self, num_steps: int | None = None) -> Tensor:
         """`num_steps` of the T steps, evenly spread from 1, and 0: [num_steps + 1]. None takes all T.
@@ -158,7 +162,8 @@ class DiscreteSchedule(Schedule):
                 f"cannot take {num_steps} sampling steps: the schedule has {self.num_timesteps}; "
                 f"set sampler.num_steps between 1 and {self.num_timesteps}"
             )
-        return self.snap(torch.linspace(1, 0, num_steps + 1, dtype=torch.float64, device=self.betas.device)).float()
+        remaining = torch.arange(num_steps, -1, -1, device=self.betas.device)
+        return self.grid((remaining * self.num_timesteps + num_steps - 1) // num_steps).float()  # ceil, in integers
 
     def step_noise(self, x_prev: Tensor, t: Tensor, eps: Tensor | None = None) -> Tensor:
         """A draw of one Markov step, q(x_t | x_{t-1/T}) = N(sqrt(1 - beta_t) x_{t-1/T}, beta_t I).
