@@ -115,6 +115,11 @@ def test_resume_auto_takes_the_newest_run_of_the_same_model(tmp_path: Path) -> N
     assert sorted(column(root / "next", "train/loss")) == [3, 4]
 
 
+def test_a_finished_run_is_not_run_again(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train_in(tmp_path, "trainer.max_steps=10", f"resume={run}", "model.dropout=0.1", "callback.fid=null")
+    assert "at step 10 already: raise trainer.max_steps" in caplog.text
+
+
 def test_going_on_with_another_model_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model\.channels: 8 in the checkpoint, 16 now"):
         train_in(tmp_path, f"resume={run}", "model.channels=16")

@@ -112,7 +112,7 @@ class DiffusionModule(LightningModule):
 
     def log_held_out(self, split: str) -> None:
         means = {f"{split}/{name}": mean for name, mean in self.held_out.compute().items()}
-        self.log_dict(means, rank_zero_only=True)  # the metric has gathered them from all ranks
+        self.log_dict(means)  # the same on all ranks: the metric has gathered them
         self.held_out.reset()
 
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor | None]:

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_lit.checkpoint import check_resumable, find_resume
+from diffusion_lit.checkpoint import check_resumable, find_resume, load_checkpoint
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.module import DiffusionModule
 
@@ -52,7 +52,14 @@ def train(cfg: DictConfig) -> Trainer:
     start = time.monotonic()
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     if trainer.is_global_zero:
-        report(cfg, trainer, time.monotonic() - start)
+        if resume is not None and not (Path(cfg.run_dir) / "checkpoints").exists():
+            log.warning(
+                "%s is at step %d already: raise trainer.max_steps to go on",
+                resume,
+                load_checkpoint(resume)["global_step"],
+            )
+        else:
+            report(cfg, trainer, time.monotonic() - start)
     return trainer
 
 
