@@ -22,7 +22,7 @@ class DigitsData(ImageDataModule):
     channels = 1
     num_classes = 10
 
-    def __init__(self, batch_size: int = 128, num_workers: int = 0, seed: int = 0) -> None:
+    def __init__(self, batch_size: int = 64, num_workers: int = 0, seed: int = 0) -> None:
         super().__init__(batch_size, num_workers, seed)
         self.class_names = [str(digit) for digit in range(10)]
 
