@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 from PIL import Image
 
-from diffusion_lit.callback import EMA, NaNGuard, SampleGrid
+from diffusion_lit.callback import EMA, LastCheckpoint, NaNGuard, SampleGrid
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.data import DigitsData
 from diffusion_lit.image import from_uint8
@@ -173,6 +173,26 @@ def test_a_diverged_run_stops_and_keeps_what_was_good(tmp_path: Path) -> None:
         assert all(w.isfinite().all() for w in checkpoint["state_dict"].values())
 
 
+def test_signals_are_given_back_and_a_second_control_c_stops_at_once(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    cfg = ("+callback.poison._target_=tests.test_training.Poison", "+callback.poison.step=1", "callback.fid=null")
+    with pytest.raises(FloatingPointError):
+        train_in(tmp_path, "trainer.max_steps=4", *cfg)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+    callback = LastCheckpoint(str(tmp_path), 1)
+    callback.receive(signal.SIGTERM, None)
+    callback.receive(signal.SIGTERM, None)  # schedulers repeat themselves
+    with pytest.raises(KeyboardInterrupt):
+        callback.receive(signal.SIGINT, None)
+
+
+def test_other_data_than_the_checkpoint_s_is_said(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = ("callback.fid=null", "callback.sample_grid=null", "model.dropout=0.1")
+    train_in(tmp_path, "trainer.max_steps=11", f"resume={run}", "data.seed=5", *options)
+    assert "data.seed" in caplog.text
+
+
 def test_nan_guard_reads_the_verdict_every_n_steps(tmp_path: Path) -> None:
     cfg = ("+callback.poison._target_=tests.test_training.Poison", "+callback.poison.step=1", "callback.fid=null")
     with pytest.raises(FloatingPointError, match="not finite at step 2"):
@@ -310,6 +330,8 @@ def test_sweep_has_a_folder_for_each_job(tmp_path: Path) -> None:
         "model.head_channels=null",
         "trainer.max_steps=1",
         "callback.fid=null",
+        "logger=[csv,wandb]",
+        "logger.wandb.offline=true",
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
@@ -320,6 +342,7 @@ def test_sweep_has_a_folder_for_each_job(tmp_path: Path) -> None:
     }
     assert chosen == set(itertools.product(["LinearSchedule", "CosineSchedule"], [1, 2]))
     assert all((path.parent / "checkpoints" / "last.ckpt").is_file() for path in runs)
+    assert all(len(list(path.parent.glob("wandb/offline-run-*"))) == 1 for path in runs)  # a W&B run for each job
 
 
 def test_a_sweep_of_several_processes_trains_each_job_once(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Keys of ours beside Lightning's: `config` (resolved, plain containers), `ema` (a
 in `state_dict`) and `ema_num_updates`.
 """
 
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lit.denoiser import Denoiser
 
 __all__ = ["check_resumable", "find_checkpoint", "find_resume", "load_checkpoint", "load_denoiser"]
+
+log = logging.getLogger(__name__)
 
 FIXED = ("model", "schedule", "parameterization")
 """What cannot change between a checkpoint and a run that goes on from it."""
@@ -106,11 +109,15 @@ def find_resume(cfg: DictConfig) -> Path | None:
 
 
 def check_resumable(file: Path, cfg: DictConfig) -> None:
-    """
+    """Warn if the run `cfg` has other data than the checkpoint `file`.
+
     Raises:
-        ValueError: if the run `cfg` has another model than the checkpoint `file`.
+        ValueError: if it has another model.
     """
-    if changed := differences(OmegaConf.create(load_checkpoint(file)["config"]), cfg, FIXED):
+    recorded = OmegaConf.create(load_checkpoint(file)["config"])
+    if changed := differences(recorded, cfg, ("data",)):
+        log.warning("the data is not what %s was trained on: %s", file, ", ".join(changed))
+    if changed := differences(recorded, cfg, FIXED):
         listed = "".join(f"\n  {key}: {old} in the checkpoint, {new} now" for key, (old, new) in changed.items())
         raise ValueError(
             f"cannot go on from {file} with another model:{listed}\nUse the checkpoint's, or start anew without resume"
@@ -132,5 +139,7 @@ def differences(old: DictConfig, new: DictConfig, groups: tuple[str, ...]) -> di
 
 def flatten(cfg: DictConfig, groups: tuple[str, ...]) -> dict[str, Any]:
     """The values of `groups` by their dotted keys."""
-    containers: dict[str, Any] = {group: OmegaConf.to_container(cfg[group], resolve=True) for group in groups}
+    containers: dict[str, Any] = {
+        group: OmegaConf.to_container(cfg[group], resolve=True) for group in groups if group in cfg
+    }
     return {f"{group}.{key}": value for group, container in containers.items() for key, value in container.items()}

@@ -66,7 +66,7 @@ def choose_device(name: str) -> str:
     """
     import torch
 
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "cpu": True}
     if name == "auto":
         return next(device for device, there in available.items() if there)
     if not available.get(name.split(":")[0], False):

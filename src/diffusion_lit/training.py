@@ -31,7 +31,7 @@ def train(cfg: DictConfig) -> Trainer:
         FileNotFoundError: if data, weights or the checkpoint to go on from are not there.
     """
     quiet_the_platform()
-    check_accelerator(cfg)
+    choose_accelerator(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
     callbacks = [instantiate(c) for c in cfg.callback.values() if c is not None]
     loggers = [instantiate(c) for c in cfg.logger.values() if c is not None]
@@ -63,15 +63,19 @@ def train(cfg: DictConfig) -> Trainer:
     return trainer
 
 
-def check_accelerator(cfg: DictConfig) -> None:
-    """
+def choose_accelerator(cfg: DictConfig) -> None:
+    """Replace `auto` by a GPU where there is one, else the CPU. Apple's GPUs lack float64, which schedules need.
+
     Raises:
-        ValueError: if a GPU is asked for and there is none.
+        ValueError: if an accelerator is asked for that is not there.
     """
-    if cfg.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+    there = ["cpu", "gpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    if cfg.trainer.accelerator == "auto":
+        cfg.trainer.accelerator = "gpu" if "gpu" in there else "cpu"
+    elif cfg.trainer.accelerator not in there:
         raise ValueError(
-            f"trainer.accelerator={cfg.trainer.accelerator}, but torch finds no GPU here. Use trainer.accelerator=cpu "
-            f"(with trainer.devices={cfg.trainer.devices} processes, if that is meant), or auto"
+            f"trainer.accelerator={cfg.trainer.accelerator} cannot be used here: torch finds no CUDA GPU. Use "
+            f"trainer.accelerator=cpu (with trainer.devices={cfg.trainer.devices} processes, if that is meant), or auto"
         )
 
 
@@ -120,7 +124,7 @@ def report(cfg: DictConfig, trainer: Trainer, seconds: float) -> None:
     lines += [
         f"  checkpoint  {run / 'checkpoints' / 'last.ckpt'}",
         "Try next",
-        f"  {python} -m diffusion_lit.sample ckpt={run}" + (" guidance=2" if trainer.datamodule.num_classes else ""),  # type: ignore[attr-defined]
+        f"  {python} -m diffusion_lit.sample ckpt={run}" + (" guidance=2" if cfg.model.num_classes else ""),
         f"  {python} -m diffusion_lit.train resume={run} trainer.max_steps={2 * trainer.global_step}",
     ]
     print("\n" + "\n".join(lines))

@@ -1,6 +1,7 @@
 """The checkpoint that a run goes on from."""
 
 import signal
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,8 +32,8 @@ class LastCheckpoint(Checkpoint):
     """Keeps `folder`/last.ckpt: written every n steps, at the last step, and when the process is told to stop.
 
     SIGINT (control-C) and SIGTERM (what schedulers send) wait for the step to end, on whichever rank they arrive; all
-    ranks then save and stop together. A checkpoint is written between optimizer steps, so that a run that goes on from
-    it takes the very steps that an uninterrupted one would have.
+    ranks then save and stop together. A second control-C stops at once. A checkpoint is written between optimizer
+    steps, so that a run that goes on from it takes the very steps that an uninterrupted one would have.
 
     Args:
         folder: where the file goes; it replaces its predecessor only when it is complete.
@@ -52,9 +53,12 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_step = self.last_step = trainer.global_step
-        self.handlers = {number: signal.signal(number, self.receive) for number in SIGNALS}
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
+            self.handlers = {number: signal.signal(number, self.receive) for number in SIGNALS}
 
     def receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received and number == signal.SIGINT:  # asked twice by a person: stop at once, without saving
+            raise KeyboardInterrupt
         self.received = number
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -77,6 +81,12 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.path, weights_only=False)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.restore_handlers()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.restore_handlers()
+
+    def restore_handlers(self) -> None:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.handlers = {}

@@ -63,12 +63,8 @@ class DiscreteSchedule(Schedule):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DiscreteSchedule":
         """Follow the module to another device, never to another dtype: bf16 tables are wrong in the third digit."""
-        tables = dict(self._buffers)
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, table in tables.items():
-            moved = self._buffers[name]
-            assert table is not None and moved is not None
-            self._buffers[name] = table.to(moved.device)
+        device = fn(torch.empty(0, device=self.betas.device)).device
+        self._buffers = {name: table.to(device) for name, table in self.named_buffers(recurse=False)}
         return self
 
     @property
