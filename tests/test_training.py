@@ -303,7 +303,7 @@ def test_a_run_that_is_told_to_stop_saves_first(tmp_path: Path, number: signal.S
         text=True,
     )
     metrics = tmp_path / "run" / "metrics.csv"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not (metrics.is_file() and len(metrics.read_text().splitlines()) > 2):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
