@@ -108,10 +108,12 @@ def test_a_checkpoint_holds_both_and_resuming_and_testing_find_them(tmp_path: Pa
     expected = recursion(module.trained + resumed.trained, 0.9)
     assert float(again.average["layer.weight"]) == pytest.approx(expected, rel=1e-5)
 
-    fresh = Line()
-    trainer(tmp_path, EMA(0.9)).test(fresh, loader(), ckpt_path=tmp_path / "a.ckpt", verbose=False)
-    assert fresh.seen["test"] == [float(saved["ema"]["layer.weight"])] * 4
-    assert fresh.weight() == module.weight()
+    averaged = [float(saved["ema"]["layer.weight"])] * 4
+    for stage in ("validate", "test", "predict"):
+        fresh = Line()
+        getattr(trainer(tmp_path, EMA(0.9)), stage)(fresh, loader(), ckpt_path=tmp_path / "a.ckpt")
+        assert fresh.seen["val" if stage == "validate" else stage] == averaged
+        assert fresh.weight() == module.weight()
 
 
 class Fails(Callback):

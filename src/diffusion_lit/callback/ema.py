@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -79,6 +80,8 @@ class EMA(Callback):
             p.copy_(weights[name])
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:  # and not the validation within a fit
+            self.read_checkpoint(trainer, pl_module)
         self.swap_in(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -102,7 +105,7 @@ class EMA(Callback):
         self.swap_out(pl_module)
 
     def read_checkpoint(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the average from the checkpoint being tested: Lightning restores callbacks only when it fits."""
+        """Take the average from the checkpoint being evaluated: Lightning restores callbacks only when it fits."""
         if trainer.ckpt_path is not None:
             checkpoint = torch.load(trainer.ckpt_path, map_location=pl_module.device, weights_only=True)
             self.on_load_checkpoint(trainer, pl_module, checkpoint)
