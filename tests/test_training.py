@@ -101,6 +101,19 @@ def test_a_resumed_run_is_the_same_run(run: Path, tmp_path: Path, stop: int) -> 
     assert column(tmp_path / "b", "train/loss") == expected
 
 
+def test_resuming_is_exact_with_accumulation_too(tmp_path: Path) -> None:
+    options = (
+        "trainer.accumulate_grad_batches=2",
+        "data.batch_size=150",
+        "callback.fid=null",
+        "callback.sample_grid=null",
+    )
+    train_in(tmp_path / "whole", "trainer.max_steps=8", *options)  # nine batches an epoch, the last one alone
+    train_in(tmp_path / "a", "trainer.max_steps=3", *options)
+    train_in(tmp_path / "b", "trainer.max_steps=8", f"resume={tmp_path / 'a'}", *options)
+    assert same(tmp_path / "whole" / "checkpoints" / "last.ckpt", tmp_path / "b" / "checkpoints" / "last.ckpt")
+
+
 def test_the_best_checkpoint_can_be_resumed_too(run: Path, tmp_path: Path) -> None:
     options = ("model.dropout=0.1", "callback.fid=null", "callback.sample_grid=null")
     train_in(tmp_path / "b", "trainer.max_steps=10", f"resume={run / 'checkpoints' / 'best.ckpt'}", *options)

@@ -1,5 +1,6 @@
 """The Inception-v3 that published FIDs are made with."""
 
+import pickle
 from pathlib import Path
 
 import torch
@@ -41,6 +42,8 @@ class Inception(FeatureExtractor):
                 f"FID needs Inception weights: {path} is not there and could not be downloaded ({error}). Copy {FILE} "
                 "there, or name it with metric.weights=PATH, or choose metric=random_vgg or metric=pixels"
             ) from error
+        except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path} is damaged, or is not {FILE}; fetch it again") from error
         self.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
