@@ -380,10 +380,13 @@ def test_a_grid_every_n_epochs(tmp_path: Path) -> None:
     assert sorted(path.stem for path in (tmp_path / "samples").iterdir()) == ["step_0000008", "step_0000009"]
 
 
-def test_bf16_trains(tmp_path: Path) -> None:
-    train_in(tmp_path, "trainer.max_steps=3", "trainer.precision=bf16-mixed", "callback.fid=null")
+@pytest.mark.parametrize("precision, kept", [("bf16-mixed", torch.float32), ("bf16-true", torch.bfloat16)])
+def test_bf16_trains_and_the_average_stays_float32(precision: str, kept: torch.dtype, tmp_path: Path) -> None:
+    train_in(tmp_path, "trainer.max_steps=3", f"trainer.precision={precision}", "callback.fid=null")
     checkpoint = load_checkpoint(tmp_path)
-    assert all(w.dtype == torch.float32 for w in checkpoint["state_dict"].values())
+    assert {w.dtype for w in checkpoint["state_dict"].values()} == {kept}
+    assert {w.dtype for w in checkpoint["ema"].values()} == {torch.float32}
+    assert len(column(tmp_path, "val/loss")) == 1
 
 
 def test_label_dropout_hides_a_tenth(tmp_path: Path) -> None:

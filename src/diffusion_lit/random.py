@@ -55,4 +55,5 @@ class ImageNoise:
         self.device = device
 
     def __call__(self) -> Tensor:
-        return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators]).to(self.device)
+        draws = [torch.randn(self.shape, generator=g, dtype=torch.float32) for g in self.generators]
+        return torch.stack(draws).to(self.device)

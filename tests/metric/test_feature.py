@@ -214,3 +214,12 @@ def test_loss_by_time_takes_half_precision() -> None:
         metric.update(torch.ones(1024, dtype=torch.bfloat16), torch.full((1024,), 0.6))
     assert values(metric) == {"loss": 1.0, "loss_q3": 1.0}
     assert float(metric.total.sum()) == 4096
+
+
+def test_loss_by_time_counts_on_in_a_bf16_module() -> None:
+    metric = LossByTime()
+    torch.nn.ModuleDict({"metric": metric}).to(torch.bfloat16)
+    for _ in range(100):
+        metric.update(torch.full((10,), 0.3), torch.full((10,), 0.9))
+    assert float(metric.count[3]) == 1000  # bf16 stops at 256
+    assert float(metric.compute()["loss_q4"]) == pytest.approx(0.3, rel=1e-4)

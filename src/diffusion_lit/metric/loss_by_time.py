@@ -21,8 +21,10 @@ class LossByTime(Metric):
     def update(self, loss: Tensor, t: Tensor) -> None:
         """Take in the losses [B] at the times [B]."""
         quarter = ((4 * t).ceil() - 1).clamp(0, 3).long()
-        self.total.index_add_(0, quarter, loss.float())
-        self.count.index_add_(0, quarter, torch.ones_like(loss, dtype=torch.float32))
+        loss = loss.float()
+        # float() since a module in bf16 takes its metrics along, and bf16 cannot count beyond 256
+        self.total = self.total.float().index_add(0, quarter, loss)
+        self.count = self.count.float().index_add(0, quarter, torch.ones_like(loss))
 
     def compute(self) -> dict[str, Tensor]:
         """The means; a quarter that no time fell into is left out."""
