@@ -43,8 +43,8 @@ def find_checkpoint(path: str | Path) -> Path:
     raise FileNotFoundError(f"no checkpoint: the folder {path} has no checkpoints/last.ckpt; is it a run's folder?")
 
 
-def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Everything in the checkpoint that `path` means, its tensors on `device`; nothing in it is run.
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Everything in the checkpoint that `path` means, its tensors in memory; nothing in it is run.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -52,7 +52,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     """
     file = find_checkpoint(path)
     try:
-        checkpoint = torch.load(file, map_location=device, weights_only=True)
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise ValueError(f"{file} is not a checkpoint, or is damaged ({str(error).splitlines()[0]})") from error
     if not isinstance(checkpoint, dict) or not checkpoint.get("config"):
@@ -76,7 +76,7 @@ def load_denoiser(
     """
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights must be ema or raw, got {weights!r}")
-    checkpoint = load_checkpoint(path, device)
+    checkpoint = load_checkpoint(path)  # its optimizer state has no business on the device
     if weights == "ema" and not checkpoint.get("ema"):
         raise ValueError(f"{find_checkpoint(path)} has no averaged weights; use weights=raw")
     state = checkpoint["ema" if weights == "ema" else "state_dict"]

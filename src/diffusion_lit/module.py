@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -71,17 +71,16 @@ class DiffusionModule(LightningModule):
         self.seed = seed
         self.config = config
         self.held_out = LossByTime()
-        self.sharded = False
 
     def configure_model(self) -> None:
-        if isinstance(self.trainer.strategy, ModelParallelStrategy) and not self.sharded:
+        sharded = isinstance(self.denoiser.network, FSDPModule)  # Lightning may call this more than once
+        if isinstance(self.trainer.strategy, ModelParallelStrategy) and not sharded:
             assert self.device_mesh is not None
             mesh = self.device_mesh["data_parallel"]
             for block in self.denoiser.network.modules():
                 if isinstance(block, ResBlock | Attention):
                     fully_shard(block, mesh=mesh)
             fully_shard(self.denoiser.network, mesh=mesh)
-            self.sharded = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         address = (self.global_rank, self.global_step, batch_idx)

@@ -107,7 +107,7 @@ class EMA(Callback):
     def read_checkpoint(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the average from the checkpoint being evaluated: Lightning restores callbacks only when it fits."""
         if trainer.ckpt_path is not None:
-            checkpoint = torch.load(trainer.ckpt_path, map_location=pl_module.device, weights_only=True)
+            checkpoint = torch.load(trainer.ckpt_path, map_location="cpu", weights_only=True)
             self.on_load_checkpoint(trainer, pl_module, checkpoint)
         self.align(pl_module)
 
