@@ -1,5 +1,6 @@
 """Denoisers with answers in closed form, noise that takes a sampler apart, and members of the config groups."""
 
+import math
 from typing import Any
 
 import torch
@@ -9,10 +10,10 @@ from torch import Tensor, nn
 
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.denoiser import Denoiser, Prediction
-from diffusion_lit.parameterization import EpsParameterization, Parameterization
+from diffusion_lit.parameterization import Parameterization, VParameterization
 from diffusion_lit.schedule import DiscreteSchedule, Schedule
 
-__all__ = ["GaussianDenoiser", "Impulses", "build", "grid_times", "members"]
+__all__ = ["FiniteDenoiser", "GaussianDenoiser", "Impulses", "MixtureDenoiser", "build", "grid_times", "members"]
 
 
 def members(group: str, base: type = object) -> list[str]:
@@ -46,7 +47,7 @@ class GaussianDenoiser(Denoiser):
     def __init__(
         self, schedule: Schedule, mean: float, std: float, parameterization: Parameterization | None = None
     ) -> None:
-        super().__init__(nn.Identity(), schedule, parameterization or EpsParameterization())
+        super().__init__(nn.Identity(), schedule, parameterization or VParameterization())
         self.mean = mean
         self.std = std
 
@@ -68,6 +69,77 @@ class GaussianDenoiser(Denoiser):
         alpha, sigma = self.schedule.alpha(one), self.schedule.sigma(one)
         spread = (alpha**2 * self.std**2 + sigma**2).sqrt()
         return self.mean + self.std * (x_1 - alpha * self.mean) / spread
+
+
+class MixtureDenoiser(Denoiser):
+    """The perfect model of a mixture of Gaussians, N(mean_k, std_k^2 I) with probability weight_k.
+
+        p_t = sum_k weight_k N(alpha mean_k, alpha^2 std_k^2 + sigma^2)
+        E[x_0 | x_t] = sum_k r_k (mean_k + alpha std_k^2 (x_t - alpha mean_k) / (alpha^2 std_k^2 + sigma^2))
+
+    with r_k the probability of component k given x_t.
+
+    Args:
+        schedule: any.
+        means: [K, C, H, W].
+        stds: [K].
+        weights: [K], summing to 1.
+        parameterization: what `output` is in terms of; it changes nothing else.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        means: Tensor,
+        stds: Tensor,
+        weights: Tensor,
+        parameterization: Parameterization | None = None,
+    ) -> None:
+        super().__init__(nn.Identity(), schedule, parameterization or VParameterization())
+        self.means, self.stds, self.weights = means.double(), stds.double(), weights.double()
+
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+        alpha, sigma = self.schedule.alpha(t).double(), self.schedule.sigma(t).double()
+        x = x_t.double()
+        responsibility = self.joint(x, alpha, sigma).softmax(1)[..., None, None, None]  # [B, K, 1, 1, 1]
+        offset = x[:, None] - alpha[:, None] * self.means
+        variance = (self.stds**2).view(-1, 1, 1, 1)
+        gain = alpha[:, None] * variance / (alpha[:, None] ** 2 * variance + sigma[:, None] ** 2)
+        x_0 = (responsibility * (self.means + gain * offset)).sum(1).to(x_t.dtype)
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        return Prediction(x_0, x_t, alpha, sigma, self.target(x_0, x_t, t))
+
+    def joint(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """log weight_k + log N(x; alpha mean_k, alpha^2 std_k^2 + sigma^2), [B, K]."""
+        variance = alpha.flatten()[:, None] ** 2 * self.stds**2 + sigma.flatten()[:, None] ** 2  # [B, K]
+        distance = (x[:, None] - alpha[:, None] * self.means).square().flatten(2).sum(2)
+        dim = self.means[0].numel()
+        return self.weights.log() - distance / (2 * variance) - dim / 2 * (2 * math.pi * variance).log()
+
+    def log_density(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """log p_t(x_t) of each image in nats, [B]."""
+        x, alpha, sigma = x_t.double(), self.schedule.alpha(t).double(), self.schedule.sigma(t).double()
+        return self.joint(x, alpha, sigma).logsumexp(1)
+
+    def sample(self, num: int, generator: torch.Generator) -> Tensor:
+        """Clean images, float64 [num, C, H, W]."""
+        k = torch.multinomial(self.weights, num, replacement=True, generator=generator)
+        noise = torch.randn(num, *self.means.shape[1:], generator=generator, dtype=torch.float64)
+        return self.means[k] + self.stds[k].view(-1, 1, 1, 1) * noise
+
+
+class FiniteDenoiser(MixtureDenoiser):
+    """The perfect model of a finite dataset: the posterior mean over its images, each as likely as the other.
+
+    Args:
+        schedule: any.
+        images: [N, C, H, W].
+        parameterization: what `output` is in terms of; it changes nothing else.
+    """
+
+    def __init__(self, schedule: Schedule, images: Tensor, parameterization: Parameterization | None = None) -> None:
+        num = len(images)
+        super().__init__(schedule, images, torch.zeros(num), torch.full((num,), 1 / num), parameterization)
 
 
 class Impulses:

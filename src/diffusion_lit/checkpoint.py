@@ -19,7 +19,7 @@ __all__ = ["check_resumable", "find_checkpoint", "find_resume", "load_checkpoint
 
 log = logging.getLogger(__name__)
 
-FIXED = ("model", "schedule", "parameterization")
+FIXED = ("model", "schedule", "parameterization", "loss._target_", "density._target_")
 """What cannot change between a checkpoint and a run that goes on from it."""
 
 
@@ -138,8 +138,13 @@ def differences(old: DictConfig, new: DictConfig, groups: tuple[str, ...]) -> di
 
 
 def flatten(cfg: DictConfig, groups: tuple[str, ...]) -> dict[str, Any]:
-    """The values of `groups` by their dotted keys."""
-    containers: dict[str, Any] = {
-        group: OmegaConf.to_container(cfg[group], resolve=True) for group in groups if group in cfg
-    }
-    return {f"{group}.{key}": value for group, container in containers.items() for key, value in container.items()}
+    """The values of `groups`, which may themselves be values, by their dotted keys."""
+    values: dict[str, Any] = {}
+    for group in groups:
+        chosen = OmegaConf.select(cfg, group)
+        if isinstance(chosen, DictConfig):
+            container = OmegaConf.to_container(chosen, resolve=True)
+            values |= {f"{group}.{key}": value for key, value in container.items()}  # type: ignore[union-attr]
+        else:
+            values[group] = chosen
+    return values

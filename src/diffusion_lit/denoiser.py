@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from diffusion_lit.parameterization import Coefficients, Parameterization
 from diffusion_lit.schedule import Schedule
 
-__all__ = ["Denoiser", "GuidedDenoiser", "Prediction"]
+__all__ = ["Denoiser", "Prediction"]
+
+VARIANCES = {"small": 0.0, "large": 1.0, "learned": None}
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Prediction:
     sigma: Tensor
     output: Tensor
     """The network's raw output F."""
+    variance: Tensor | None = None
+    """Where the network learns it: the share of the way from the small to the large log variance, about [0, 1]."""
 
     @property
     def eps(self) -> Tensor:
@@ -38,18 +42,38 @@ class Prediction:
         """The gradient of log p_t at x_t: -eps / sigma (Song et al. 2021, arXiv:2011.13456)."""
         return -self.eps / self.sigma
 
-    def clip(self, limit: float) -> "Prediction":
-        """The same with x_0 held to [-limit, limit]; eps, v and score follow."""
-        return replace(self, x_0=self.x_0.clamp(-limit, limit))
+    def clip(self, limit: float, percentile: float | None = None) -> "Prediction":
+        """The same with x_0 held to [-limit, limit]; eps, v and score follow.
+
+        Args:
+            limit: the largest |x_0|.
+            percentile: in (0, 1): an image whose |x_0| has this quantile beyond the limit is first scaled down to it,
+                rather than cut off (dynamic thresholding, Saharia et al. 2022, section 2.3, arXiv:2205.11487).
+        """
+        x_0 = self.x_0
+        if percentile is not None:
+            extent = x_0.flatten(1).abs().float().quantile(percentile, dim=1).clamp(min=limit).to(x_0.dtype)
+            x_0 = x_0 * (limit / extent).view(-1, 1, 1, 1)
+        return replace(self, x_0=x_0.clamp(-limit, limit))
+
+    def log_variance(self, schedule: Schedule, s: Tensor, t: Tensor, variance: str) -> Tensor:
+        """log variance of p(x_s | x_t), `variance` being small, large or learned (see `Schedule.log_variance`)."""
+        fraction = self.variance if variance == "learned" else VARIANCES[variance]
+        assert fraction is not None, "checked at start-up"
+        return schedule.log_variance(s, t, fraction)
 
 
 class Denoiser(nn.Module):
     """x_0 = c_skip x_t + c_out F(c_in x_t, c_noise(t), label).
 
     Args:
-        network: (image [B, C, H, W], c_noise [B], label [B] or None) -> [B, C, H, W].
+        network: (image [B, C, H, W], c_noise [B], label [B] or None) -> [B, C, H, W], or [B, 2 C, H, W] if its
+            `learn_variance` is true: the second half is then the variance, -1 for small and 1 for large.
         schedule: how much signal and noise there is at each time.
         parameterization: what the network's output means.
+
+    Raises:
+        ValueError: if the parameterization cannot give x_0 at some time of the schedule.
     """
 
     def __init__(self, network: nn.Module, schedule: Schedule, parameterization: Parameterization) -> None:
@@ -57,11 +81,23 @@ class Denoiser(nn.Module):
         self.network = network
         self.schedule = schedule
         self.parameterization = parameterization
+        end = torch.ones(1)
+        if not all(c.isfinite().all() for c in self.coefficients(end)):
+            raise ValueError(
+                f"{type(parameterization).__name__} cannot give x_0 at t = 1 of {type(schedule).__name__}, where no "
+                "signal is left: it divides by alpha = 0. Use parameterization=v, velocity, x0 or edm, or a schedule "
+                "that keeps some signal (zero_terminal_snr=false)"
+            )
 
     @property
     def num_classes(self) -> int | None:
         """How many classes the network knows, its null label not counted; None if it is unconditional."""
         return getattr(self.network, "num_classes", None)
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether the network also says how uncertain a reverse step is."""
+        return bool(getattr(self.network, "learn_variance", False))
 
     @property
     def null_label(self) -> int:
@@ -77,10 +113,14 @@ class Denoiser(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
         """Denoise `x_t` [B, C, H, W] from the times `t` [B, 1, 1, 1] given the classes `label` [B], or None."""
-        c_skip, c_out, c_in = self.coefficients(t)
-        output = self.network(c_in * x_t, self.schedule.c_noise(t).flatten(), label).to(x_t.dtype)
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        return Prediction(c_skip * x_t + c_out * output, x_t, alpha, sigma, output)
+        c_skip, c_out, c_in = self.parameterization(alpha, sigma)
+        output = self.network(c_in * x_t, self.schedule.c_noise(t).flatten(), label).to(x_t.dtype)
+        variance = None
+        if self.learns_variance:
+            output, variance = output.chunk(2, dim=1)
+            variance = (variance + 1) / 2
+        return Prediction(c_skip * x_t + c_out * output, x_t, alpha, sigma, output, variance)
 
     def coefficients(self, t: Tensor) -> Coefficients:
         """c_skip, c_out and c_in at the times `t`, each in its shape."""
@@ -90,56 +130,3 @@ class Denoiser(nn.Module):
         """What the network's output should be: (x_0 - c_skip x_t) / c_out."""
         c_skip, c_out, _ = self.coefficients(t)
         return (x_0 - c_skip * x_t) / c_out
-
-
-class GuidedDenoiser(nn.Module):
-    """Classifier-free guidance in one batched forward (Ho & Salimans 2022, eq. 6, arXiv:2207.12598).
-
-        x_0 = x_0(null) + guidance (x_0(label) - x_0(null))
-
-    which is the same combination of eps, v and score, since each is linear in x_0. 1 is the plain conditional
-    model, 0 the unconditional one; the paper's w is `guidance` - 1.
-
-    Args:
-        denoiser: a class-conditional model that was trained with its label sometimes dropped.
-        guidance: the scale.
-
-    Raises:
-        ValueError: if `guidance` is negative or the model has no classes.
-    """
-
-    def __init__(self, denoiser: Denoiser, guidance: float) -> None:
-        super().__init__()
-        if guidance < 0:
-            raise ValueError(f"guidance must not be negative, got {guidance}; 1 is no guidance, 1.5 to 4 is usual")
-        if denoiser.num_classes is None:
-            raise ValueError(
-                f"guidance={guidance} needs a class-conditional model, this one has no classes; use guidance=1"
-            )
-        self.denoiser = denoiser
-        self.guidance = guidance
-        self.null_label = denoiser.null_label
-
-    @property
-    def schedule(self) -> Schedule:
-        return self.denoiser.schedule
-
-    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
-        """As `Denoiser`; `label` is required.
-
-        Raises:
-            ValueError: if `label` is None.
-        """
-        if label is None:
-            raise ValueError("guidance pushes towards a class: give labels, or use guidance=1 without them")
-        null = torch.full_like(label, self.null_label)
-        both = self.denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([label, null]))
-        x_0, x_0_null = both.x_0.chunk(2)
-        output, output_null = both.output.chunk(2)
-        return Prediction(
-            x_0=torch.lerp(x_0_null, x_0, self.guidance),
-            x_t=x_t,
-            alpha=self.schedule.alpha(t),
-            sigma=self.schedule.sigma(t),
-            output=torch.lerp(output_null, output, self.guidance),
-        )

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser, GuidedDenoiser
+from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.guidance import GuidedDenoiser
 from diffusion_lit.image import to_uint8
 from diffusion_lit.random import ImageNoise
 from diffusion_lit.sampler import Sampler
@@ -13,42 +14,42 @@ from diffusion_lit.sampler import Sampler
 __all__ = ["default_labels", "generate", "guide"]
 
 
-def guide(denoiser: Denoiser, guidance: float) -> Denoiser | GuidedDenoiser:
-    """`denoiser` with classifier-free guidance; itself where `guidance` is 1.
+def guide(
+    denoiser: Denoiser, guidance: float, by: Denoiser | None = None, interval: Sequence[float] | None = None
+) -> Denoiser | GuidedDenoiser:
+    """`denoiser` with guidance (see `GuidedDenoiser`); itself where `guidance` is 1.
 
     Raises:
-        ValueError: if the model has no classes to be guided towards.
+        ValueError: if it cannot be guided so.
     """
-    return denoiser if guidance == 1 else GuidedDenoiser(denoiser, guidance)
+    return denoiser if guidance == 1 else GuidedDenoiser(denoiser, guidance, by, interval)
 
 
-def default_labels(denoiser: Denoiser, indices: Sequence[int]) -> list[int] | None:
+def default_labels(denoiser: Denoiser | GuidedDenoiser, indices: Sequence[int]) -> list[int] | None:
     """The classes in turn, 0, 1, ..., by image index; None where the model has none."""
     return None if denoiser.num_classes is None else [i % denoiser.num_classes for i in indices]
 
 
 def generate(
-    denoiser: Denoiser,
+    denoiser: Denoiser | GuidedDenoiser,
     sampler: Sampler,
     indices: Sequence[int],
     labels: Sequence[int] | None,
     seed: int,
-    guidance: float = 1.0,
     device: torch.device | str = "cpu",
-    on_step: Callable[[], object] | None = None,
+    on_step: Callable[[Tensor, Tensor], object] | None = None,
 ) -> Tensor:
     """One batch of images, uint8 [B, C, H, W].
 
     Args:
-        denoiser: the model, in evaluation mode, on `device`.
+        denoiser: the model, guided or not, in evaluation mode, on `device`.
         sampler: how to sample.
         indices: which images: number i is the same in any batch.
         labels: their classes, or None.
         seed: of all the noise.
-        guidance: classifier-free guidance scale; 1 is none.
         device: where to compute.
-        on_step: called after each sampling step.
+        on_step: called after each sampling step, as `Sampler` says.
     """
     noise = ImageNoise(seed, indices, denoiser.image_shape, device)
     label = None if labels is None else torch.tensor(labels, device=device)
-    return to_uint8(sampler(guide(denoiser, guidance), noise, label, on_step))
+    return to_uint8(sampler(denoiser, noise, label, on_step))

@@ -47,7 +47,7 @@ class DiffusionModule(LightningModule):
         config: the run's resolved configuration, stored in its checkpoints so that they describe themselves.
 
     Raises:
-        ValueError: if `label_dropout` is not in [0, 1).
+        ValueError: if `label_dropout` is not in [0, 1), or the loss does not suit the denoiser.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class DiffusionModule(LightningModule):
         super().__init__()
         if not 0 <= label_dropout < 1:
             raise ValueError(f"label_dropout is a probability in [0, 1), got {label_dropout}; 0.1 is usual")
+        loss.check(denoiser)
         self.denoiser = denoiser
         self.loss = loss
         self.optimizer = optimizer
@@ -81,6 +82,9 @@ class DiffusionModule(LightningModule):
                 if isinstance(block, ResBlock | Attention):
                     fully_shard(block, mesh=mesh)
             fully_shard(self.denoiser.network, mesh=mesh)
+            for layer in self.loss.children():
+                if any(True for _ in layer.parameters()):
+                    fully_shard(layer, mesh=mesh)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         address = (self.global_rank, self.global_step, batch_idx)
@@ -90,9 +94,10 @@ class DiffusionModule(LightningModule):
         if label is not None and self.label_dropout > 0:
             dropped = torch.rand(label.shape, generator=generator, device=label.device) < self.label_dropout
             label = label.masked_fill(dropped, self.denoiser.null_label)
-        loss = self.loss(self.denoiser, x_0, label, generator)["loss"].mean()
-        self.log("train/loss", loss, prog_bar=True)
-        return loss
+        terms = self.loss(self.denoiser, x_0, label, generator)
+        for name in terms.keys() - {"t"}:
+            self.log(f"train/{name}", terms[name].mean(), prog_bar=name == "loss")
+        return terms["loss"].mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         generator = fold_in(self.seed, "validation", self.global_rank, batch_idx, device=self.device)
@@ -120,7 +125,7 @@ class DiffusionModule(LightningModule):
         return from_uint8(images), None if self.denoiser.num_classes is None else label
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = self.optimizer(self.denoiser.parameters())
+        optimizer = self.optimizer([*self.denoiser.parameters(), *self.loss.parameters()])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_schedule(optimizer), "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -24,10 +24,12 @@ def main(cfg: DictConfig) -> None:
     if cfg.num_samples < 1 or cfg.batch_size < 1:
         raise ValueError(f"need num_samples and batch_size of at least 1, got {cfg.num_samples} and {cfg.batch_size}")
     device = choose_device(cfg.device)
-    denoiser, _ = load_denoiser(cfg.ckpt, cfg.weights, device)
+    model, _ = load_denoiser(cfg.ckpt, cfg.weights, device)
+    worse = None if cfg.guide is None else load_denoiser(cfg.guide, cfg.weights, device)[0]
+    denoiser = guide(model, cfg.guidance, worse, cfg.guidance_interval)
     sampler: Sampler = instantiate(cfg.sampler)
-    num_steps = len(denoiser.schedule.times(sampler.num_steps)) - 1  # raises if the schedule has fewer
-    guide(denoiser, cfg.guidance)  # raises if the model has no classes
+    sampler.check(denoiser)
+    num_steps = len(sampler.times(denoiser.schedule)) - 1
     classes = chosen_classes(cfg.labels, denoiser.num_classes)
 
     indices = range(cfg.num_samples)
@@ -38,7 +40,7 @@ def main(cfg: DictConfig) -> None:
         for batch in batches:
             chosen = None if labels is None else [labels[i] for i in batch]
             images.append(
-                generate(denoiser, sampler, batch, chosen, cfg.seed, cfg.guidance, device, on_step=bar.update).cpu()
+                generate(denoiser, sampler, batch, chosen, cfg.seed, device, on_step=lambda *_: bar.update()).cpu()
             )
     samples = torch.cat(images)
 

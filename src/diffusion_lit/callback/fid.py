@@ -67,8 +67,7 @@ class FID(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         assert isinstance(pl_module, DiffusionModule)
-        pl_module.denoiser.schedule.times(self.sampler.num_steps)  # raises if the schedule has fewer steps
-        guide(pl_module.denoiser, self.guidance)  # raises if the model has no classes
+        self.sampler.check(guide(pl_module.denoiser, self.guidance))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking and trainer.global_step - self.last_step >= self.every_n_steps:
@@ -84,14 +83,13 @@ class FID(Callback):
         assert isinstance(pl_module, DiffusionModule)
         self.last_step = trainer.global_step
         metric = self.metric = self.metric or self.reference(trainer, pl_module)
+        denoiser = guide(pl_module.denoiser, self.guidance)
         order = EvaluationOrder(self.num_samples, self.batch_size, trainer.global_rank, trainer.world_size)
         with averaged_weights(trainer, pl_module):
             for addresses in order:
                 batch = [index for _, index in addresses]
-                labels = default_labels(pl_module.denoiser, batch)
-                images = generate(
-                    pl_module.denoiser, self.sampler, batch, labels, self.seed, self.guidance, pl_module.device
-                )
+                labels = default_labels(denoiser, batch)
+                images = generate(denoiser, self.sampler, batch, labels, self.seed, pl_module.device)
                 metric.update(images, real=False)
         value = metric.compute()
         metric.reset()

@@ -67,8 +67,7 @@ class SampleGrid(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         assert isinstance(pl_module, DiffusionModule)
-        pl_module.denoiser.schedule.times(self.sampler.num_steps)  # raises if the schedule has fewer steps
-        guide(pl_module.denoiser, self.guidance)  # raises if the model has no classes
+        self.sampler.check(guide(pl_module.denoiser, self.guidance))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
@@ -94,11 +93,11 @@ class SampleGrid(Callback):
     def sample(self, module: LightningModule) -> Tensor:
         """The grid as uint8 [C, H, W]."""
         assert isinstance(module, DiffusionModule)
-        denoiser = module.denoiser
+        denoiser = guide(module.denoiser, self.guidance)
         columns = self.columns if denoiser.num_classes is None or denoiser.num_classes > 20 else denoiser.num_classes
         indices = range(self.rows * columns)
         labels = default_labels(denoiser, indices)
-        images = generate(denoiser, self.sampler, indices, labels, self.seed, self.guidance, module.device)
+        images = generate(denoiser, self.sampler, indices, labels, self.seed, module.device)
         return image_grid(images, columns)
 
     def write(self, trainer: Trainer, grid: Tensor) -> None:

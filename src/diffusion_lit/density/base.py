@@ -2,14 +2,26 @@
 
 from abc import ABC, abstractmethod
 
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
+
+from diffusion_lit.schedule import Schedule
 
 __all__ = ["Density"]
 
 
-class Density(ABC):
+class Density(nn.Module, ABC):
     """A distribution of training times in (0, 1]."""
 
     @abstractmethod
-    def __call__(self, x_0: Tensor, generator: Generator | None = None) -> Tensor:
+    def forward(self, x_0: Tensor, schedule: Schedule, generator: Generator | None = None) -> Tensor:
         """One time per image of `x_0` [B, C, H, W], as [B, 1, 1, 1] in its dtype and on its device."""
+
+    def check(self, schedule: Schedule) -> None:
+        """Raise a ValueError if the density cannot be used with `schedule`."""
+
+    def correction(self, t: Tensor) -> Tensor | float:
+        """What a loss at the times `t` is multiplied by, where they were drawn more often than they are to count."""
+        return 1.0
+
+    def record(self, t: Tensor, loss: Tensor) -> None:
+        """Take note of the losses [B] at the times [B], where the density depends on them."""

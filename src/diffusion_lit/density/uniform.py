@@ -4,6 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffusion_lit.density.base import Density
+from diffusion_lit.schedule import Schedule
 
 __all__ = ["UniformDensity"]
 
@@ -11,5 +12,5 @@ __all__ = ["UniformDensity"]
 class UniformDensity(Density):
     """t ~ U(0, 1], which a discrete schedule snaps to t T ~ U{1, ..., T} (Ho et al. 2020, algorithm 1)."""
 
-    def __call__(self, x_0: Tensor, generator: Generator | None = None) -> Tensor:
+    def forward(self, x_0: Tensor, schedule: Schedule, generator: Generator | None = None) -> Tensor:
         return 1 - torch.rand(len(x_0), 1, 1, 1, generator=generator, dtype=x_0.dtype, device=x_0.device)

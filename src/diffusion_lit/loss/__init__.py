@@ -1,4 +1,7 @@
 from diffusion_lit.loss.base import Loss
+from diffusion_lit.loss.hybrid import HybridLoss
 from diffusion_lit.loss.mse import MSELoss
+from diffusion_lit.loss.uncertainty import UncertaintyLoss
+from diffusion_lit.loss.vlb import VLBLoss
 
-__all__ = ["Loss", "MSELoss"]
+__all__ = ["HybridLoss", "Loss", "MSELoss", "UncertaintyLoss", "VLBLoss"]

@@ -2,18 +2,27 @@
 
 from abc import ABC, abstractmethod
 
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.density import Density
 
 __all__ = ["Loss"]
 
 
-class Loss(ABC):
-    """A loss per image; its mean over the batch is minimised."""
+class Loss(nn.Module, ABC):
+    """A loss per image; its mean over the batch is minimised.
+
+    Args:
+        density: at which times.
+    """
+
+    def __init__(self, density: Density) -> None:
+        super().__init__()
+        self.density = density
 
     @abstractmethod
-    def __call__(
+    def forward(
         self, denoiser: Denoiser, x_0: Tensor, label: Tensor | None = None, generator: Generator | None = None
     ) -> dict[str, Tensor]:
         """The terms of the loss, each [B]: `loss` is what is minimised, `t` the time it was taken at.
@@ -24,3 +33,7 @@ class Loss(ABC):
             label: classes [B], or None.
             generator: draws the times and the noise; on the device of `x_0`.
         """
+
+    def check(self, denoiser: Denoiser) -> None:
+        """Raise a ValueError if `denoiser` cannot be trained with this loss."""
+        self.density.check(denoiser.schedule)

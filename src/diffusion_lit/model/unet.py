@@ -32,6 +32,8 @@ class UNet(nn.Module):
         resampling: `conv` (strided convolution; repeat and convolve) or `residual` (a residual block that resamples).
         num_classes: None for an unconditional network; else labels are 0..num_classes - 1, and the label
             `num_classes`, or None, means no class.
+        learn_variance: twice as many channels out as in; the second half says how uncertain a reverse step is
+            (Nichol & Dhariwal 2021, section 3.1).
 
     Raises:
         ValueError: if the resolution does not fit, or an option has a value not listed here.
@@ -51,6 +53,7 @@ class UNet(nn.Module):
         time_conditioning: str = "additive",
         resampling: str = "conv",
         num_classes: int | None = None,
+        learn_variance: bool = False,
     ) -> None:
         super().__init__()
         factor = 2 ** (len(channel_multipliers) - 1)
@@ -75,6 +78,8 @@ class UNet(nn.Module):
         self.resolution = resolution
         self.image_channels = image_channels
         self.num_classes = num_classes
+        self.learn_variance = learn_variance
+        out_channels = 2 * image_channels if learn_variance else image_channels
         emb_channels = 4 * channels
 
         def res_block(c_in: int, c_out: int, resample: nn.Module | None = None) -> ResBlock:
@@ -119,11 +124,11 @@ class UNet(nn.Module):
                 self.up[-1] = nn.ModuleList([*self.up[-1].children(), enlarge])
 
         self.last = nn.Sequential(
-            nn.GroupNorm(num_groups, c), nn.SiLU(), zero(nn.Conv2d(c, image_channels, 3, padding=1))
+            nn.GroupNorm(num_groups, c), nn.SiLU(), zero(nn.Conv2d(c, out_channels, 3, padding=1))
         )
 
     def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
-        """The raw output F.
+        """The raw output F, [B, C, H, W], or [B, 2 C, H, W] with a learned variance.
 
         Args:
             x: images [B, C, H, W].

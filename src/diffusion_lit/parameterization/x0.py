@@ -9,8 +9,9 @@ __all__ = ["X0Parameterization"]
 
 
 class X0Parameterization(Parameterization):
-    """F estimates x_0 itself."""
+    """F estimates x_0 itself, from x_t on the variance-preserving scale."""
 
     def __call__(self, alpha: Tensor, sigma: Tensor) -> Coefficients:
-        one = torch.ones_like(alpha)
-        return Coefficients(c_skip=torch.zeros_like(alpha), c_out=one, c_in=one)
+        return Coefficients(
+            c_skip=torch.zeros_like(alpha), c_out=torch.ones_like(alpha), c_in=1 / torch.hypot(alpha, sigma)
+        )

@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser, GuidedDenoiser
-from diffusion_lit.sampler.base import Sampler
+from diffusion_lit.denoiser import VARIANCES, Denoiser
+from diffusion_lit.guidance import GuidedDenoiser
+from diffusion_lit.sampler.base import History, Noise, Sampler
 
 __all__ = ["DDPMSampler"]
 
@@ -13,21 +14,43 @@ class DDPMSampler(Sampler):
 
     Args:
         num_steps: how many steps; None takes all T of a discrete schedule.
-        variance: `small`, the posterior's c sigma_s^2 (beta tilde), right for a single known x_0; or `large`,
-            c sigma_t^2 (beta, for one step of the chain), right for standard Gaussian data.
-        clip: the limit that each estimate of x_0 is held to, or None.
+        variance: `small`, the posterior's c sigma_s^2 (beta tilde), right for a single known x_0; `large`, c sigma_t^2
+            (beta, for one step of the chain), right for standard Gaussian data; or `learned`, by the network, between
+            them (Nichol & Dhariwal 2021, eq. 15, arXiv:2102.09672).
+        clip, percentile, spacing: as `Sampler`.
 
     Raises:
-        ValueError: if `variance` is neither, or as `Sampler`.
+        ValueError: if `variance` is none of these, or as `Sampler`.
     """
 
     stochastic = True
 
-    def __init__(self, num_steps: int | None = None, variance: str = "small", clip: float | None = None) -> None:
-        super().__init__(num_steps, clip)
-        if variance not in ("small", "large"):
-            raise ValueError(f"variance must be small or large, got {variance!r}")
+    def __init__(
+        self,
+        num_steps: int | None = None,
+        variance: str = "small",
+        clip: float | None = None,
+        percentile: float | None = None,
+        spacing: str | None = None,
+    ) -> None:
+        super().__init__(num_steps, clip, percentile, spacing)
+        if variance not in VARIANCES:
+            raise ValueError(f"variance must be small, large or learned, got {variance!r}")
         self.variance = variance
+
+    def check(self, denoiser: Denoiser | GuidedDenoiser) -> None:
+        super().check(denoiser)
+        schedule = denoiser.schedule
+        if not schedule.variance_preserving:
+            raise ValueError(
+                f"sampler=ddpm reverses a chain whose variance stays 1, and {type(schedule).__name__}'s does not: use "
+                "sampler=ddim (with sampler.eta=1 for its noise), heun or euler"
+            )
+        if self.variance == "learned" and not denoiser.learns_variance:
+            raise ValueError(
+                "sampler.variance=learned needs a network with an output for it, trained with loss=hybrid or vlb and "
+                "model.learn_variance=true; this one has none. Use sampler.variance=small or large"
+            )
 
     def step(
         self,
@@ -36,14 +59,11 @@ class DDPMSampler(Sampler):
         t: Tensor,
         s: Tensor,
         label: Tensor | None = None,
-        noise: Tensor | None = None,
+        noise: Noise | None = None,
+        history: History | None = None,
     ) -> Tensor:
         assert noise is not None
-        schedule = denoiser.schedule
         p = self.predict(denoiser, x_t, t, label)
-        mean, variance = schedule.posterior(p.x_0, x_t, s, t)
-        if self.variance == "large":
-            variance = (
-                schedule.denoised_fraction(s, t) * p.sigma**2 * (s > 0)
-            )  # the last step is its mean (algorithm 2)
-        return mean + variance.sqrt() * noise
+        mean, _ = denoiser.schedule.posterior(p.x_0, x_t, s, t)
+        spread = (p.log_variance(denoiser.schedule, s, t, self.variance) / 2).exp()
+        return mean + (s > 0) * spread * noise()  # the last step is its mean (algorithm 2)

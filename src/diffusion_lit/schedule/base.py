@@ -1,9 +1,12 @@
 """What every noise schedule answers: how much signal and how much noise there is at time t."""
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+
+from diffusion_lit.schedule.spacing import spaced_times
 
 __all__ = ["Schedule"]
 
@@ -11,45 +14,82 @@ __all__ = ["Schedule"]
 class Schedule(nn.Module, ABC):
     """The forward process x_t = alpha(t) x_0 + sigma(t) eps, t in [0, 1], 0 = data, 1 = noise.
 
-    Times travel as [B, 1, 1, 1] (or any shape that broadcasts against images). Values are computed in float64
-    and returned in the dtype of `t`.
+    A schedule is its log SNR and the inverse of it; alpha and sigma follow, here so that alpha^2 + sigma^2 = 1. Times
+    travel as [B, 1, 1, 1] (or any shape that broadcasts against images). Values are computed in float64 and returned in
+    the dtype of `t`, but for `log_snr` and `time`, which stay float64: their differences nearly cancel.
+
+    Args:
+        shift: divides alpha / sigma at every time, so that larger images, whose pixels average more noise away, lose
+            their signal as early as smaller ones; resolution / 64, say (Hoogeboom et al. 2023, eq. 4,
+            arXiv:2301.11093).
+
+    Raises:
+        ValueError: if `shift` is not positive.
     """
 
-    @abstractmethod
-    def alpha(self, t: Tensor) -> Tensor:
-        """The signal's coefficient at `t`, in [0, 1] for a variance-preserving process."""
+    spacing = "trailing"
+    """How `times` spreads sampling steps unless told otherwise."""
+    t_min = 1e-3
+    """The least time but 0 at which the network is asked; nearer to the data, rounding would drown the noise."""
+    num_timesteps: int | None = None
+    """T, where there are only so many steps."""
+    variance_preserving = True
+    """Whether alpha^2 + sigma^2 = 1. Elsewhere (alpha, sigma) must move along a straight line."""
 
-    @abstractmethod
-    def sigma(self, t: Tensor) -> Tensor:
-        """The noise's standard deviation at `t`."""
+    def __init__(self, shift: float = 1.0) -> None:
+        super().__init__()
+        if shift <= 0:
+            raise ValueError(f"schedule.shift must be positive, got {shift}; 1 is none, resolution / 64 is usual")
+        self.log_shift = 2 * math.log(shift)
 
     @abstractmethod
     def log_snr(self, t: Tensor) -> Tensor:
-        """lambda(t) = log(alpha(t)^2 / sigma(t)^2), decreasing; +inf at t = 0."""
+        """lambda(t) = log(alpha(t)^2 / sigma(t)^2) in float64, decreasing; +inf at t = 0."""
 
     @abstractmethod
     def time(self, log_snr: Tensor) -> Tensor:
-        """The inverse of `log_snr`: the time in [0, 1] at which it takes the given value."""
+        """The inverse of `log_snr`, in float64: the time at which it takes the given value."""
 
-    @abstractmethod
-    def snap(self, t: Tensor) -> Tensor:
-        """The time that `t` stands for: the next one on a discrete schedule's grid, `t` itself on a continuous one."""
+    def alpha(self, t: Tensor) -> Tensor:
+        """The signal's coefficient at `t`."""
+        return self.log_snr(t).sigmoid().sqrt().to(t.dtype)
 
-    @abstractmethod
-    def times(self, num_steps: int | None = None) -> Tensor:
-        """Times for `num_steps` reverse steps, from 1 down to 0, [num_steps + 1]; None takes the schedule's own."""
+    def sigma(self, t: Tensor) -> Tensor:
+        """The noise's standard deviation at `t`."""
+        return (-self.log_snr(t)).sigmoid().sqrt().to(t.dtype)
 
-    @abstractmethod
+    def snr(self, t: Tensor) -> Tensor:
+        """SNR(t) = alpha^2 / sigma^2."""
+        return self.log_snr(t).exp().to(t.dtype)
+
     def c_noise(self, t: Tensor) -> Tensor:
         """What the network is told of the time `t`."""
+        return 1000 * t
+
+    def snap(self, t: Tensor) -> Tensor:
+        """The time that `t` in (0, 1] stands for: `t` itself, but no less than `t_min`."""
+        return t.clamp(min=self.t_min)
+
+    def times(self, num_steps: int | None = None, spacing: str | None = None) -> Tensor:
+        """Times for `num_steps` reverse steps, from 1 down to 0, float64 [num_steps + 1].
+
+        Args:
+            num_steps: how many; None takes all T of a discrete schedule.
+            spacing: see `spaced_times`; None takes the schedule's own.
+
+        Raises:
+            ValueError: if the schedule cannot be walked so.
+        """
+        return spaced_times(self, num_steps, spacing or self.spacing)
 
     def add_noise(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """A draw of q(x_t | x_0) = N(alpha x_0, sigma^2 I) from the noise `eps` (Ho et al. 2020, eq. 4)."""
         return self.alpha(t) * x_0 + self.sigma(t) * eps
 
-    def snr(self, t: Tensor) -> Tensor:
-        """SNR(t) = alpha^2 / sigma^2."""
-        return self.log_snr(t).exp()
+    def diffuse(self, x_s: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """A draw of q(x_t | x_s) = N((alpha_t / alpha_s) x_s, c sigma_t^2 I), s <= t, from the noise `eps`."""
+        spread = self.denoised_fraction(s, t).sqrt() * self.sigma(t)
+        return self.alpha(t) / self.alpha(s) * x_s + spread * eps
 
     def posterior(self, x_0: Tensor, x_t: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of q(x_s | x_t, x_0) for s < t (Ho et al. 2020, eq. 7; Kingma et al. 2021, A.2).
@@ -71,4 +111,21 @@ class Schedule(nn.Module, ABC):
 
     def denoised_fraction(self, s: Tensor, t: Tensor) -> Tensor:
         """c = 1 - SNR(t) / SNR(s), in [0, 1]: the share of the way from x_t to the data that a step to s goes."""
-        return -torch.expm1(self.log_snr(t) - self.log_snr(s))
+        return -torch.expm1(self.log_snr(t) - self.log_snr(s)).to(t.dtype)
+
+    def log_variance(self, s: Tensor, t: Tensor, fraction: Tensor | float) -> Tensor:
+        """log variance of p(x_s | x_t), between its bounds (Nichol & Dhariwal 2021, eq. 15, arXiv:2102.09672).
+
+            lerp(log(c sigma_s^2), log(c sigma_t^2), fraction)
+
+        0 is the small variance (beta tilde), 1 the large one (beta, for one step of a chain). At s = 0, where the small
+        one vanishes, it is that of the step before, from 2 t to t.
+
+        Args:
+            s, t: times, s < t.
+            fraction: broadcastable to them; what a network that learns its variance says.
+        """
+        log_large = self.denoised_fraction(s, t).log() + 2 * self.sigma(t).log()
+        before, after = torch.where(s > 0, s, t), torch.where(s > 0, t, (2 * t).clamp(max=1))
+        log_small = self.denoised_fraction(before, after).log() + 2 * self.sigma(before).log()
+        return torch.lerp(log_small, log_large, torch.as_tensor(fraction, dtype=t.dtype, device=t.device))

@@ -20,13 +20,21 @@ class CosineSchedule(DiscreteSchedule):
         s: the offset that keeps the first betas from vanishing.
         clip_min: the smallest beta.
         clip_max: the largest beta; Improved DDPM's own is 0.999.
+        shift: as `DiscreteSchedule`.
+        zero_terminal_snr: as `DiscreteSchedule`.
 
     Raises:
         ValueError: if the clip bounds are not 0 < clip_min < clip_max < 1, or `s` is negative.
     """
 
     def __init__(
-        self, num_timesteps: int = 1000, s: float = 0.008, clip_min: float = 1e-4, clip_max: float = 0.9999
+        self,
+        num_timesteps: int = 1000,
+        s: float = 0.008,
+        clip_min: float = 1e-4,
+        clip_max: float = 0.9999,
+        shift: float = 1.0,
+        zero_terminal_snr: bool = False,
     ) -> None:
         if not 0 < clip_min < clip_max < 1:
             raise ValueError(f"need 0 < clip_min < clip_max < 1, got clip_min={clip_min}, clip_max={clip_max}")
@@ -34,4 +42,4 @@ class CosineSchedule(DiscreteSchedule):
             raise ValueError(f"the cosine schedule's offset s must not be negative, got s={s}; the paper's is 0.008")
         t = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
         abar = torch.cos((t + s) / (1 + s) * math.pi / 2) ** 2
-        super().__init__((1 - abar[1:] / abar[:-1]).clamp(clip_min, clip_max))
+        super().__init__((1 - abar[1:] / abar[:-1]).clamp(clip_min, clip_max), shift, zero_terminal_snr)

@@ -1,5 +1,6 @@
 """The discrete forward chain of DDPM, exactly, behind the same interface as continuous time."""
 
+import math
 import warnings
 from collections.abc import Callable
 
@@ -17,7 +18,8 @@ MAX_TERMINAL_KL = 1e-3
 class DiscreteSchedule(Schedule):
     """The Markov chain q(x_i | x_{i-1}) = N(sqrt(1 - beta_i) x_{i-1}, beta_i I), i = 1..T, at times t = i / T.
 
-    The tables below have one row per step (index i - 1 for step i), in float64:
+    Between two steps log SNR is interpolated linearly in time, so that solvers of continuous time can ask anywhere. The
+    tables below have one row per step (index i - 1 for step i), in float64:
 
         betas                     beta_i
         alphas                    1 - beta_i
@@ -32,16 +34,20 @@ class DiscreteSchedule(Schedule):
 
     Args:
         betas: [T], each in (0, 1).
+        shift: as `Schedule`; 1 is none.
+        zero_terminal_snr: scale the chain so that its end is pure noise, beta_T = 1 (Lin et al. 2023, algorithm 1,
+            arXiv:2305.08891). A network cannot then predict eps: at T it sees nothing else.
 
     Raises:
-        ValueError: if a beta is outside (0, 1) or `betas` is not a vector.
+        ValueError: if a beta is outside (0, 1), `betas` is not a vector, or `shift` is not positive.
     """
 
     betas: Tensor
     log_abar: Tensor  # [T + 1]; index 0 is clean data
+    log_snr_steps: Tensor  # [T + 1]
 
-    def __init__(self, betas: Tensor) -> None:
-        super().__init__()
+    def __init__(self, betas: Tensor, shift: float = 1.0, zero_terminal_snr: bool = False) -> None:
+        super().__init__(shift)
         betas = betas.double()
         if betas.ndim != 1 or not betas.numel():
             raise ValueError(f"betas must be a non-empty vector, one value per step; got shape {tuple(betas.shape)}")
@@ -50,14 +56,26 @@ class DiscreteSchedule(Schedule):
                 f"every beta must lie in (0, 1), got values in [{betas.min():.4g}, {betas.max():.4g}]; "
                 "check beta_min, beta_max and num_timesteps"
             )
+        log_abar = torch.log1p(-betas).cumsum(0)
+        if shift != 1:
+            log_abar = (log_snr_of(log_abar) - self.log_shift).sigmoid().log()
+        if zero_terminal_snr:
+            root = (log_abar / 2).exp()
+            log_abar = 2 * ((root - root[-1]) * (root[0] / (root[0] - root[-1]))).log()
+        if shift != 1 or zero_terminal_snr:
+            betas = -torch.expm1(log_abar.diff(prepend=log_abar.new_zeros(1)))
+        self.num_timesteps: int = len(betas)
+        self.t_min = 1 / len(betas)
         self.register_buffer("betas", betas, persistent=False)
-        log_abar = torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])
+        log_abar = torch.cat([betas.new_zeros(1), log_abar])
         self.register_buffer("log_abar", log_abar, persistent=False)
+        self.register_buffer("log_snr_steps", log_snr_of(log_abar), persistent=False)
         if (kl := float(self.terminal_kl())) > MAX_TERMINAL_KL:
             warnings.warn(
                 f"{type(self).__name__} with {self.num_timesteps} steps ends far from noise: KL(q(x_T | x_0) || "
                 f"N(0, I)) is {kl:.2g} nats per dimension (over {MAX_TERMINAL_KL:g}), with {self.abar[-1].sqrt():.1%} "
-                "of the signal left, while sampling starts from pure noise. Raise beta_max or num_timesteps.",
+                "of the signal left, while sampling starts from pure noise. Raise beta_max or num_timesteps, or set "
+                "zero_terminal_snr=true.",
                 stacklevel=3,
             )
 
@@ -66,11 +84,6 @@ class DiscreteSchedule(Schedule):
         device = fn(torch.empty(0, device=self.betas.device)).device
         self._buffers = {name: table.to(device) for name, table in self.named_buffers(recurse=False)}
         return self
-
-    @property
-    def num_timesteps(self) -> int:
-        """T."""
-        return len(self.betas)
 
     @property
     def alphas(self) -> Tensor:
@@ -94,7 +107,7 @@ class DiscreteSchedule(Schedule):
 
     @property
     def snr_table(self) -> Tensor:
-        return self._log_snr()[1:].exp()
+        return self.log_snr_steps[1:].exp()
 
     @property
     def posterior_mean_coef_x_0(self) -> Tensor:
@@ -108,58 +121,42 @@ class DiscreteSchedule(Schedule):
     def posterior_variance(self) -> Tensor:
         return self.betas * torch.expm1(self.log_abar[:-1]) / torch.expm1(self.log_abar[1:])
 
-    def alpha(self, t: Tensor) -> Tensor:
-        return (self.log_abar[self.index(t)] / 2).exp().to(t.dtype)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return (-torch.expm1(self.log_abar[self.index(t)])).sqrt().to(t.dtype)
-
     def log_snr(self, t: Tensor) -> Tensor:
-        return self._log_snr()[self.index(t)].to(t.dtype)
-
-    def denoised_fraction(self, s: Tensor, t: Tensor) -> Tensor:
-        log_snr = self._log_snr()  # the difference is taken in float64: neighbouring steps nearly cancel
-        return -torch.expm1(log_snr[self.index(t)] - log_snr[self.index(s)]).to(t.dtype)
+        """Linear between two steps; SNR falls as 1 / t within the first, and as (1 - t)^2 within one that ends at 0."""
+        table, position = self.log_snr_steps.to(t.device), self.position(t)
+        left, right = table[position.floor().long()], table[position.ceil().long()]
+        between = torch.lerp(left, right, position.frac())
+        between = torch.where(left == math.inf, right - position.log(), between)
+        remaining = left + 2 * (self.num_timesteps - position).log()
+        return torch.where((right == -math.inf) & (position > 0), remaining, between)
 
     def time(self, log_snr: Tensor) -> Tensor:
-        """The first step at which log SNR is no more than `log_snr`."""
-        index = torch.searchsorted(-self._log_snr().to(log_snr.dtype), -log_snr)
-        return self.grid(index.clamp(max=self.num_timesteps)).to(log_snr.dtype)
+        table, log_snr = self.log_snr_steps.to(log_snr.device), log_snr.double()
+        index = torch.searchsorted(-table, -log_snr).clamp(1, self.num_timesteps)  # the first step as noisy, or noisier
+        left, right = table[index - 1], table[index]
+        part = ((left - log_snr) / (left - right)).clamp(0, 1)
+        part = torch.where(left == math.inf, (right - log_snr).exp(), part)
+        part = torch.where(right == -math.inf, 1 - ((log_snr - left) / 2).exp(), part)
+        return (index - 1 + part) / self.num_timesteps
 
     def c_noise(self, t: Tensor) -> Tensor:
         """The step's number counted from 0, t T - 1 in 0..T-1, as DDPM's networks are told it."""
-        return (self.index(t) - 1).to(t.dtype)
+        return (self.position(t) - 1).clamp(min=0).to(t.dtype)
 
     def snap(self, t: Tensor) -> Tensor:
         """ceil(t T) / T: uniform times in (0, 1] become uniform steps 1..T."""
-        return self.grid(self.index(t)).to(t.dtype)
+        return (self.index(t).double() / self.num_timesteps).to(t.dtype)
 
     def index(self, t: Tensor) -> Tensor:
         """The step ceil(t T) in 0..T at time `t` in [0, 1]; i for a time i / T rounded to float32 or float64."""
+        return self.position(t).ceil().long()
+
+    def position(self, t: Tensor) -> Tensor:
+        """t T in float64; exactly i for a time i / T rounded to the dtype of `t`."""
         scaled = t.double() * self.num_timesteps
         nearest = scaled.round()
-        on_grid = (nearest / self.num_timesteps).to(t.dtype) == t
-        return torch.where(on_grid, nearest, scaled.ceil()).long()
-
-    def grid(self, index: Tensor) -> Tensor:
-        """The time of the step `index`, i / T in float64."""
-        return index.double() / self.num_timesteps
-
-    def times(self, num_steps: int | None = None) -> Tensor:
-        """`num_steps` of the T steps, evenly spread from 1, and 0: [num_steps + 1]. None takes all T.
-
-        Raises:
-            ValueError: if `num_steps` is not in 1..T.
-        """
-        if num_steps is None:
-            num_steps = self.num_timesteps
-        if not 1 <= num_steps <= self.num_timesteps:
-            raise ValueError(
-                f"cannot take {num_steps} sampling steps: the schedule has {self.num_timesteps}; "
-                f"set sampler.num_steps between 1 and {self.num_timesteps}"
-            )
-        remaining = torch.arange(num_steps, -1, -1, device=self.betas.device)
-        return self.grid((remaining * self.num_timesteps + num_steps - 1) // num_steps).float()  # ceil, in integers
+        close = (scaled - nearest).abs() <= 2 * torch.finfo(t.dtype).eps * nearest
+        return torch.where(close, nearest, scaled)
 
     def step_noise(self, x_prev: Tensor, t: Tensor, eps: Tensor | None = None) -> Tensor:
         """A draw of one Markov step, q(x_t | x_{t-1/T}) = N(sqrt(1 - beta_t) x_{t-1/T}, beta_t I).
@@ -183,5 +180,7 @@ class DiscreteSchedule(Schedule):
         second_moment = alpha_squared * (1.0 if x_0 is None else x_0.double().square().mean())
         return (sigma_squared + second_moment - 1 - sigma_squared.log()) / 2
 
-    def _log_snr(self) -> Tensor:
-        return self.log_abar - torch.log(-torch.expm1(self.log_abar))
+
+def log_snr_of(log_abar: Tensor) -> Tensor:
+    """log(abar / (1 - abar))."""
+    return log_abar - torch.log(-torch.expm1(log_abar))

@@ -16,8 +16,17 @@ class QuadraticSchedule(DiscreteSchedule):
         num_timesteps: T.
         beta_min: the variance that the first step tends to as T grows.
         beta_max: the last step's variance.
+        shift: as `DiscreteSchedule`.
+        zero_terminal_snr: as `DiscreteSchedule`.
     """
 
-    def __init__(self, num_timesteps: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02) -> None:
+    def __init__(
+        self,
+        num_timesteps: int = 1000,
+        beta_min: float = 1e-4,
+        beta_max: float = 0.02,
+        shift: float = 1.0,
+        zero_terminal_snr: bool = False,
+    ) -> None:
         t = torch.arange(1, num_timesteps + 1, dtype=torch.float64) / num_timesteps
-        super().__init__(beta_min + (beta_max - beta_min) * t**2)
+        super().__init__(beta_min + (beta_max - beta_min) * t**2, shift, zero_terminal_snr)

@@ -14,8 +14,18 @@ class SigmoidSchedule(DiscreteSchedule):
         num_timesteps: T.
         beta_min: the variance below which no step falls.
         beta_max: the variance above which no step rises.
+        shift: as `DiscreteSchedule`.
+        zero_terminal_snr: as `DiscreteSchedule`.
     """
 
-    def __init__(self, num_timesteps: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02) -> None:
+    def __init__(
+        self,
+        num_timesteps: int = 1000,
+        beta_min: float = 1e-4,
+        beta_max: float = 0.02,
+        shift: float = 1.0,
+        zero_terminal_snr: bool = False,
+    ) -> None:
         t = torch.arange(1, num_timesteps + 1, dtype=torch.float64) / num_timesteps
-        super().__init__(torch.sigmoid(-6 + 12 * t) * (beta_max - beta_min) + beta_min)
+        betas = torch.sigmoid(-6 + 12 * t) * (beta_max - beta_min) + beta_min
+        super().__init__(betas, shift, zero_terminal_snr)

@@ -1,0 +1,55 @@
+"""One term of the variational bound, which losses train on and likelihoods sum."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from diffusion_lit.denoiser import Prediction
+from diffusion_lit.schedule import Schedule
+
+__all__ = ["bound_term", "discretized_gaussian_nll", "gaussian_kl"]
+
+HALF_BIN = 1 / 255
+"""Half the distance of neighbouring pixel values in [-1, 1]."""
+FAR = 1e4
+"""Standard deviations that stand for infinity."""
+
+
+def bound_term(schedule: Schedule, p: Prediction, x_0: Tensor, s: Tensor, t: Tensor, variance: str) -> Tensor:
+    """L_t in bits/dim, [B]: what the step from `t` to `s` costs (Ho et al. 2020, eq. 5, arXiv:2006.11239).
+
+    KL(q(x_s | x_t, x_0) || p(x_s | x_t)); at s = 0, -log p(x_0 | x_t) of 8-bit images.
+
+    Args:
+        schedule: the model's.
+        p: what the model makes of x_t.
+        x_0: clean images, multiples of 2 / 255 in [-1, 1], [B, C, H, W].
+        s, t: times, [B, 1, 1, 1].
+        variance: of p(x_s | x_t): small, large or learned.
+    """
+    true_mean, _ = schedule.posterior(x_0, p.x_t, s, t)
+    mean, _ = schedule.posterior(p.x_0, p.x_t, s, t)
+    log_variance = p.log_variance(schedule, s, t, variance)
+    kl = gaussian_kl(true_mean, schedule.log_variance(s, t, 0), mean, log_variance)
+    nll = discretized_gaussian_nll(x_0, mean, log_variance / 2)
+    return torch.where(s > 0, kl, nll).mean((1, 2, 3)) / math.log(2)
+
+
+def gaussian_kl(mean_q: Tensor, log_variance_q: Tensor, mean_p: Tensor, log_variance_p: Tensor) -> Tensor:
+    """KL(q || p) of two Gaussians in nats, element by element."""
+    difference = log_variance_q - log_variance_p
+    return (difference.exp() - 1 - difference + (mean_q - mean_p) ** 2 * (-log_variance_p).exp()) / 2
+
+
+def discretized_gaussian_nll(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """-log of the probability that N(mean, std^2) gives each pixel's bin, in nats (Ho et al. 2020, eq. 13).
+
+    A bin reaches 1 / 255 to either side, that of -1 and 1 to infinity. By the exact normal distribution function, in
+    logarithms: no term is cut off, however unlikely.
+    """
+    low = torch.where(x < -1 + HALF_BIN, -FAR, (x - HALF_BIN - mean) / log_std.exp())
+    high = torch.where(x > 1 - HALF_BIN, FAR, (x + HALF_BIN - mean) / log_std.exp())
+    low, high = torch.where(low > 0, -high, low), torch.where(low > 0, -low, high)  # the tail that does not round to 1
+    log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+    return -(log_high + torch.log(-torch.expm1(log_low - log_high)))

@@ -1,0 +1,96 @@
+"""Times at which the loss is large more often."""
+
+import math
+
+import torch
+import torch.distributed as dist
+from torch import Generator, Tensor
+
+from diffusion_lit.density.base import Density
+from diffusion_lit.schedule import Schedule
+
+__all__ = ["ImportanceDensity"]
+
+
+class ImportanceDensity(Density):
+    """p(t) ~ sqrt(E[L_t^2]), the loss divided by p(t) in turn (Nichol & Dhariwal 2021, section 3.3, arXiv:2102.09672).
+
+    The expected loss is that of uniform times, with less variance. The second moments are of the last losses in each
+    of `num_bins` equal parts of time; all ranks share them, and they are saved with the model. Until each part has its
+    losses, and outside training, times are uniform.
+
+    Args:
+        num_bins: how many parts; the paper has one for each of T steps.
+        history_size: how many losses make a second moment.
+        uniform_share: the share of times that stay uniform, so that none is forgotten.
+
+    Raises:
+        ValueError: if a count is under 1, or `uniform_share` not in (0, 1].
+    """
+
+    history: Tensor  # [num_bins, history_size]
+    counts: Tensor  # [num_bins], losses ever recorded
+
+    def __init__(self, num_bins: int = 100, history_size: int = 10, uniform_share: float = 0.001) -> None:
+        super().__init__()
+        if num_bins < 1 or history_size < 1:
+            raise ValueError(f"need num_bins and history_size of at least 1, got {num_bins} and {history_size}")
+        if not 0 < uniform_share <= 1:
+            raise ValueError(f"density.uniform_share must lie in (0, 1], got {uniform_share}; 0.001 is usual")
+        self.uniform_share = uniform_share
+        self.register_buffer("history", torch.zeros(num_bins, history_size))
+        self.register_buffer("counts", torch.zeros(num_bins, dtype=torch.long))
+
+    def check(self, schedule: Schedule) -> None:
+        steps, parts = schedule.num_timesteps, len(self.counts)
+        if steps is not None and steps % parts:
+            raise ValueError(
+                f"density.num_bins={parts} does not divide the schedule's {steps} steps into equal parts; set "
+                f"density.num_bins={math.gcd(steps, parts)}, or {steps}"
+            )
+
+    def probabilities(self) -> Tensor:
+        """Of each part of time, float32 [num_bins]."""
+        num_bins, history_size = self.history.shape
+        uniform = self.history.new_full((num_bins,), 1 / num_bins, dtype=torch.float32)
+        if not self.training or (self.counts < history_size).any():
+            return uniform
+        root = self.history.float().square().mean(1).sqrt()
+        return torch.lerp(root / root.sum(), uniform, self.uniform_share)
+
+    def forward(self, x_0: Tensor, schedule: Schedule, generator: Generator | None = None) -> Tensor:
+        part = torch.multinomial(self.probabilities(), len(x_0), replacement=True, generator=generator)
+        within = 1 - torch.rand(len(x_0), generator=generator, dtype=x_0.dtype, device=x_0.device)
+        return ((part + within) / len(self.counts)).view(-1, 1, 1, 1)
+
+    def correction(self, t: Tensor) -> Tensor:
+        return 1 / (len(self.counts) * self.probabilities()[self.part(t)]).to(t.dtype)
+
+    def part(self, t: Tensor) -> Tensor:
+        """The number of the part (k / num_bins, (k + 1) / num_bins] that each time lies in."""
+        num_bins = len(self.counts)
+        return (t.double() * num_bins - 1e-4).ceil().long().clamp(1, num_bins) - 1  # 1e-4: times are rounded
+
+    @torch.no_grad()
+    def record(self, t: Tensor, loss: Tensor) -> None:
+        if not self.training:
+            return
+        part, loss = gathered(self.part(t.flatten())), gathered(loss.detach().float())
+        order = part.argsort(stable=True)
+        part, loss = part[order], loss[order]
+        num = torch.bincount(part, minlength=len(self.counts))
+        nth = torch.arange(len(part), device=part.device) - (num.cumsum(0) - num)[part]  # of its part in this batch
+        size = self.history.shape[1]
+        kept = nth >= num[part] - size  # more than fit: the last ones
+        place = (self.counts[part] + nth) % size
+        self.history[part[kept], place[kept]] = loss[kept].to(self.history.dtype)
+        self.counts += num
+
+
+def gathered(x: Tensor) -> Tensor:
+    """`x` [B] of all ranks, one after the other."""
+    if not dist.is_initialized():
+        return x
+    everywhere = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(everywhere, x)
+    return torch.cat(everywhere)

@@ -1,0 +1,125 @@
+"""Guidance: away from what a worse model says, with the denoiser's own call."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_lit.denoiser import Denoiser, Prediction
+from diffusion_lit.schedule import Schedule
+
+__all__ = ["GuidedDenoiser"]
+
+
+class GuidedDenoiser(nn.Module):
+    """x_0 = x_0(worse) + guidance (x_0(better) - x_0(worse)), and so, each being linear in x_0, for eps, v and score.
+
+    1 is the model itself. The worse one is the model without the label (classifier-free guidance in one batched call,
+    Ho & Salimans 2022, eq. 6, arXiv:2207.12598, whose w is `guidance` - 1), or a smaller or less trained model with it
+    (autoguidance, Karras et al. 2024, arXiv:2406.02507).
+
+    Args:
+        denoiser: the model; without `guide`, one whose label was sometimes dropped in training.
+        guidance: the scale; 1.5 to 4 is usual.
+        guide: the worse model; None takes the model without the label.
+        interval: [low, high] in sigma / alpha: guidance only where the noise is between them (Kynkaanniemi et al. 2024,
+            arXiv:2404.07724); None is everywhere.
+
+    Raises:
+        ValueError: if `guidance` is negative, the interval is not one, the model has no classes and no guide, or the
+            guide is of other images, another schedule or other classes.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        guidance: float,
+        guide: Denoiser | None = None,
+        interval: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if guidance < 0:
+            raise ValueError(f"guidance must not be negative, got {guidance}; 1 is no guidance, 1.5 to 4 is usual")
+        if guide is None and denoiser.num_classes is None:
+            raise ValueError(
+                f"guidance={guidance} needs a class-conditional model, this one has no classes; use guidance=1, or "
+                "give a second model as guide"
+            )
+        if interval is not None and (len(interval) != 2 or not 0 <= interval[0] < interval[1]):
+            raise ValueError(
+                f"guidance_interval must be [low, high] with 0 <= low < high, in sigma / alpha; got {list(interval)}"
+            )
+        if guide is not None:
+            check_guide(denoiser, guide)
+        self.denoiser = denoiser
+        self.guidance = guidance
+        self.guide = guide
+        self.interval = interval
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.denoiser.schedule
+
+    @property
+    def learns_variance(self) -> bool:
+        return self.denoiser.learns_variance
+
+    @property
+    def num_classes(self) -> int | None:
+        return self.denoiser.num_classes
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.denoiser.image_shape
+
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+        """As `Denoiser`; without a guide, `label` is required.
+
+        Raises:
+            ValueError: if it is None.
+        """
+        if label is None and self.guide is None:
+            raise ValueError("guidance pushes towards a class: give labels, or use guidance=1 without them")
+        guidance: Tensor | float = self.guidance
+        if self.interval is not None:
+            noise = (-self.schedule.log_snr(t) / 2).exp()
+            inside = (noise > self.interval[0]) & (noise <= self.interval[1])
+            if not inside.any():
+                return self.denoiser(x_t, t, label)
+            guidance = torch.where(inside, self.guidance, 1.0).to(x_t.dtype)
+        better, worse = self.compare(x_t, t, label)
+        return replace(
+            better,
+            x_0=worse.x_0 + guidance * (better.x_0 - worse.x_0),
+            output=worse.output + guidance * (better.output - worse.output),
+        )
+
+    def compare(self, x_t: Tensor, t: Tensor, label: Tensor | None) -> tuple[Prediction, Prediction]:
+        """What the better and the worse model make of `x_t`."""
+        if self.guide is not None:
+            return self.denoiser(x_t, t, label), self.guide(x_t, t, label)
+        assert label is not None
+        null = torch.full_like(label, self.denoiser.null_label)
+        both = self.denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([label, null]))
+        halves = {name: part.chunk(2) for name, part in vars(both).items() if part is not None}
+        better, worse = (Prediction(**{name: half[i] for name, half in halves.items()}) for i in (0, 1))
+        return better, worse
+
+
+def check_guide(denoiser: Denoiser, guide: Denoiser) -> None:
+    """Refuse a guide that does not speak of the same images, times and classes.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    t = torch.linspace(0.05, 0.95, 19)
+    same = {
+        "image shape": denoiser.image_shape == guide.image_shape,
+        "number of classes": denoiser.num_classes == guide.num_classes,
+        "schedule": all(
+            torch.equal(getattr(denoiser.schedule, f)(t), getattr(guide.schedule, f)(t)) for f in ("alpha", "sigma")
+        ),
+    }
+    if different := [name for name, equal in same.items() if not equal]:
+        raise ValueError(f"the guide has another {' and another '.join(different)} than the model it is to guide")

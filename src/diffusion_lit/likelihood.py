@@ -1,0 +1,185 @@
+"""How likely a model holds images to be, in bits/dim: the variational bound, and the ODE's own value."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from diffusion_lit.bound import bound_term, gaussian_kl
+from diffusion_lit.denoiser import VARIANCES, Denoiser
+from diffusion_lit.ode import angle, integrate, time_of
+
+__all__ = ["Bound", "Likelihood", "ode_likelihood", "ode_log_density", "variational_bound"]
+
+BIN = 2 / 255
+"""The distance of neighbouring pixel values in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An upper bound on -log p(x_0), in bits/dim."""
+
+    prior: Tensor
+    """KL(q(x_T | x_0) || p(x_T)), [B]."""
+    terms: Tensor
+    """L_t of each step from the noisiest on; the last is the decoder's, -log p(x_0 | x_t), [B, num_steps]."""
+
+    @property
+    def total(self) -> Tensor:
+        """The bound, [B]."""
+        return self.prior + self.terms.sum(1)
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """-log2 p(x_0) / D of each image, in bits/dim [B]; each an estimate, their mean with a standard error."""
+
+    bits_per_dim: Tensor
+
+    @property
+    def mean(self) -> float:
+        return float(self.bits_per_dim.mean())
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean, over images, dequantisation and probes together; NaN for a single image."""
+        return float(self.bits_per_dim.std() / math.sqrt(len(self.bits_per_dim)))
+
+
+@torch.no_grad()
+def variational_bound(
+    denoiser: Denoiser,
+    x_0: Tensor,
+    noise: Callable[[], Tensor],
+    label: Tensor | None = None,
+    num_steps: int | None = None,
+    variance: str = "small",
+    clip: float | None = None,
+    on_step: Callable[[], object] | None = None,
+) -> Bound:
+    """The bound of the reverse chain with `num_steps` steps, one draw of x_t for each (Ho et al. 2020, eq. 5).
+
+    Args:
+        denoiser: the model, in evaluation mode.
+        x_0: 8-bit images as multiples of 2 / 255 in [-1, 1], [B, C, H, W].
+        noise: gives standard Gaussian noise like `x_0`, once for each step.
+        label: classes [B], or None.
+        num_steps: of the chain; None takes all T of a discrete schedule.
+        variance: of its steps: small, large or learned.
+        clip: the limit that each estimate of x_0 is held to, or None.
+        on_step: called after each step.
+
+    Raises:
+        ValueError: if the schedule cannot take `num_steps`, or the model does not have such a variance.
+    """
+    if variance not in VARIANCES or (variance == "learned" and not denoiser.learns_variance):
+        raise ValueError(
+            f"variance={variance} cannot be had of this model; choose small or large"
+            + (", or learned" if denoiser.learns_variance else " (learned needs model.learn_variance=true)")
+        )
+    schedule = denoiser.schedule
+    times = schedule.times(num_steps).to(x_0).view(-1, 1, 1, 1, 1).expand(-1, len(x_0), 1, 1, 1)
+    alpha, log_variance = schedule.alpha(times[0]), 2 * schedule.sigma(times[0]).log()
+    prior = gaussian_kl(alpha * x_0, log_variance, torch.zeros_like(x_0), log_variance)
+    terms = []
+    for t, s in pairwise(times):
+        p = denoiser(schedule.add_noise(x_0, noise(), t), t, label)
+        terms.append(bound_term(schedule, p if clip is None else p.clip(clip), x_0, s, t, variance))
+        if on_step is not None:
+            on_step()
+    return Bound(prior.mean((1, 2, 3)) / math.log(2), torch.stack(terms, dim=1))
+
+
+def ode_likelihood(
+    denoiser: Denoiser,
+    x_0: Tensor,
+    noise: Callable[[], Tensor],
+    label: Tensor | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    on_step: Callable[[], object] | None = None,
+) -> Likelihood:
+    """-log2 p of 8-bit images by the probability-flow ODE, right in expectation (Song et al. 2021, section 4.3, D.2).
+
+    With uniform dequantisation (an image's probability is the density's mean over its bin, bounded by that of the
+    logarithm, Theis et al. 2016) and Hutchinson's trace estimator, one Rademacher probe an image. arXiv:2011.13456.
+
+    Args:
+        denoiser: the model, in evaluation mode.
+        x_0: 8-bit images as multiples of 2 / 255 in [-1, 1], [B, C, H, W].
+        noise: gives standard Gaussian noise like `x_0`: once for the dequantisation, once for the probe.
+        label: classes [B], or None.
+        rtol, atol: of the solver.
+        on_step: called after each of its steps.
+    """
+    uniform = torch.special.ndtr(noise()) - 0.5
+    log_density = ode_log_density(denoiser, x_0 + BIN * uniform, noise().sign(), label, rtol, atol, on_step)
+    return Likelihood(-(log_density / x_0[0].numel() + math.log(BIN)) / math.log(2))
+
+
+@torch.no_grad()
+def ode_log_density(
+    denoiser: Denoiser,
+    x_0: Tensor,
+    probe: Tensor | None = None,
+    label: Tensor | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    on_step: Callable[[], object] | None = None,
+) -> Tensor:
+    """log p(x_0) of a continuous image in nats, [B] (Song et al. 2021, eq. 39, with v as the velocity).
+
+    The flow starts at the least time that the network knows, to which x_0 is scaled.
+
+    Args:
+        denoiser: the model, in evaluation mode.
+        x_0: images [B, C, H, W].
+        probe: of the trace, with independent entries of mean 0 and variance 1, like `x_0`; None computes it exactly,
+            with a backward pass for each of the C H W dimensions.
+        label: classes [B], or None.
+        rtol, atol: of the solver.
+        on_step: called after each of its steps.
+    """
+    schedule, shape, dim = denoiser.schedule, x_0.shape, x_0[0].numel()
+    first, last = (
+        angle(schedule, torch.full((len(x_0),), t, dtype=torch.float64, device=x_0.device)) for t in (schedule.t_min, 1)
+    )
+
+    def derivative(phi: Tensor, y: Tensor) -> Tensor:
+        """Of x on the variance-preserving scale, and of minus its log density."""
+        x = y[:, :-1].view(shape)
+        cos, sin = (f(phi).to(x.dtype).view(-1, 1, 1, 1) for f in (torch.cos, torch.sin))
+        t = time_of(schedule, phi).to(x.dtype).view(-1, 1, 1, 1)
+        scale = torch.hypot(schedule.alpha(t), schedule.sigma(t))
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            x_0_hat = denoiser(scale * x, t, label).x_0
+            trace = exact_trace(x_0_hat, x) if probe is None else probed_trace(x_0_hat, x, probe)
+        velocity = (cos * x - x_0_hat) / sin
+        divergence = (dim * cos.flatten() - trace) / sin.flatten()
+        return torch.cat([velocity.flatten(1), divergence[:, None]], dim=1).detach()
+
+    start = torch.cos(first).to(x_0.dtype)
+    y = torch.cat([start[:, None] * x_0.flatten(1), x_0.new_zeros(len(x_0), 1)], dim=1)
+    y = integrate(derivative, y, first, last, rtol, atol, on_step)
+    std = torch.sin(last).to(x_0.dtype)
+    prior = -y[:, :-1].square().sum(1) / (2 * std**2) - dim * (std * math.sqrt(2 * math.pi)).log()
+    return prior + y[:, -1] + dim * start.log()
+
+
+def probed_trace(output: Tensor, x: Tensor, probe: Tensor) -> Tensor:
+    """probe^T J probe of each image's Jacobian J, whose mean is the trace (Hutchinson 1989), [B]."""
+    (product,) = torch.autograd.grad(output, x, probe)
+    return (product * probe).flatten(1).sum(1)
+
+
+def exact_trace(output: Tensor, x: Tensor) -> Tensor:
+    """The trace of each image's Jacobian, one dimension after the other, [B]."""
+    flat, trace = output.flatten(1), x.new_zeros(len(x))
+    for i in range(flat.shape[1]):
+        (row,) = torch.autograd.grad(flat[:, i].sum(), x, retain_graph=True)
+        trace += row.flatten(1)[:, i]
+    return trace

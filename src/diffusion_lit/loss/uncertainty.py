@@ -1,0 +1,53 @@
+"""A loss that learns how uncertain each noise level is."""
+
+import math
+
+import torch
+from torch import Generator, Tensor, nn
+
+from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.density import Density
+from diffusion_lit.loss.mse import MSELoss
+from diffusion_lit.random import fold_in
+from diffusion_lit.weighting import Weighting
+
+__all__ = ["UncertaintyLoss"]
+
+
+class UncertaintyLoss(MSELoss):
+    """loss exp(-u) + u, where u(t) learns the log of the loss at t (Karras et al. 2024, eq. 14, arXiv:2312.02696).
+
+    Each noise level so comes to count alike, whatever its loss. u is a linear layer on Fourier features of
+    log(sigma / alpha) / 4, trained with the network and not needed for sampling.
+
+    Args:
+        density: at which times.
+        weighting: as `MSELoss`.
+        huber: as `MSELoss`.
+        channels: how many Fourier features.
+    """
+
+    frequencies: Tensor
+    phases: Tensor
+
+    def __init__(self, density: Density, weighting: Weighting, huber: float | None = None, channels: int = 128) -> None:
+        super().__init__(density, weighting, huber)
+        generator = fold_in(0, "uncertainty", channels)
+        self.register_buffer("frequencies", 2 * math.pi * torch.randn(channels, generator=generator), persistent=False)
+        self.register_buffer("phases", 2 * math.pi * torch.rand(channels, generator=generator), persistent=False)
+        self.head = nn.Linear(channels, 1, bias=False)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(
+        self, denoiser: Denoiser, x_0: Tensor, label: Tensor | None = None, generator: Generator | None = None
+    ) -> dict[str, Tensor]:
+        terms = super().forward(denoiser, x_0, label, generator)
+        u = self.log_loss(denoiser, terms["t"])
+        correction = self.density.correction(terms["t"])
+        return {"loss": terms["loss"] * (-u).exp() + u * correction, "mse": terms["loss"], "t": terms["t"]}
+
+    def log_loss(self, denoiser: Denoiser, t: Tensor) -> Tensor:
+        """u at the times `t` [B]."""
+        level = (-denoiser.schedule.log_snr(t) / 8).clamp(-5, 5).to(t.dtype)  # log(sigma / alpha) / 4
+        features = math.sqrt(2) * torch.cos(level[:, None] * self.frequencies + self.phases)
+        return self.head(features.to(self.head.weight.dtype)).flatten().to(t.dtype)

@@ -1,0 +1,62 @@
+"""The variational bound, as it is."""
+
+from torch import Generator, Tensor
+
+from diffusion_lit.bound import bound_term
+from diffusion_lit.denoiser import VARIANCES, Denoiser, Prediction
+from diffusion_lit.density import Density
+from diffusion_lit.loss.base import Loss
+from diffusion_lit.random import randn_like
+
+__all__ = ["VLBLoss"]
+
+
+class VLBLoss(Loss):
+    """T L_t in bits/dim: its mean over uniform times is the bound without its prior (Nichol & Dhariwal 2021, eq. 4).
+
+    Noisy, and best with density=importance (section 3.3, arXiv:2102.09672).
+
+    Args:
+        density: at which times.
+        variance: of the reverse steps: learned, small or large.
+
+    Raises:
+        ValueError: if `variance` is none of these.
+    """
+
+    def __init__(self, density: Density, variance: str = "learned") -> None:
+        super().__init__(density)
+        if variance not in VARIANCES:
+            raise ValueError(f"loss.variance must be one of {', '.join(VARIANCES)}, got {variance!r}")
+        self.variance = variance
+
+    def forward(
+        self, denoiser: Denoiser, x_0: Tensor, label: Tensor | None = None, generator: Generator | None = None
+    ) -> dict[str, Tensor]:
+        schedule = denoiser.schedule
+        t = schedule.snap(self.density(x_0, schedule, generator))  # [B, 1, 1, 1]
+        p = denoiser(schedule.add_noise(x_0, randn_like(x_0, generator), t), t, label)
+        loss = self.bound(denoiser, p, x_0, t)
+        self.density.record(t, loss)
+        return {"loss": loss * self.density.correction(t.flatten()), "t": t.flatten()}
+
+    def bound(self, denoiser: Denoiser, p: Prediction, x_0: Tensor, t: Tensor) -> Tensor:
+        """T times the term of the step that ends the chain's step at `t`, [B]."""
+        schedule, steps = denoiser.schedule, denoiser.schedule.num_timesteps
+        assert steps is not None, "checked at start-up"
+        s = ((steps * t).round() - 1) / steps
+        return steps * bound_term(schedule, p, x_0, s, t, self.variance)
+
+    def check(self, denoiser: Denoiser) -> None:
+        super().check(denoiser)
+        if denoiser.schedule.num_timesteps is None:
+            raise ValueError(
+                f"{type(self).__name__} sums over the steps of a chain, and {type(denoiser.schedule).__name__} is "
+                "continuous: use loss=mse or uncertainty, or a discrete schedule such as linear or cosine"
+            )
+        if (self.variance == "learned") != denoiser.learns_variance:
+            wanted = "true, so that the network has an output for it" if self.variance == "learned" else "false"
+            raise ValueError(
+                f"{type(self).__name__} with variance={self.variance} needs model.learn_variance={wanted}; it is "
+                f"{str(denoiser.learns_variance).lower()}. Or set loss.variance"
+            )

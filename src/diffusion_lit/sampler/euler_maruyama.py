@@ -1,0 +1,44 @@
+"""Euler and Maruyama's method on the reverse SDE."""
+
+import torch
+from torch import Tensor
+
+from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.guidance import GuidedDenoiser
+from diffusion_lit.sampler.base import History, Noise, Sampler
+from diffusion_lit.sampler.heun import refuse_zero_terminal_snr
+
+__all__ = ["EulerMaruyamaSampler"]
+
+
+class EulerMaruyamaSampler(Sampler):
+    """dx = (f x - g^2 score) dt + g dw, backwards in time (Song et al. 2021, eq. 6, arXiv:2011.13456).
+
+        x_s = (1 + F) x_t + G score + sqrt(G) noise
+        F = log(alpha_s / alpha_t) = -integral f dt,    G = sigma_t^2 - sigma_s^2 + 2 F sigma_t^2 ~ integral g^2 dt
+
+    The coefficients are integrated over the step, so that the last one, to t = 0, stays finite; it adds no noise.
+    Arguments are those of `Sampler`.
+    """
+
+    stochastic = True
+
+    def check(self, denoiser: Denoiser | GuidedDenoiser) -> None:
+        super().check(denoiser)
+        refuse_zero_terminal_snr(self, denoiser.schedule)
+
+    def step(
+        self,
+        denoiser: Denoiser | GuidedDenoiser,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        label: Tensor | None = None,
+        noise: Noise | None = None,
+        history: History | None = None,
+    ) -> Tensor:
+        assert noise is not None
+        p = self.predict(denoiser, x_t, t, label)
+        drift = torch.log(denoiser.schedule.alpha(s) / p.alpha)
+        diffusion = p.sigma**2 - denoiser.schedule.sigma(s) ** 2 + 2 * drift * p.sigma**2
+        return (1 + drift) * x_t + diffusion * p.score + (s > 0) * diffusion.sqrt() * noise()

@@ -1,0 +1,36 @@
+"""The cosine schedule in continuous time."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from diffusion_lit.schedule.base import Schedule
+
+__all__ = ["CosineContinuousSchedule"]
+
+
+class CosineContinuousSchedule(Schedule):
+    """log SNR = -2 log tan(pi t a / 2), where a < 1 makes it `log_snr_min` at t = 1 (Hoogeboom et al. 2023, section 3).
+
+    arXiv:2301.11093.
+
+    Args:
+        log_snr_min: log SNR at t = 1, before the shift.
+        shift: as `Schedule`; the paper's is resolution / 64.
+
+    Raises:
+        ValueError: if `log_snr_min` is over -4, where a tenth of the signal would be left.
+    """
+
+    def __init__(self, log_snr_min: float = -15.0, shift: float = 1.0) -> None:
+        super().__init__(shift)
+        if log_snr_min > -4:
+            raise ValueError(f"log_snr_min must be -4 or less, so that t = 1 is noise; got {log_snr_min}, -15 is usual")
+        self.angle = math.atan(math.exp(-log_snr_min / 2))
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return -2 * torch.tan(self.angle * t.double()).log() - self.log_shift
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        return torch.atan((-(log_snr.double() + self.log_shift) / 2).exp()) / self.angle

@@ -1,0 +1,33 @@
+"""The straight path of rectified flow."""
+
+import torch
+from torch import Tensor
+
+from diffusion_lit.schedule.base import Schedule
+
+__all__ = ["FlowSchedule"]
+
+
+class FlowSchedule(Schedule):
+    """alpha = 1 - t, sigma = t: from data to noise along a straight line (Liu et al. 2023, arXiv:2209.03003).
+
+    Also the optimal-transport path of flow matching (Lipman et al. 2023, arXiv:2210.02747). At t = 1 no signal is left.
+
+    Args:
+        shift: as `Schedule`; t becomes shift t / (1 + (shift - 1) t) (Esser et al. 2024, eq. 23, arXiv:2403.03206).
+    """
+
+    variance_preserving = False
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return (self.log_snr(t) / 2).sigmoid().to(t.dtype)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (-self.log_snr(t) / 2).sigmoid().to(t.dtype)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        t = t.double()
+        return 2 * (torch.log1p(-t) - t.log()) - self.log_shift
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        return (-(log_snr.double() + self.log_shift) / 2).sigmoid()

@@ -1,0 +1,81 @@
+"""Where sampling steps are put in time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusion_lit.schedule.base import Schedule
+
+__all__ = ["SPACINGS", "spaced_times"]
+
+SPACINGS = ("uniform", "trailing", "leading", "quadratic", "karras", "log_snr")
+RHO = 7
+"""The exponent of Karras spacing; the paper's choice."""
+
+
+def spaced_times(schedule: Schedule, num_steps: int | None, spacing: str) -> Tensor:
+    """Times from 1 down to the data, the last one 0: float64 [num_steps + 1].
+
+        uniform     evenly from 1 to t_min, the schedule's least time (diffusers' linspace)
+        trailing    1, 1 - 1/n, ..., 1/n (Lin et al. 2023, arXiv:2305.08891)
+        leading     1 - 1/n, ..., 0, each t_min later; it does not start at 1, and is there for comparison (DDIM's own)
+        quadratic   evenly in sqrt(t), from 1 to t_min (Song et al. 2021, D.3, arXiv:2010.02502)
+        karras      evenly in (sigma / alpha)^(1/7), from t = 1 to t_min (Karras et al. 2022, eq. 5, arXiv:2206.00364)
+        log_snr     evenly in log SNR, from t = 1 to t_min (Lu et al. 2022, arXiv:2206.00927)
+
+    The first four are moved to the next step of a discrete schedule; the last two fall between its steps.
+
+    Args:
+        schedule: any.
+        num_steps: n; None takes all T steps of a discrete schedule.
+        spacing: one of the above.
+
+    Raises:
+        ValueError: if there is no such spacing, or the schedule cannot take so many steps, or has no finite log SNR at
+            t = 1 where the spacing counts in it.
+    """
+    if spacing not in SPACINGS:
+        raise ValueError(f"sampler.spacing must be one of {', '.join(SPACINGS)}, or null; got {spacing!r}")
+    name, most = type(schedule).__name__, schedule.num_timesteps
+    if num_steps is None and most is None:
+        raise ValueError(f"{name} is continuous, with no number of steps of its own: set sampler.num_steps=50, say")
+    n = num_steps if num_steps is not None else most
+    assert n is not None
+    if n < 1 or (most is not None and n > most):
+        raise ValueError(
+            f"cannot take {n} sampling steps: the schedule has {most}; set sampler.num_steps between 1 and {most}"
+        )
+    done = torch.arange(n, dtype=torch.float64)  # steps already taken
+    share = done / max(n - 1, 1)
+    one, least = torch.tensor([1.0, schedule.t_min], dtype=torch.float64)
+    if spacing in ("karras", "log_snr"):
+        first, last = schedule.log_snr(one), schedule.log_snr(least)
+        if first == -float("inf"):
+            raise ValueError(
+                f"spacing={spacing} counts in log SNR, which is infinite at t = 1 for {name}: no signal is left there. "
+                "Use sampler.spacing=trailing or uniform"
+            )
+        if spacing == "karras":
+            root = torch.lerp((-first / 2 / RHO).exp(), (-last / 2 / RHO).exp(), share)  # (sigma / alpha)^(1/7)
+            times = schedule.time(-2 * RHO * root.log())
+        else:
+            times = schedule.time(torch.lerp(first, last, share))
+        times[0] = 1
+    else:
+        times = {
+            "uniform": torch.lerp(one, least, share),
+            "trailing": (n - done) / n,
+            "leading": (n - 1 - done) / n + least,
+            "quadratic": torch.lerp(one.sqrt(), least.sqrt(), share) ** 2,
+        }[spacing]
+        times = schedule.snap(times)
+    if (times.diff() >= 0).any():
+        raise ValueError(
+            f"{n} steps with spacing={spacing} lie closer than {name} tells times apart near the data (t_min = "
+            f"{schedule.t_min:.3g}): take fewer steps, or spacing=uniform"
+        )
+    return torch.cat([times, times.new_zeros(1)])

@@ -1,0 +1,26 @@
+"""Sigmoid weighting."""
+
+from torch import Tensor
+
+from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.weighting.base import Weighting
+
+__all__ = ["SigmoidWeighting"]
+
+
+class SigmoidWeighting(Weighting):
+    """SNR sigmoid(bias - log SNR) on the x_0 error (Kingma & Gao 2023, section 4, arXiv:2303.00848).
+
+    That is sigmoid(bias - log SNR) on the error of eps, the paper's weight where times are uniform in log SNR; another
+    density's own shape multiplies it.
+
+    Args:
+        bias: the log SNR at which the weight has fallen to a half.
+    """
+
+    def __init__(self, bias: float = 2.0) -> None:
+        self.bias = bias
+
+    def __call__(self, denoiser: Denoiser, t: Tensor) -> Tensor:
+        log_snr = denoiser.schedule.log_snr(t)
+        return (log_snr.exp() * (self.bias - log_snr).sigmoid()).to(t.dtype) * denoiser.coefficients(t).c_out ** 2
