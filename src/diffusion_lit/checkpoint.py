@@ -144,7 +144,8 @@ def flatten(cfg: DictConfig, groups: tuple[str, ...]) -> dict[str, Any]:
         chosen = OmegaConf.select(cfg, group)
         if isinstance(chosen, DictConfig):
             container = OmegaConf.to_container(chosen, resolve=True)
-            values |= {f"{group}.{key}": value for key, value in container.items()}  # type: ignore[union-attr]
+            assert isinstance(container, dict)
+            values |= {f"{group}.{key!s}": value for key, value in container.items()}
         else:
             values[group] = chosen
     return values

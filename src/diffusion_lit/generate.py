@@ -8,8 +8,8 @@ from torch import Tensor
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.guidance import GuidedDenoiser
 from diffusion_lit.image import to_uint8
-from diffusion_lit.random import ImageNoise
-from diffusion_lit.sampler import Sampler
+from diffusion_lit.random import ImageNoise, InterpolatedNoise
+from diffusion_lit.sampler import Noise, Sampler
 
 __all__ = ["default_labels", "generate", "guide"]
 
@@ -37,6 +37,7 @@ def generate(
     labels: Sequence[int] | None,
     seed: int,
     device: torch.device | str = "cpu",
+    interpolate: int | None = None,
     on_step: Callable[[Tensor, Tensor], object] | None = None,
 ) -> Tensor:
     """One batch of images, uint8 [B, C, H, W].
@@ -48,8 +49,13 @@ def generate(
         labels: their classes, or None.
         seed: of all the noise.
         device: where to compute.
+        interpolate: how many images lead from one noise to the next (see `InterpolatedNoise`); None draws each image
+            from its own.
         on_step: called after each sampling step, as `Sampler` says.
     """
-    noise = ImageNoise(seed, indices, denoiser.image_shape, device)
+    shape = denoiser.image_shape
+    noise: Noise = ImageNoise(seed, indices, shape, device)
+    if interpolate is not None:
+        noise = InterpolatedNoise(seed, indices, interpolate, shape, device)
     label = None if labels is None else torch.tensor(labels, device=device)
     return to_uint8(sampler(denoiser, noise, label, on_step))

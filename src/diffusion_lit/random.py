@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["ImageNoise", "fold_in", "randn_like"]
+__all__ = ["ImageNoise", "InterpolatedNoise", "fold_in", "randn_like", "slerp"]
 
 _ODD = 0x9E3779B1  # 2^32 / golden ratio: multiplication by an odd number permutes the integers mod 2^32
 
@@ -57,3 +57,49 @@ class ImageNoise:
     def __call__(self) -> Tensor:
         draws = [torch.randn(self.shape, generator=g, dtype=torch.float32) for g in self.generators]
         return torch.stack(draws).to(self.device)
+
+
+class InterpolatedNoise:
+    """Batches between those of `ImageNoise`: a way of `length` images leads from each image's noise to the next one's.
+
+    Images are numbered along the ways: the first `length` lead from the noise of image 0 to that of image 1, both
+    included, the next from 1 to 2.
+
+    Args:
+        seed: any integer.
+        indices: the index of each image of the batch.
+        length: at least 2.
+        shape: (C, H, W).
+        device: where the batch is put.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        indices: Iterable[int],
+        length: int,
+        shape: tuple[int, int, int],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        ways, places = zip(*(divmod(i, length) for i in indices), strict=True)
+        self.left = ImageNoise(seed, ways, shape, device)
+        self.right = ImageNoise(seed, [way + 1 for way in ways], shape, device)
+        self.weight = torch.tensor(places, dtype=torch.float32, device=device).view(-1, 1, 1, 1) / (length - 1)
+
+    def __call__(self) -> Tensor:
+        return slerp(self.left(), self.right(), self.weight)
+
+
+def slerp(a: Tensor, b: Tensor, weight: Tensor | float) -> Tensor:
+    """From the noise `a` (weight 0) to `b` (1) along a great circle, image by image (Shoemake 1985).
+
+    The mean of two independent Gaussian draws is too short to be one; every point of this way is long enough.
+
+    Args:
+        a, b: noise [B, C, H, W].
+        weight: in [0, 1], broadcastable to [B, 1, 1, 1].
+    """
+    cosine = torch.cosine_similarity(a.flatten(1).double(), b.flatten(1).double()).clamp(-1, 1)
+    angle = torch.acos(cosine).clamp(min=1e-6).view(-1, 1, 1, 1)
+    left, right = torch.sin((1 - weight) * angle) / torch.sin(angle), torch.sin(weight * angle) / torch.sin(angle)
+    return left.to(a.dtype) * a + right.to(a.dtype) * b

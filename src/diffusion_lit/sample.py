@@ -32,15 +32,23 @@ def main(cfg: DictConfig) -> None:
     num_steps = len(sampler.times(denoiser.schedule)) - 1
     classes = chosen_classes(cfg.labels, denoiser.num_classes)
 
+    if cfg.interpolate is not None and cfg.interpolate < 2:
+        raise ValueError(
+            f"interpolate is how many images lead from one noise to the next, 2 or more; got {cfg.interpolate}"
+        )
+
     indices = range(cfg.num_samples)
-    labels = default_labels(denoiser, indices) if classes is None else [classes[i % len(classes)] for i in indices]
+    subjects = [i // (cfg.interpolate or 1) for i in indices]  # all images between two noises are of one class
+    labels = default_labels(denoiser, subjects) if classes is None else [classes[i % len(classes)] for i in subjects]
     batches = [indices[begin : begin + cfg.batch_size] for begin in range(0, cfg.num_samples, cfg.batch_size)]
     images = []
     with tqdm(total=len(batches) * num_steps, desc="sampling", unit="step") as bar:
         for batch in batches:
             chosen = None if labels is None else [labels[i] for i in batch]
             images.append(
-                generate(denoiser, sampler, batch, chosen, cfg.seed, device, on_step=lambda *_: bar.update()).cpu()
+                generate(
+                    denoiser, sampler, batch, chosen, cfg.seed, device, cfg.interpolate, lambda *_: bar.update()
+                ).cpu()
             )
     samples = torch.cat(images)
 
@@ -48,7 +56,8 @@ def main(cfg: DictConfig) -> None:
     if "grid" in formats:
         shown = samples[:400]  # a larger picture helps nobody
         per_row = denoiser.num_classes if classes is None else len(classes)
-        save_image(image_grid(shown, per_row if per_row and 4 <= per_row <= 20 else 8), out / "grid.png")
+        columns = cfg.interpolate or (per_row if per_row and 4 <= per_row <= 20 else 8)
+        save_image(image_grid(shown, columns), out / "grid.png")
     if "png" in formats:
         for i, image in enumerate(samples):
             save_image(image, out / "png" / f"{i:06d}.png")

@@ -58,5 +58,5 @@ class VLBLoss(Loss):
             wanted = "true, so that the network has an output for it" if self.variance == "learned" else "false"
             raise ValueError(
                 f"{type(self).__name__} with variance={self.variance} needs model.learn_variance={wanted}; it is "
-                f"{str(denoiser.learns_variance).lower()}. Or set loss.variance"
+                f"{str(denoiser.learns_variance).lower()}"
             )

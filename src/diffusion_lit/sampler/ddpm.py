@@ -39,7 +39,6 @@ class DDPMSampler(Sampler):
         self.variance = variance
 
     def check(self, denoiser: Denoiser | GuidedDenoiser) -> None:
-        super().check(denoiser)
         schedule = denoiser.schedule
         if not schedule.variance_preserving:
             raise ValueError(
@@ -51,6 +50,7 @@ class DDPMSampler(Sampler):
                 "sampler.variance=learned needs a network with an output for it, trained with loss=hybrid or vlb and "
                 "model.learn_variance=true; this one has none. Use sampler.variance=small or large"
             )
+        super().check(denoiser)
 
     def step(
         self,

@@ -1,0 +1,166 @@
+"""Pictures of schedules and of what a model does along time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.guidance import GuidedDenoiser
+from diffusion_lit.image import image_grid, to_uint8
+from diffusion_lit.random import ImageNoise
+from diffusion_lit.sampler import Sampler
+from diffusion_lit.schedule import Schedule
+
+__all__ = ["Trajectory", "draw_schedules", "draw_strip", "example_image", "follow", "save_animation"]
+
+ROWS = {"reverse": "reverse x_t", "estimates": "its x_0", "forward": "forward x_t"}
+STYLES = [(color, line) for line in ("-", "--", ":") for color in ("C0", "C1", "C2", "C3", "C4", "C5")]
+
+
+def draw_schedules(schedules: dict[str, Schedule], image: Tensor, path: Path, num_images: int = 9) -> None:
+    """One figure: abar, log SNR and beta against time, and an image noised along it, a row for each schedule.
+
+    Where alpha^2 + sigma^2 is not 1, abar is alpha^2 / (alpha^2 + sigma^2), and the image is scaled to fit.
+
+    Args:
+        schedules: by the name shown.
+        image: in [-1, 1], [C, H, W].
+        path: of the PNG.
+        num_images: in a row.
+    """
+    from matplotlib.figure import Figure  # of the whole of matplotlib, what needs no display
+
+    figure = Figure(figsize=(12, 3.6 + 1.25 * len(schedules)), layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=[3.6, 1.25 * len(schedules)])
+    curves, strips = parts
+    axes = curves.subplots(1, 3)
+    t = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    for (name, schedule), (color, line) in zip(schedules.items(), STYLES, strict=False):
+        log_snr = schedule.log_snr(t)
+        abar = log_snr.sigmoid()
+        beta = 1 - abar[1:] / abar[:-1]
+        style = {"color": color, "linestyle": line, "label": name}
+        axes[0].plot(t, abar, **style)
+        axes[1].plot(t[1:], log_snr[1:], **style)
+        axes[2].semilogy(t[1:], beta, **style)
+    for axis, title in zip(axes, ("abar: the signal's share", "log SNR", "beta, of 1000 steps"), strict=True):
+        axis.set(title=title, xlabel="t", xlim=(0, 1))
+        axis.grid(alpha=0.3)
+    axes[1].set_ylim(-20, 20)
+    axes[2].set_ylim(1e-5, 1.2)
+    curves.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=9)
+
+    eps = ImageNoise(0, [0], tuple(image.shape))()  # type: ignore[arg-type]
+    rows = strips.subplots(len(schedules), num_images, squeeze=False)
+    for i, (name, schedule) in enumerate(schedules.items()):
+        for axis, time in zip(rows[i], np.linspace(0, 1, num_images), strict=True):
+            axis.imshow(as_pixels(noised(schedule, image[None], eps, float(time))[0]), cmap="gray", vmin=0, vmax=255)
+            axis.set(xticks=[], yticks=[])
+            if i == 0:
+                axis.set_title(f"t = {time:.3g}", fontsize=9)
+        rows[i, 0].set_ylabel(name, fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def noised(schedule: Schedule, x_0: Tensor, eps: Tensor, time: float) -> Tensor:
+    """x_t at one time, on the variance-preserving scale."""
+    t = torch.full((len(x_0), 1, 1, 1), time, dtype=x_0.dtype, device=x_0.device)
+    return schedule.add_noise(x_0, eps, t) / torch.hypot(schedule.alpha(t), schedule.sigma(t))
+
+
+def example_image(size: int = 96) -> Tensor:
+    """A photograph that comes with scikit-learn, in [-1, 1], [3, size, size]."""
+    from sklearn.datasets import load_sample_image
+
+    picture = Image.fromarray(load_sample_image("flower.jpg")).crop((130, 20, 530, 420))
+    return torch.from_numpy(np.array(picture.resize((size, size)))).permute(2, 0, 1) / 127.5 - 1
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What a sampler passes through, and the way of its results back to noise; on the variance-preserving scale."""
+
+    times: Tensor
+    """From 1 to 0, [n]."""
+    reverse: Tensor
+    """x_t, [n, B, C, H, W]."""
+    estimates: Tensor
+    """The model's x_0 at each x_t, likewise; at the end the image itself."""
+    forward: Tensor
+    """The images that were drawn, noised to each time by one noise, likewise."""
+
+
+@torch.no_grad()
+def follow(
+    denoiser: Denoiser | GuidedDenoiser,
+    sampler: Sampler,
+    indices: Sequence[int],
+    label: Tensor | None,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> Trajectory:
+    """Draw images and keep every step. Arguments as `generate`."""
+    schedule, shape = denoiser.schedule, denoiser.image_shape
+    one = torch.ones(len(indices), 1, 1, 1, device=device)
+    visited = [(one, schedule.sigma(one) * ImageNoise(seed, indices, shape, device)())]
+    sampler(denoiser, ImageNoise(seed, indices, shape, device), label, lambda s, x_s: visited.append((s, x_s)))
+    x_0, eps = visited[-1][1], ImageNoise(seed + 1, indices, shape, device)()
+    reverse = [x / torch.hypot(schedule.alpha(t), schedule.sigma(t)) for t, x in visited]
+    estimates = [*(sampler.predict(denoiser, x, t, label).x_0 for t, x in visited[:-1]), x_0]
+    times = torch.stack([t[0, 0, 0, 0] for t, _ in visited]).cpu()
+    forward = [noised(schedule, x_0, eps, float(time)) for time in times]
+    return Trajectory(times, *(torch.stack(frames).cpu() for frames in (reverse, estimates, forward)))
+
+
+def draw_strip(trajectory: Trajectory, path: Path, columns: int = 9) -> None:
+    """Three rows for each image: what the sampler passes through, the model's x_0 there, and the way back to noise.
+
+    Args:
+        trajectory: of a few images.
+        path: of the PNG.
+        columns: at most so many times, evenly spread over the steps.
+    """
+    from matplotlib.figure import Figure
+
+    chosen = np.unique(np.linspace(0, len(trajectory.times) - 1, columns).round().astype(int))
+    num = trajectory.reverse.shape[1]
+    figure = Figure(figsize=(1.25 * len(chosen) + 0.6, 1.25 * 3 * num + 0.5), layout="constrained")
+    grid = figure.subplots(3 * num, len(chosen), squeeze=False)
+    for row, axes in enumerate(grid):
+        name = list(ROWS)[row % 3]
+        for axis, step in zip(axes, chosen, strict=True):
+            frame = getattr(trajectory, name)[step, row // 3]
+            axis.imshow(as_pixels(frame), cmap="gray", vmin=0, vmax=255)
+            axis.set(xticks=[], yticks=[])
+            if row == 0:
+                axis.set_title(f"t = {trajectory.times[step]:.2f}", fontsize=9)
+        axes[0].set_ylabel(
+            {"reverse": "reverse x_t", "estimates": "its x_0", "forward": "forward x_t"}[name], fontsize=9
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def save_animation(trajectory: Trajectory, path: Path, columns: int, seconds: float = 4.0) -> None:
+    """The images from noise to data and, after a pause, back: a GIF or WebP, by the ending of `path`."""
+    frames = [*trajectory.reverse, *([trajectory.reverse[-1]] * 5), *trajectory.forward.flip(0)]
+    pictures = []
+    for frame in frames:
+        pixels = image_grid(to_uint8(frame), columns).permute(1, 2, 0).numpy()
+        pictures.append(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    duration = max(20, int(1000 * seconds / len(pictures)))
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0)
+
+
+def as_pixels(image: Tensor) -> np.ndarray:
+    """[C, H, W] in [-1, 1] to bytes [H, W] or [H, W, 3]."""
+    pixels = to_uint8(image).permute(1, 2, 0).numpy()
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels

@@ -1,0 +1,51 @@
+"""From an image back to the noise that it would be drawn from."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.guidance import GuidedDenoiser
+
+__all__ = ["invert"]
+
+
+@torch.no_grad()
+def invert(
+    denoiser: Denoiser | GuidedDenoiser,
+    x_0: Tensor,
+    label: Tensor | None = None,
+    num_steps: int = 50,
+    spacing: str | None = None,
+    num_iterations: int = 5,
+) -> Tensor:
+    """The noise from which `DDIMSampler(num_steps, spacing=spacing)` draws `x_0`, [B, C, H, W].
+
+    DDIM's steps backwards (Song et al. 2021, section 4.3, arXiv:2010.02502): x_t is such that the step from it leads to
+    x_s. It takes the eps of x_t, which is found by iterating: the first takes that of x_s, the usual approximation, and
+    each further one brings x_t nearer to the exact inverse.
+
+    Args:
+        denoiser: the model, guided or not, in evaluation mode.
+        x_0: images in [-1, 1], [B, C, H, W].
+        label: classes [B], or None.
+        num_steps: of the walk.
+        spacing: of its steps, as `Sampler`.
+        num_iterations: network calls a step.
+
+    Raises:
+        ValueError: if `num_iterations` is under 1, or the schedule cannot be walked so.
+    """
+    if num_iterations < 1:
+        raise ValueError(f"num_iterations must be at least 1, got {num_iterations}; 1 is plain DDIM inversion")
+    schedule = denoiser.schedule
+    times = schedule.times(num_steps, spacing).flip(0).to(x_0).view(-1, 1, 1, 1, 1).expand(-1, len(x_0), 1, 1, 1)
+    x_s = x_0
+    for s, t in pairwise(times):
+        x_t, ratio = x_s, schedule.alpha(t) / schedule.alpha(s)
+        for _ in range(num_iterations):
+            eps = denoiser(x_t, t, label).eps
+            x_t = ratio * (x_s - schedule.sigma(s) * eps) + schedule.sigma(t) * eps
+        x_s = x_t
+    return x_s / schedule.sigma(times[-1])

@@ -1,0 +1,52 @@
+"""Draw schedules, and what a trained model does along time: python -m diffusion_lit.plot --help"""
+
+from omegaconf import DictConfig
+
+from diffusion_lit.command import command
+
+
+@command("plot")
+def main(cfg: DictConfig) -> None:
+    from pathlib import Path
+
+    import torch
+    from hydra.utils import instantiate
+
+    from diffusion_lit.checkpoint import load_denoiser
+    from diffusion_lit.command import chosen_members
+    from diffusion_lit.figure import draw_schedules, draw_strip, example_image, follow, save_animation
+    from diffusion_lit.generate import default_labels, guide
+    from diffusion_lit.sample import choose_device, chosen_classes
+
+    if cfg.animation not in ("gif", "webp", None):
+        raise ValueError(f"animation must be gif, webp or null, got {cfg.animation}")
+    if cfg.num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {cfg.num_samples}")
+    out, written = Path(cfg.out), []
+    members = chosen_members("schedule")
+    if cfg.ckpt is None:
+        schedules = {name: instantiate(member) for name, member in members.items()}
+        draw_schedules(schedules, example_image(), out / "schedules.png")
+        written.append("schedules.png")
+    else:
+        device = choose_device(cfg.device)
+        model, _ = load_denoiser(cfg.ckpt, cfg.weights, device)
+        denoiser = guide(model, cfg.guidance)
+        sampler = instantiate(cfg.sampler)
+        sampler.check(denoiser)
+        classes, indices = chosen_classes(cfg.labels, denoiser.num_classes), range(cfg.num_samples)
+        labels = default_labels(denoiser, indices) if classes is None else [classes[i % len(classes)] for i in indices]
+        label = None if labels is None else torch.tensor(labels, device=device)
+        trajectory = follow(denoiser, sampler, indices, label, cfg.seed, device)
+        draw_schedules({type(model.schedule).__name__: model.schedule.cpu()}, example_image(), out / "schedules.png")
+        draw_strip(trajectory, out / "trajectory.png")
+        written += ["schedules.png", "trajectory.png"]
+        if cfg.animation is not None:
+            save_animation(trajectory, out / f"trajectory.{cfg.animation}", columns=cfg.num_samples)
+            written.append(f"trajectory.{cfg.animation}")
+    for name in written:
+        print(out / name)
+
+
+if __name__ == "__main__":
+    main()
