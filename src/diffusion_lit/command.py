@@ -150,8 +150,8 @@ def chosen_members(group: str) -> dict[str, DictConfig]:
         elif override.key_or_group.startswith(f"{group}."):
             settings[override.key_or_group.removeprefix(f"{group}.")] = override.value()
     names = [chosen] if isinstance(chosen, str) else list(chosen)
-    if len(set(names)) < len(names):
-        raise ValueError(f"{group}={names} names one twice")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"{group} must name one or more, each once; got {names}")
     members = {}
     for name in names:
         member = OmegaConf.load(CONFIG_FOLDER / group / f"{name}.yaml")

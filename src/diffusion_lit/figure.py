@@ -20,7 +20,7 @@ from diffusion_lit.schedule import Schedule
 __all__ = ["Trajectory", "draw_schedules", "draw_strip", "example_image", "follow", "save_animation"]
 
 ROWS = {"reverse": "reverse x_t", "estimates": "its x_0", "forward": "forward x_t"}
-STYLES = [(color, line) for line in ("-", "--", ":") for color in ("C0", "C1", "C2", "C3", "C4", "C5")]
+STYLES = [(f"C{i}", ("-", "--", ":", "-.")[i % 4]) for i in range(10)] * 4  # told apart also where they coincide
 
 
 def draw_schedules(schedules: dict[str, Schedule], image: Tensor, path: Path, num_images: int = 9) -> None:

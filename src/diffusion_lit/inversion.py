@@ -23,8 +23,9 @@ def invert(
     """The noise from which `DDIMSampler(num_steps, spacing=spacing)` draws `x_0`, [B, C, H, W].
 
     DDIM's steps backwards (Song et al. 2021, section 4.3, arXiv:2010.02502): x_t is such that the step from it leads to
-    x_s. It takes the eps of x_t, which is found by iterating: the first takes that of x_s, the usual approximation, and
-    each further one brings x_t nearer to the exact inverse.
+    x_s. It takes what the model makes of x_t (x_0 where noise prevails, else eps: what depends on x_t least), and so is
+    found by iterating: first with x_s in its place, the usual approximation; each further call is nearer to the exact
+    inverse.
 
     Args:
         denoiser: the model, guided or not, in evaluation mode.
@@ -43,9 +44,12 @@ def invert(
     times = schedule.times(num_steps, spacing).flip(0).to(x_0).view(-1, 1, 1, 1, 1).expand(-1, len(x_0), 1, 1, 1)
     x_s = x_0
     for s, t in pairwise(times):
-        x_t, ratio = x_s, schedule.alpha(t) / schedule.alpha(s)
+        x_t, noisy = x_s, bool((schedule.log_snr(t) < 0).all() and (s > 0).all())
         for _ in range(num_iterations):
-            eps = denoiser(x_t, t, label).eps
-            x_t = ratio * (x_s - schedule.sigma(s) * eps) + schedule.sigma(t) * eps
+            p = denoiser(x_t, t, label)
+            if noisy:
+                x_t = p.alpha * p.x_0 + p.sigma * (x_s - schedule.alpha(s) * p.x_0) / schedule.sigma(s)
+            else:
+                x_t = p.alpha * (x_s - schedule.sigma(s) * p.eps) / schedule.alpha(s) + p.sigma * p.eps
         x_s = x_t
     return x_s / schedule.sigma(times[-1])

@@ -1,5 +1,6 @@
 """Draw schedules, and what a trained model does along time: python -m diffusion_lit.plot --help"""
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from diffusion_lit.command import command
@@ -20,12 +21,13 @@ def main(cfg: DictConfig) -> None:
 
     if cfg.animation not in ("gif", "webp", None):
         raise ValueError(f"animation must be gif, webp or null, got {cfg.animation}")
+    if cfg.ckpt is not None and any(override.startswith("schedule") for override in HydraConfig.get().overrides.task):
+        raise ValueError("the schedule is the checkpoint's: give either schedule or ckpt")
     if cfg.num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {cfg.num_samples}")
     out, written = Path(cfg.out), []
-    members = chosen_members("schedule")
     if cfg.ckpt is None:
-        schedules = {name: instantiate(member) for name, member in members.items()}
+        schedules = {name: instantiate(member) for name, member in chosen_members("schedule").items()}
         draw_schedules(schedules, example_image(), out / "schedules.png")
         written.append("schedules.png")
     else:

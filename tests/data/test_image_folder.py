@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_lit.data import ImageFolderData
-from diffusion_lit.data.image_folder import read_image
+from diffusion_lit.data.image_file import read_image
 
 Pixels = NDArray[Any]
 

@@ -6,51 +6,18 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torch import Tensor
+from PIL import Image
 
 from diffusion_lit.data.base import Batch, ImageDataModule, Images
+from diffusion_lit.data.image_file import UNREADABLE, read_image, unreadable
 
-__all__ = ["FolderImages", "ImageFolderData", "read_image"]
+__all__ = ["FolderImages", "ImageFolderData"]
 
 EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 SPLITS = ("train", "val", "test")
 
-UNREADABLE = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)  # what Pillow raises
-
 log = logging.getLogger(__name__)
-
-
-def read_image(path: Path, resolution: int, channels: int) -> Tensor:
-    """One file as uint8 [channels, resolution, resolution]: upright, scaled to cover the square, cut at the centre.
-
-    Transparent pixels become white; 16-bit grey keeps its high byte; downscaling is antialiased (bicubic).
-
-    Raises:
-        ValueError: if the file is not an image that can be read; the message names it.
-    """
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I;16"):  # convert() would cut everything above 255
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            elif image.mode in ("I", "F"):
-                raise ValueError(f"pixels of 32 bits (mode {image.mode}) have no agreed range; convert the file first")
-            if image.has_transparency_data:
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            image = image.convert("RGB" if channels == 3 else "L")
-            image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.BICUBIC)
-    except UNREADABLE as error:
-        raise ValueError(unreadable([path], error)) from error
-    return torch.from_numpy(np.array(image).reshape(resolution, resolution, channels)).permute(2, 0, 1)
-
-
-def unreadable(paths: list[Path], error: Exception) -> str:
-    what = f"{len(paths)} files" if len(paths) > 1 else "this file"
-    listed = "".join(f"\n  {path}" for path in paths[:10]) + ("\n  ..." if len(paths) > 10 else "")
-    return f"cannot read {what} as an image; repair or remove it:{listed}\n({type(error).__name__}: {error})"
 
 
 class FolderImages:
