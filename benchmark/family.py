@@ -5,7 +5,7 @@
 Trains each pair on the 8 x 8 digits with a quarter-width network, for the same number of steps and from the same seed,
 with nothing else changed from the defaults, and samples from the averaged weights. FID is between random_vgg features
 of the samples and of the training images; accuracy is the share of samples that a classifier which saw only real digits
-reads as their label. `euler` is not listed: without churn it is `ddim`. Pairs already measured in the folder are kept.
+reads as their label. `euler` is not listed: without churn it is `ddim`. What the folder has already is kept.
 """
 
 import argparse
@@ -71,8 +71,8 @@ class Judge:
 judge = cache(Judge)
 
 
-def measure(schedule: str, parameterization: str, num_steps: int, run: Path) -> dict[str, Any]:
-    """Train one pair and sample from it; a pair that is refused says so."""
+def fit(schedule: str, parameterization: str, num_steps: int, run: Path) -> dict[str, Any]:
+    """Train one pair; a pair that is refused says so."""
     overrides = [
         f"schedule={schedule}",
         f"parameterization={parameterization}",
@@ -94,15 +94,16 @@ def measure(schedule: str, parameterization: str, num_steps: int, run: Path) -> 
         if "no signal is left" not in (explain(error) or ""):
             raise
         return {"refused": True}
-    found: dict[str, Any] = {"val_loss": float(trainer.callback_metrics["val/loss"])}
+    return {"val_loss": float(trainer.callback_metrics["val/loss"])}
+
+
+def draw(run: Path, name: str, steps: int) -> dict[str, float]:
+    """Sample from a trained pair, and judge."""
     denoiser, _ = load_denoiser(run)
     labels = default_labels(denoiser, range(NUM_SAMPLES))
     assert labels is not None
-    for name, steps in SAMPLERS:
-        sampler: Sampler = instantiate(OmegaConf.load(CONFIG_FOLDER / "sampler" / f"{name}.yaml"), num_steps=steps)
-        images = generate(denoiser, sampler, range(NUM_SAMPLES), labels, seed=1)
-        found[column(name, steps)] = judge()(images, labels)
-    return found
+    sampler: Sampler = instantiate(OmegaConf.load(CONFIG_FOLDER / "sampler" / f"{name}.yaml"), num_steps=steps)
+    return judge()(generate(denoiser, sampler, range(NUM_SAMPLES), labels, seed=1), labels)
 
 
 def column(name: str, steps: int) -> str:
@@ -113,10 +114,13 @@ def job(task: tuple[str, str, int, Path]) -> tuple[str, str]:
     schedule, parameterization, num_steps, folder = task
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    file = folder / f"{schedule}_{parameterization}.json"
-    if not file.is_file():
-        found = measure(schedule, parameterization, num_steps, folder / f"{schedule}_{parameterization}")
-        file.write_text(json.dumps(found))
+    run = folder / f"{schedule}_{parameterization}"
+    file = run.with_suffix(".json")
+    found = json.loads(file.read_text()) if file.is_file() else fit(schedule, parameterization, num_steps, run)
+    for name, steps in SAMPLERS:
+        if not found.get("refused") and column(name, steps) not in found:
+            found[column(name, steps)] = draw(run, name, steps)
+    file.write_text(json.dumps(found))
     return schedule, parameterization
 
 

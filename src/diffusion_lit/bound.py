@@ -12,8 +12,6 @@ __all__ = ["bound_term", "discretized_gaussian_nll", "gaussian_kl"]
 
 HALF_BIN = 1 / 255
 """Half the distance of neighbouring pixel values in [-1, 1]."""
-FAR = 1e4
-"""Standard deviations that stand for infinity."""
 
 
 def bound_term(schedule: Schedule, p: Prediction, x_0: Tensor, s: Tensor, t: Tensor, variance: str) -> Tensor:
@@ -46,10 +44,13 @@ def discretized_gaussian_nll(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor
     """-log of the probability that N(mean, std^2) gives each pixel's bin, in nats (Ho et al. 2020, eq. 13).
 
     A bin reaches 1 / 255 to either side, that of -1 and 1 to infinity. By the exact normal distribution function, in
-    logarithms: no term is cut off, however unlikely.
+    logarithms and in float64: no term is cut off, however unlikely, and each has a slope.
     """
-    low = torch.where(x < -1 + HALF_BIN, -FAR, (x - HALF_BIN - mean) / log_std.exp())
-    high = torch.where(x > 1 - HALF_BIN, FAR, (x + HALF_BIN - mean) / log_std.exp())
+    std = log_std.double().exp()
+    low, high = ((x.double() + side - mean) / std for side in (-HALF_BIN, HALF_BIN))
+    log_below, log_above = torch.special.log_ndtr(high), torch.special.log_ndtr(-low)
     low, high = torch.where(low > 0, -high, low), torch.where(low > 0, -low, high)  # the tail that does not round to 1
     log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
-    return -(log_high + torch.log(-torch.expm1(log_low - log_high)))
+    log_within = log_high + torch.log(-torch.expm1(log_low - log_high))
+    log_p = torch.where(x < -1 + HALF_BIN, log_below, torch.where(x > 1 - HALF_BIN, log_above, log_within))
+    return -log_p.to(mean.dtype)

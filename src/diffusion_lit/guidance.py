@@ -23,7 +23,7 @@ class GuidedDenoiser(nn.Module):
         denoiser: the model; without `guide`, one whose label was sometimes dropped in training.
         guidance: the scale; 1.5 to 4 is usual.
         guide: the worse model; None takes the model without the label.
-        interval: [low, high] in sigma / alpha: guidance only where the noise is between them (Kynkaanniemi et al. 2024,
+        interval: (low, high] in sigma / alpha: guidance only where the noise is between them (Kynkaanniemi et al. 2024,
             arXiv:2404.07724); None is everywhere.
 
     Raises:
@@ -39,7 +39,7 @@ class GuidedDenoiser(nn.Module):
         interval: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if guidance < 0:
+        if not guidance >= 0:  # nor NaN
             raise ValueError(f"guidance must not be negative, got {guidance}; 1 is no guidance, 1.5 to 4 is usual")
         if guide is None and denoiser.num_classes is None:
             raise ValueError(
@@ -87,7 +87,7 @@ class GuidedDenoiser(nn.Module):
             inside = (noise > self.interval[0]) & (noise <= self.interval[1])
             if not inside.any():
                 return self.denoiser(x_t, t, label)
-            guidance = torch.where(inside, self.guidance, 1.0).to(x_t.dtype)
+            guidance = torch.where(inside, x_t.new_tensor(self.guidance), x_t.new_ones(()))
         better, worse = self.compare(x_t, t, label)
         return replace(
             better,
@@ -113,7 +113,7 @@ def check_guide(denoiser: Denoiser, guide: Denoiser) -> None:
     Raises:
         ValueError: naming what differs.
     """
-    t = torch.linspace(0.05, 0.95, 19)
+    t = torch.linspace(0, 1, 1001)
     same = {
         "image shape": denoiser.image_shape == guide.image_shape,
         "number of classes": denoiser.num_classes == guide.num_classes,

@@ -46,7 +46,8 @@ class Likelihood:
     @property
     def standard_error(self) -> float:
         """Of the mean, over images, dequantisation and probes together; NaN for a single image."""
-        return float(self.bits_per_dim.std() / math.sqrt(len(self.bits_per_dim)))
+        num = len(self.bits_per_dim)
+        return float(self.bits_per_dim.std() / math.sqrt(num)) if num > 1 else math.nan
 
 
 @torch.no_grad()
@@ -61,6 +62,9 @@ def variational_bound(
     on_step: Callable[[], object] | None = None,
 ) -> Bound:
     """The bound of the reverse chain with `num_steps` steps, one draw of x_t for each (Ho et al. 2020, eq. 5).
+
+    It falls with the number of steps where the variance suits the data: large for standard Gaussian data, learned in
+    general. Small is too small for any but a single image, most of all near the data, and so stays about a bit above.
 
     Args:
         denoiser: the model, in evaluation mode.

@@ -119,7 +119,7 @@ class Schedule(nn.Module, ABC):
             lerp(log(c sigma_s^2), log(c sigma_t^2), fraction)
 
         0 is the small variance (beta tilde), 1 the large one (beta, for one step of a chain). At s = 0, where the small
-        one vanishes, it is that of the step before, from 2 t to t.
+        one vanishes, it is that of the step before, from 2 t to t, or where there is none the large one.
 
         Args:
             s, t: times, s < t.
@@ -128,4 +128,5 @@ class Schedule(nn.Module, ABC):
         log_large = self.denoised_fraction(s, t).log() + 2 * self.sigma(t).log()
         before, after = torch.where(s > 0, s, t), torch.where(s > 0, t, (2 * t).clamp(max=1))
         log_small = self.denoised_fraction(before, after).log() + 2 * self.sigma(before).log()
+        log_small = torch.where(after > before, log_small, log_large)
         return torch.lerp(log_small, log_large, torch.as_tensor(fraction, dtype=t.dtype, device=t.device))

@@ -1,0 +1,56 @@
+"""What the documentation shows works as it stands."""
+
+import inspect
+import re
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from diffusion_lit.sampler import DPMpp2MSampler
+from diffusion_lit.schedule import Schedule
+from tests.analytic import MixtureDenoiser, build
+from tests.launch import ROOT
+
+
+def blocks(file: str, language: str) -> list[str]:
+    """The code blocks of a document."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / file).read_text(), re.DOTALL)
+
+
+def mixture(schedule: Schedule) -> MixtureDenoiser:
+    means = torch.tensor([[0.5, -0.4, 0.1, 0.3], [-0.3, 0.2, -0.6, 0.4]]).view(2, 1, 2, 2)
+    return MixtureDenoiser(schedule, means, torch.tensor([0.3, 0.4]), torch.tensor([0.6, 0.4]))
+
+
+def test_the_schedule_that_extending_shows_is_complete() -> None:
+    [code], [config] = blocks("docs/extending.md", "python"), blocks("docs/extending.md", "yaml")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    settings = OmegaConf.create(config)
+    logit = names[str(settings.pop("_target_")).rpartition(".")[2]]
+    assert set(settings) == set(inspect.signature(logit.__init__).parameters) - {"self"}
+    schedule = logit(**settings)
+    t = torch.linspace(0.001, 0.999, 500, dtype=torch.float64)
+    assert (schedule.log_snr(t).diff() < 0).all()
+    torch.testing.assert_close(schedule.time(schedule.log_snr(t)), t)
+    torch.testing.assert_close(schedule.snr(t), build("schedule", "flow").snr(t))  # its claim about k = 1
+    generator = torch.Generator().manual_seed(0)
+    x_0 = DPMpp2MSampler(20)(mixture(schedule), lambda: torch.randn(500, 1, 2, 2, generator=generator))
+    expected = torch.tensor([0.18, -0.16, -0.18, 0.34])
+    assert (x_0.mean(0).flatten() - expected).abs().max() < 5 * 0.55 / 500**0.5  # 5 standard errors
+
+
+@pytest.mark.parametrize("name", ["linear", "flow"])
+def test_the_readme_inverts_and_measures_images(name: str) -> None:
+    code = next(block for block in blocks("README.md", "python") if "ode_likelihood" in block)
+    denoiser = mixture(build("schedule", name))
+    x_0 = denoiser.sample(8, torch.Generator().manual_seed(1))
+    names: dict[str, Any] = {"torch": torch, "denoiser": denoiser, "x_0": x_0, "label": None}
+    torch.manual_seed(0)
+    exec(code, names)
+    torch.testing.assert_close(names["again"], x_0, rtol=0, atol=0.05)
+    bits = -denoiser.log_density(x_0, torch.zeros(8, 1, 1, 1, dtype=torch.float64)) / 4 / 0.6931 + 6.994
+    assert abs(names["likelihood"].mean - float(bits.mean())) < 4 * names["likelihood"].standard_error
+    assert float(names["bound"].total.mean()) > float(bits.mean()) - 0.05
