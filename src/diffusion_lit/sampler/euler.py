@@ -76,6 +76,6 @@ class EulerSampler(Sampler):
         level = (-schedule.log_snr(t) / 2).exp()
         gain = min(self.churn / (self.num_steps or schedule.num_timesteps or 1), math.sqrt(2) - 1)
         churns = (level >= self.churn_min) & (level <= self.churn_max)
-        later = schedule.time(-2 * (level * torch.where(churns, 1 + gain, 1.0)).log())
+        later = schedule.time(-2 * (level * (1 + gain * churns)).log())
         later = torch.where(churns, later.clamp(max=1), t.double()).to(t.dtype)
         return schedule.diffuse(x_t, self.churn_noise * noise(), t, later), later

@@ -29,5 +29,9 @@ class FlowSchedule(Schedule):
         t = t.double()
         return 2 * (torch.log1p(-t) - t.log()) - self.log_shift
 
+    def c_noise(self, t: Tensor) -> Tensor:
+        """1000 sigma: of a shifted schedule, the shifted time."""
+        return 1000 * self.sigma(t)
+
     def time(self, log_snr: Tensor) -> Tensor:
         return (-(log_snr.double() + self.log_shift) / 2).sigmoid()

@@ -72,7 +72,7 @@ def spaced_times(schedule: Schedule, num_steps: int | None, spacing: str) -> Ten
             "leading": (n - 1 - done) / n + least,
             "quadratic": torch.lerp(one.sqrt(), least.sqrt(), share) ** 2,
         }[spacing]
-        times = schedule.snap(times)
+        times = schedule.snap(times if most is None else times - 1e-12)  # a rounding error must not reach the next step
     if (times.diff() >= 0).any():
         raise ValueError(
             f"{n} steps with spacing={spacing} lie closer than {name} tells times apart near the data (t_min = "
