@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import math
 import os
 import signal
 import subprocess
@@ -112,6 +113,43 @@ def test_resuming_is_exact_with_accumulation_too(tmp_path: Path) -> None:
     train_in(tmp_path / "a", "trainer.max_steps=3", *options)
     train_in(tmp_path / "b", "trainer.max_steps=8", f"resume={tmp_path / 'a'}", *options)
     assert same(tmp_path / "whole" / "checkpoints" / "last.ckpt", tmp_path / "b" / "checkpoints" / "last.ckpt")
+
+
+STATEFUL = {
+    "uncertainty": ("loss=uncertainty", "density=stratified"),
+    "importance": ("loss=hybrid", "model.learn_variance=true", "density=importance", "parameterization=eps"),
+    "vlb": ("loss=vlb", "loss.variance=small", "schedule=cosine"),
+    "edm": ("schedule=edm", "parameterization=edm", "density=lognormal", "sampler=heun"),
+    "flow": ("schedule=flow", "parameterization=velocity", "density=logit_normal", "sampler=unipc"),
+}
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_every_kind_of_loss_trains_and_resumes_to_the_bit(name: str, tmp_path: Path) -> None:
+    """With what it has learnt: the importance of each part of time, the uncertainty of each noise level."""
+    importance = ("density.num_bins=5", "density.history_size=2") if name == "importance" else ()
+    options = (*STATEFUL[name], *importance, "callback.fid=null", "sampler.num_steps=2", "trainer.log_every_n_steps=1")
+    train_in(tmp_path / "whole", "trainer.max_steps=6", *options)
+    train_in(tmp_path / "a", "trainer.max_steps=4", *options)
+    train_in(tmp_path / "b", "trainer.max_steps=6", f"resume={tmp_path / 'a'}", *options)
+    whole, resumed = (tmp_path / run / "checkpoints" / "last.ckpt" for run in ("whole", "b"))
+    assert same(whole, resumed)
+    losses = column(tmp_path / "whole", "train/loss")
+    assert all(math.isfinite(loss) for loss in losses.values())
+    state = load_checkpoint(whole)["state_dict"]
+    if name == "uncertainty":
+        assert state["loss.head.weight"].abs().sum() > 0
+        assert set(load_checkpoint(whole)["ema"]) > {"loss.head.weight"}
+    if name == "importance":
+        assert int(state["loss.density.counts"].sum()) >= 5 * 300  # an epoch's last batch may be smaller
+        assert column(tmp_path / "whole", "train/bound")
+    draw = run_command("sample", "ckpt=b", "num_samples=4", "sampler.num_steps=2", "out=drawn", cwd=tmp_path)
+    assert draw.returncode == 0, draw.stderr
+
+
+def test_going_on_with_another_loss_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"loss\._target_"):
+        train_in(tmp_path / "b", "trainer.max_steps=10", f"resume={run}", "loss=uncertainty")
 
 
 def test_the_best_checkpoint_can_be_resumed_too(run: Path, tmp_path: Path) -> None:
@@ -283,7 +321,7 @@ def test_two_processes_share_the_data_not_the_noise_and_end_alike(tmp_path: Path
 
 def test_shared_out_parameters_train_as_copies_do(tmp_path: Path) -> None:
     for strategy in ("ddp", "fsdp"):
-        done = ranks(tmp_path / strategy, f"strategy={strategy}")
+        done = ranks(tmp_path / strategy, f"strategy={strategy}", "loss=uncertainty", "density=stratified")
         assert done.returncode == 0, done.stderr
     a, b = (load_checkpoint(tmp_path / strategy) for strategy in ("ddp", "fsdp"))
     for key in ("state_dict", "ema"):
@@ -293,7 +331,8 @@ def test_shared_out_parameters_train_as_copies_do(tmp_path: Path) -> None:
         column(tmp_path / "fsdp", "fid/pixels_21"), rel=1e-3
     )
 
-    done = ranks(tmp_path / "more", "strategy=fsdp", "trainer.max_steps=8", f"resume={tmp_path / 'fsdp'}")
+    more = ("strategy=fsdp", "loss=uncertainty", "density=stratified", f"resume={tmp_path / 'fsdp'}")
+    done = ranks(tmp_path / "more", "trainer.max_steps=8", *more)
     assert done.returncode == 0, done.stderr
     assert load_checkpoint(tmp_path / "more")["global_step"] == 8
 
