@@ -91,8 +91,8 @@ class GuidedDenoiser(nn.Module):
         better, worse = self.compare(x_t, t, label)
         return replace(
             better,
-            x_0=worse.x_0 + guidance * (better.x_0 - worse.x_0),
-            output=worse.output + guidance * (better.output - worse.output),
+            x_0=torch.lerp(worse.x_0, better.x_0, guidance),  # exactly the better one where guidance is 1
+            output=torch.lerp(worse.output, better.output, guidance),
         )
 
     def compare(self, x_t: Tensor, t: Tensor, label: Tensor | None) -> tuple[Prediction, Prediction]:

@@ -1,8 +1,9 @@
 """The discrete schedules against the published formulas, the Markov chain and Bayes' rule."""
 
 import math
+import operator
 import warnings
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from random import Random
 
 import numpy as np
@@ -15,8 +16,10 @@ from diffusion_lit.schedule import (
     DiscreteSchedule,
     LinearSchedule,
     QuadraticSchedule,
+    ScaledLinearSchedule,
     Schedule,
     SigmoidSchedule,
+    SqrtSchedule,
 )
 from tests.analytic import build, grid_times, members
 
@@ -54,11 +57,23 @@ def cosine_betas() -> list[float]:
     return [min(max(1 - abar[t] / abar[t - 1], 1e-4), 0.9999) for t in range(1, T + 1)]
 
 
+def scaled_linear_betas() -> list[float]:
+    low, high = math.sqrt(1e-4), math.sqrt(0.02)
+    return [(low + (t - 1) / (T - 1) * (high - low)) ** 2 for t in range(1, T + 1)]
+
+
+def sqrt_betas() -> list[float]:
+    abar = [1.0] + [max(1 - math.sqrt(t / T + 1e-4), 0.0) for t in range(1, T + 1)]
+    return [min(1 - abar[t] / abar[t - 1], 0.999) for t in range(1, T + 1)]
+
+
 PUBLISHED = {
     "linear": linear_betas(),
     "cosine": cosine_betas(),
     "quadratic": quadratic_betas(),
     "sigmoid": sigmoid_betas(),
+    "scaled_linear": scaled_linear_betas(),
+    "sqrt": sqrt_betas(),
 }
 
 
@@ -129,6 +144,24 @@ def test_tables_match_the_published_formulas(name: str, table: str) -> None:
             3.92875533905899e-5,
             0.01000625447067856,
         ),
+        (
+            "scaled_linear",
+            1e-4,
+            0.0057221511477685638,
+            0.02,
+            0.33318776735629981,
+            7.3341245958081491e-4,
+            0.0057056962049835541,
+        ),
+        (
+            "sqrt",
+            0.033166247903553998,
+            0.0024099414694759404,
+            0.999,
+            0.29282251167051422,
+            4.5010129558814506e-7,
+            0.0024075308042037338,
+        ),
     ],
 )
 def test_golden_values(
@@ -163,6 +196,142 @@ def test_functions_of_time_read_the_tables(name: str) -> None:
     assert float(schedule.log_snr(start)) == math.inf
 
 
+def zero_terminal_betas(betas: list[float]) -> list[float]:
+    """Lin et al. 2023, algorithm 1: sqrt(abar) shifted to end at 0, then scaled to begin where it did."""
+    root = [math.sqrt(abar) for abar in accumulate((1 - beta for beta in betas), operator.mul)]
+    first, last = root[0], root[-1]
+    abar = [((value - last) * first / (first - last)) ** 2 for value in root]
+    return [1 - abar[0]] + [1 - abar[i] / abar[i - 1] for i in range(1, len(betas))]
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_zero_terminal_snr_is_the_published_algorithm(name: str) -> None:
+    actual = build("schedule", name, zero_terminal_snr=True).betas
+    expected = zero_terminal_betas(build("schedule", name).betas.tolist())
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_zero_terminal_snr_is_diffusers(name: str) -> None:
+    ddim = pytest.importorskip("diffusers.schedulers.scheduling_ddim")
+    actual = build("schedule", name, zero_terminal_snr=True).betas
+    expected = ddim.rescale_zero_terminal_snr(build("schedule", name).betas)
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_zero_terminal_snr_ends_in_pure_noise_and_nothing_else_is_infinite(name: str) -> None:
+    schedule = build("schedule", name, zero_terminal_snr=True)
+    one = torch.ones(1, dtype=torch.float64)
+    assert float(schedule.betas[-1]) == 1
+    assert (float(schedule.alpha(one)), float(schedule.sigma(one)), float(schedule.snr(one))) == (0, 1, 0)
+    assert float(schedule.log_snr(one)) == -math.inf
+    assert float(schedule.terminal_kl()) == 0
+    assert all(getattr(schedule, table).isfinite().all() for table in TABLES)
+    assert ((schedule.betas[:-1] > 0) & (schedule.betas[:-1] < 1)).all()
+    between = torch.linspace(0.0005, 0.9995, T, dtype=torch.float64)
+    for function in ("log_snr", "alpha", "sigma", "snr", "c_noise"):
+        assert getattr(schedule, function)(between).isfinite().all(), function
+    steps = grid_times(schedule, list(range(1, T + 1))).flatten()
+    x_0, x_t = torch.tensor([0.3, -0.8], dtype=torch.float64)
+    for s, t in [(steps[:-1], steps[1:]), (steps[:-1], one), (0.9 * between, one), (0.9 * between, between)]:
+        mean, variance = schedule.posterior(x_0, x_t, s, t)
+        assert mean.isfinite().all()
+        assert ((variance >= 0) & (variance <= 1)).all()
+        assert schedule.diffuse(x_0, x_t, s, t).isfinite().all()
+        for fraction in (0, 0.5, 1):
+            assert schedule.log_variance(s, t, fraction).isfinite().all()
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_end_of_a_zero_terminal_chain_knows_nothing_of_the_image(name: str) -> None:
+    """x_T is the noise itself, and the posterior given it is q(x_s | x_0)."""
+    schedule = build("schedule", name, zero_terminal_snr=True)
+    x_0, eps = torch.tensor([0.9, -0.2, 1.7, -0.4], dtype=torch.float64).view(2, 2, 1, 1, 1)
+    s, one = grid_times(schedule, [700, T])[:, None]
+    assert torch.equal(schedule.add_noise(x_0, eps, one), eps)
+    mean, variance = schedule.posterior(x_0, eps, s, one)
+    torch.testing.assert_close(mean, schedule.alpha(s) * x_0)
+    torch.testing.assert_close(variance, schedule.sigma(s) ** 2)
+
+
+@pytest.mark.parametrize("shift", [0.25, 1.0, 2.0, 3.7])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_shift_moves_log_snr_alike_at_every_step(name: str, shift: float) -> None:
+    """By -2 log(shift), and what comes of it is again a chain."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # less noise leaves signal at the end
+        shifted = build("schedule", name, shift=shift)
+    steps = grid_times(shifted, list(range(1, T + 1)))
+    expected = build("schedule", name).log_snr(steps) - 2 * math.log(shift)
+    torch.testing.assert_close(shifted.log_snr(steps), expected, rtol=0, atol=1e-9)
+    assert ((shifted.betas > 0) & (shifted.betas < 1)).all()
+    chain = torch.tensor(tables_of(shifted.betas.tolist())["snr_table"], dtype=torch.float64)
+    torch.testing.assert_close(shifted.snr(steps).flatten(), chain, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("shift", [0.0, -2.0])
+def test_a_shift_that_is_not_positive_is_refused(shift: float) -> None:
+    with pytest.raises(ValueError, match=f"schedule.shift must be positive, got {shift}"):
+        LinearSchedule(T, shift=shift)
+
+
+@pytest.mark.parametrize("zero_terminal_snr", [False, True])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_between_two_steps_log_snr_is_interpolated(name: str, zero_terminal_snr: bool) -> None:
+    """Linearly, but where one end is infinite: there SNR falls as 1 / t, or as (1 - t)^2; continuous at the steps."""
+    schedule = build("schedule", name, zero_terminal_snr=zero_terminal_snr)
+    table = [math.inf, *(math.log(snr) if snr > 0 else -math.inf for snr in schedule.snr_table.tolist())]
+    for part in (0.0, 1e-9, 0.125, 0.5, 0.99, 1.0):
+        t = (torch.arange(T, dtype=torch.float64) + part) / T
+        expected = []
+        for left, right in pairwise(table):
+            if part in (0, 1):
+                expected.append((left, right)[int(part)])
+            elif left == math.inf:
+                expected.append(right - math.log(part))
+            elif right == -math.inf:
+                expected.append(left + 2 * math.log1p(-part))
+            else:
+                expected.append(left + part * (right - left))
+        torch.testing.assert_close(
+            schedule.log_snr(t), torch.tensor(expected, dtype=torch.float64), rtol=1e-8, atol=1e-8
+        )
+
+
+@pytest.mark.parametrize("zero_terminal_snr", [False, True])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_log_snr_falls_strictly_and_time_inverts_it_everywhere(name: str, zero_terminal_snr: bool) -> None:
+    """In the middle of the chain, and as far into its first and its last step as float64 tells times apart."""
+    schedule = build("schedule", name, zero_terminal_snr=zero_terminal_snr)
+    near = torch.logspace(-8, -3, 200, dtype=torch.float64)  # within the first and the last of 1,000 steps
+    t = torch.cat([near, torch.linspace(1 / T, 1 - 1 / T, 7_777, dtype=torch.float64)[1:-1], 1 - near.flip(0)])
+    log_snr = schedule.log_snr(t)
+    assert (log_snr.diff() < 0).all()
+    torch.testing.assert_close(schedule.time(log_snr), t, rtol=0, atol=1e-9)
+    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    assert torch.equal(schedule.time(schedule.log_snr(ends)), ends)
+    if zero_terminal_snr:
+        assert float(schedule.log_snr(1 - near[:1])) < float(schedule.log_snr(1 - near[-1:])) - 20
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_between_two_steps_alpha_and_sigma_follow_log_snr(name: str) -> None:
+    schedule = build("schedule", name)
+    t = torch.linspace(0, 1, 3_333, dtype=torch.float64)[1:]
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    torch.testing.assert_close(alpha**2 + sigma**2, torch.ones_like(t), rtol=1e-14, atol=0)
+    torch.testing.assert_close(2 * (alpha / sigma).log(), schedule.log_snr(t), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(schedule.snr(t), (alpha / sigma) ** 2, rtol=1e-10, atol=0)
+
+
+def test_between_two_steps_the_network_is_told_a_number_between() -> None:
+    schedule = build("schedule", "linear")
+    t = torch.tensor([0.0, 0.0004, 0.001, 0.00125, 0.5, 0.50075, 0.99925, 1.0], dtype=torch.float64)
+    expected = torch.tensor([0, 0, 0, 0.25, 499, 499.75, 998.25, 999], dtype=torch.float64)
+    torch.testing.assert_close(schedule.c_noise(t), expected, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("steps", [1, 5, 300])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_markov_steps_compose_to_the_closed_form(name: str, steps: int) -> None:
@@ -179,6 +348,15 @@ def test_markov_steps_compose_to_the_closed_form(name: str, steps: int) -> None:
     noise = schedule.add_noise(torch.zeros_like(t), torch.ones_like(t), t)
     torch.testing.assert_close(x[:1], clean, rtol=1e-12, atol=0)
     torch.testing.assert_close((x[1:] - x[:1]).square().sum(), noise.square().squeeze(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("zero_terminal_snr", [False, True])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_diffusing_by_one_step_is_a_markov_step(name: str, zero_terminal_snr: bool) -> None:
+    schedule = build("schedule", name, zero_terminal_snr=zero_terminal_snr)
+    s, t = grid_times(schedule, list(range(T))), grid_times(schedule, list(range(1, T + 1)))
+    x, eps = torch.randn(2, T, 1, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(schedule.diffuse(x, eps, s, t), schedule.step_noise(x, t, eps), rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -327,13 +505,16 @@ def test_time_inverts_log_snr(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_time_between_two_steps_is_the_noisier_and_stays_in_range(name: str) -> None:
+def test_time_between_two_steps_lies_between_and_stays_in_range(name: str) -> None:
     schedule = build("schedule", name)
     log_snr = schedule.log_snr(grid_times(schedule, list(range(1, T + 1))).flatten())
     between = (log_snr[1:] + log_snr[:-1]) / 2
-    assert torch.equal(schedule.index(schedule.time(between).float()), torch.arange(2, T + 1))
-    ends = torch.tensor([float(log_snr[0]) + 100, float(log_snr[-1]) - 100], dtype=torch.float64)
-    assert schedule.index(schedule.time(ends).float()).tolist() == [1, T]
+    middles = (torch.arange(1, T, dtype=torch.float64) + 0.5) / T
+    torch.testing.assert_close(schedule.time(between), middles, rtol=0, atol=1e-12)
+    ends = torch.tensor([math.inf, float(log_snr[0]) + 100, float(log_snr[-1]) - 100, -math.inf], dtype=torch.float64)
+    torch.testing.assert_close(
+        schedule.time(ends), torch.tensor([0, math.exp(-100) / T, 1, 1], dtype=torch.float64), rtol=1e-9, atol=0
+    )
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -361,8 +542,19 @@ def test_terminal_kl_averages_over_pixels() -> None:
 
 
 def test_a_schedule_that_ends_far_from_noise_warns() -> None:
-    with pytest.warns(UserWarning, match=r"LinearSchedule with 100 steps ends far from noise.*Raise beta_max"):
+    with pytest.warns(UserWarning, match=r"LinearSchedule with 100 steps ends far from noise.*zero_terminal_snr=true"):
         LinearSchedule(100)
+
+
+def test_stable_diffusion_s_betas_warn_until_their_end_is_noise() -> None:
+    """Their abar_T, 0.00466, is the published one (Lin et al. 2023, table 1: sqrt(abar_T) = 0.068265)."""
+    with pytest.warns(UserWarning, match=r"6.8% of the signal left"):
+        schedule = ScaledLinearSchedule(T, 0.00085, 0.012)
+    assert float(schedule.abar[-1]) == pytest.approx(0.0046600985130772404, rel=1e-11)
+    assert float(schedule.sqrt_abar[-1]) == pytest.approx(0.068265, abs=5e-7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ScaledLinearSchedule(T, 0.00085, 0.012, zero_terminal_snr=True)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -390,7 +582,7 @@ def test_bad_betas_are_refused(betas: Tensor) -> None:
         DiscreteSchedule(betas)
 
 
-@pytest.mark.parametrize("schedule", [LinearSchedule, QuadraticSchedule, SigmoidSchedule])
+@pytest.mark.parametrize("schedule", [LinearSchedule, QuadraticSchedule, ScaledLinearSchedule, SigmoidSchedule])
 def test_betas_out_of_range_name_the_settings(schedule: type[LinearSchedule]) -> None:
     with pytest.raises(ValueError, match="check beta_min, beta_max and num_timesteps"):
         schedule(T, 1e-4, 1.5)
@@ -407,18 +599,31 @@ def test_a_negative_cosine_offset_is_refused() -> None:
         CosineSchedule(T, s=-0.01)
 
 
+@pytest.mark.parametrize(("s", "clip_max"), [(-0.1, 0.999), (1.0, 0.999), (1e-4, 0.0), (1e-4, 1.0)])
+def test_bad_sqrt_bounds_are_refused(s: float, clip_max: float) -> None:
+    with pytest.raises(ValueError, match=f"s={s}, clip_max={clip_max}"):
+        SqrtSchedule(T, s=s, clip_max=clip_max)
+
+
+def test_a_square_root_that_reaches_1_early_goes_on_with_the_largest_beta() -> None:
+    schedule = SqrtSchedule(10, s=0.3)
+    assert schedule.betas[-3:].tolist() == [0.999] * 3
+    assert (schedule.betas[:-4] < 0.9).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_tables_never_follow_a_change_of_dtype(name: str, dtype: torch.dtype) -> None:
     schedule = build("schedule", name)
-    before = schedule.betas.clone(), schedule.log_abar.clone()
+    names = ("betas", "log_abar", "log_snr_steps")
+    before = [getattr(schedule, table).clone() for table in names]
     parent = nn.ModuleList([nn.Linear(2, 2), schedule]).to(dtype)
     if dtype == torch.float16:
         parent = parent.half()
     assert next(parent.parameters()).dtype == dtype
-    for table, value in zip((schedule.betas, schedule.log_abar), before, strict=True):
-        assert table.dtype == torch.float64
-        assert torch.equal(table, value)
+    for table, value in zip(names, before, strict=True):
+        assert getattr(schedule, table).dtype == torch.float64
+        assert torch.equal(getattr(schedule, table), value)
     assert all(getattr(schedule, table).dtype == torch.float64 for table in TABLES)
 
 

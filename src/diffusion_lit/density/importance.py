@@ -69,7 +69,8 @@ class ImportanceDensity(Density):
     def part(self, t: Tensor) -> Tensor:
         """The number of the part (k / num_bins, (k + 1) / num_bins] that each time lies in."""
         num_bins = len(self.counts)
-        return (t.double() * num_bins - 1e-4).ceil().long().clamp(1, num_bins) - 1  # 1e-4: times are rounded
+        rounding = 2 * torch.finfo(t.dtype).eps
+        return (t.double() * num_bins * (1 - rounding)).ceil().long().clamp(1, num_bins) - 1
 
     @torch.no_grad()
     def record(self, t: Tensor, loss: Tensor) -> None:

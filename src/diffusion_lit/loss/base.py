@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 
 from torch import Generator, Tensor, nn
 
-from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.denoiser import Denoiser, Prediction
 from diffusion_lit.density import Density
+from diffusion_lit.random import randn_like
 
 __all__ = ["Loss"]
 
@@ -21,7 +22,6 @@ class Loss(nn.Module, ABC):
         super().__init__()
         self.density = density
 
-    @abstractmethod
     def forward(
         self, denoiser: Denoiser, x_0: Tensor, label: Tensor | None = None, generator: Generator | None = None
     ) -> dict[str, Tensor]:
@@ -33,6 +33,17 @@ class Loss(nn.Module, ABC):
             label: classes [B], or None.
             generator: draws the times and the noise; on the device of `x_0`.
         """
+        schedule = denoiser.schedule
+        t = schedule.snap(self.density(x_0, schedule, generator))  # [B, 1, 1, 1]
+        x_t = schedule.add_noise(x_0, randn_like(x_0, generator), t)
+        terms = self.terms(denoiser, denoiser(x_t, t, label), x_0, t)
+        correction = self.density.correction(t.flatten())  # by the density that t was drawn from, before it changes
+        self.density.record(t, terms["loss"])
+        return {name: term * correction for name, term in terms.items()} | {"t": t.flatten()}
+
+    @abstractmethod
+    def terms(self, denoiser: Denoiser, p: Prediction, x_0: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """The terms, each [B], where the model makes `p` of x_t at the times `t` [B, 1, 1, 1]."""
 
     def check(self, denoiser: Denoiser) -> None:
         """Raise a ValueError if `denoiser` cannot be trained with this loss."""

@@ -1,12 +1,11 @@
 """Mean squared error in the network's own output space."""
 
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.denoiser import Denoiser, Prediction
 from diffusion_lit.density import Density
 from diffusion_lit.loss.base import Loss
-from diffusion_lit.random import randn_like
 from diffusion_lit.weighting import Weighting
 
 __all__ = ["MSELoss"]
@@ -26,27 +25,11 @@ class MSELoss(Loss):
 
     def __init__(self, density: Density, weighting: Weighting, huber: float | None = None) -> None:
         super().__init__(density)
-        if huber is not None and huber <= 0:
-            raise ValueError(f"loss.huber is an error in the network's output and must be positive, got {huber}")
         self.weighting = weighting
-        self.huber = huber
+        self.huber = positive(huber)
 
-    def forward(
-        self, denoiser: Denoiser, x_0: Tensor, label: Tensor | None = None, generator: Generator | None = None
-    ) -> dict[str, Tensor]:
-        t = denoiser.schedule.snap(self.density(x_0, denoiser.schedule, generator))  # [B, 1, 1, 1]
-        x_t = denoiser.schedule.add_noise(x_0, randn_like(x_0, generator), t)
-        loss = self.error(denoiser, denoiser.target(x_0, x_t, t), denoiser(x_t, t, label).output, t)
-        self.density.record(t, loss)
-        return {"loss": loss * self.density.correction(t.flatten()), "t": t.flatten()}
-
-    def error(self, denoiser: Denoiser, target: Tensor, output: Tensor, t: Tensor) -> Tensor:
-        """The weighted error of each image, [B]."""
-        if self.huber is None:
-            error = (target - output).square()
-        else:
-            error = 2 * F.huber_loss(output, target, reduction="none", delta=self.huber)
-        return self.weighting(denoiser, t).flatten() * error.mean((1, 2, 3))
+    def terms(self, denoiser: Denoiser, p: Prediction, x_0: Tensor, t: Tensor) -> dict[str, Tensor]:
+        return {"loss": weighted_error(denoiser, p, x_0, t, self.weighting, self.huber)}
 
     def check(self, denoiser: Denoiser) -> None:
         super().check(denoiser)
@@ -55,3 +38,26 @@ class MSELoss(Loss):
                 f"model.learn_variance=true, but {type(self).__name__} does not train it: use loss=hybrid, or "
                 "model.learn_variance=false"
             )
+
+
+def positive(huber: float | None) -> float | None:
+    """`huber`, unless it is no size of an error.
+
+    Raises:
+        ValueError: then.
+    """
+    if huber is not None and huber <= 0:
+        raise ValueError(f"loss.huber is an error in the network's output and must be positive, got {huber}")
+    return huber
+
+
+def weighted_error(
+    denoiser: Denoiser, p: Prediction, x_0: Tensor, t: Tensor, weighting: Weighting, huber: float | None
+) -> Tensor:
+    """w(t) times the squared, or twice Huber's, error of the output, averaged over pixels, [B]."""
+    target = denoiser.target(x_0, p.x_t, t)
+    if huber is None:
+        error = (target - p.output).square()
+    else:
+        error = 2 * F.huber_loss(p.output, target, reduction="none", delta=huber)
+    return weighting(denoiser, t).flatten() * error.mean((1, 2, 3))

@@ -3,9 +3,9 @@
 import math
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.denoiser import Denoiser, Prediction
 from diffusion_lit.density import Density
 from diffusion_lit.loss.mse import MSELoss
 from diffusion_lit.random import fold_in
@@ -38,13 +38,10 @@ class UncertaintyLoss(MSELoss):
         self.head = nn.Linear(channels, 1, bias=False)
         nn.init.zeros_(self.head.weight)
 
-    def forward(
-        self, denoiser: Denoiser, x_0: Tensor, label: Tensor | None = None, generator: Generator | None = None
-    ) -> dict[str, Tensor]:
-        terms = super().forward(denoiser, x_0, label, generator)
-        u = self.log_loss(denoiser, terms["t"])
-        correction = self.density.correction(terms["t"])
-        return {"loss": terms["loss"] * (-u).exp() + u * correction, "mse": terms["loss"], "t": terms["t"]}
+    def terms(self, denoiser: Denoiser, p: Prediction, x_0: Tensor, t: Tensor) -> dict[str, Tensor]:
+        mse = super().terms(denoiser, p, x_0, t)["loss"]
+        u = self.log_loss(denoiser, t.flatten())
+        return {"loss": mse * (-u).exp() + u, "mse": mse}
 
     def log_loss(self, denoiser: Denoiser, t: Tensor) -> Tensor:
         """u at the times `t` [B]."""

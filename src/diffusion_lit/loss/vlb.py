@@ -1,12 +1,11 @@
 """The variational bound, as it is."""
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from diffusion_lit.bound import bound_term
 from diffusion_lit.denoiser import VARIANCES, Denoiser, Prediction
 from diffusion_lit.density import Density
 from diffusion_lit.loss.base import Loss
-from diffusion_lit.random import randn_like
 
 __all__ = ["VLBLoss"]
 
@@ -30,18 +29,11 @@ class VLBLoss(Loss):
             raise ValueError(f"loss.variance must be one of {', '.join(VARIANCES)}, got {variance!r}")
         self.variance = variance
 
-    def forward(
-        self, denoiser: Denoiser, x_0: Tensor, label: Tensor | None = None, generator: Generator | None = None
-    ) -> dict[str, Tensor]:
-        schedule = denoiser.schedule
-        t = schedule.snap(self.density(x_0, schedule, generator))  # [B, 1, 1, 1]
-        p = denoiser(schedule.add_noise(x_0, randn_like(x_0, generator), t), t, label)
-        loss = self.bound(denoiser, p, x_0, t)
-        self.density.record(t, loss)
-        return {"loss": loss * self.density.correction(t.flatten()), "t": t.flatten()}
+    def terms(self, denoiser: Denoiser, p: Prediction, x_0: Tensor, t: Tensor) -> dict[str, Tensor]:
+        return {"loss": self.bound(denoiser, p, x_0, t)}
 
     def bound(self, denoiser: Denoiser, p: Prediction, x_0: Tensor, t: Tensor) -> Tensor:
-        """T times the term of the step that ends the chain's step at `t`, [B]."""
+        """T times the term of the chain's step down from `t`, [B]."""
         schedule, steps = denoiser.schedule, denoiser.schedule.num_timesteps
         assert steps is not None, "checked at start-up"
         s = ((steps * t).round() - 1) / steps

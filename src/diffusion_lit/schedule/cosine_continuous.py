@@ -20,13 +20,16 @@ class CosineContinuousSchedule(Schedule):
         shift: as `Schedule`; the paper's is resolution / 64.
 
     Raises:
-        ValueError: if `log_snr_min` is over -4, where a tenth of the signal would be left.
+        ValueError: if `log_snr_min` is over -4, where a tenth of the signal would be left, or under -30.
     """
 
     def __init__(self, log_snr_min: float = -15.0, shift: float = 1.0) -> None:
         super().__init__(shift)
-        if log_snr_min > -4:
-            raise ValueError(f"log_snr_min must be -4 or less, so that t = 1 is noise; got {log_snr_min}, -15 is usual")
+        if not -30 <= log_snr_min <= -4:
+            raise ValueError(
+                f"log_snr_min must lie in [-30, -4], so that t = 1 is noise but still told from t = 0.999; got "
+                f"{log_snr_min}, -15 is usual"
+            )
         self.angle = math.atan(math.exp(-log_snr_min / 2))
 
     def log_snr(self, t: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from diffusion_lit.schedule.base import Schedule
@@ -58,7 +59,9 @@ class DiscreteSchedule(Schedule):
             )
         log_abar = torch.log1p(-betas).cumsum(0)
         if shift != 1:
-            log_abar = (log_snr_of(log_abar) - self.log_shift).sigmoid().log()
+            log_abar = F.logsigmoid(log_snr_of(log_abar) - self.log_shift)
+        if zero_terminal_snr and len(betas) == 1:
+            raise ValueError("zero_terminal_snr needs num_timesteps of at least 2: a single step would leave nothing")
         if zero_terminal_snr:
             root = (log_abar / 2).exp()
             log_abar = 2 * ((root - root[-1]) * (root[0] / (root[0] - root[-1]))).log()
