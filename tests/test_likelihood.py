@@ -1,7 +1,7 @@
 """Bits/dim of models whose density is known: by the variational bound, and by the probability-flow ODE."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -30,15 +30,6 @@ SCHEDULES = members("schedule")
 MEAN, STD = 0.1, 0.25
 """Of the Gaussian data: the ends of [-1, 1] are 3.6 standard deviations off, a bin is 1 / 32 of one."""
 LEVELS = torch.arange(256, dtype=torch.float64) / 127.5 - 1
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors are so small here that a second thread only waits, and on a busy machine for long."""
-    num = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num)
 
 
 def ends(schedule: Schedule) -> tuple[float, float, float, float]:

@@ -75,7 +75,7 @@ class EulerSampler(Sampler):
         schedule = denoiser.schedule
         level = (-schedule.log_snr(t) / 2).exp()
         gain = min(self.churn / (self.num_steps or schedule.num_timesteps or 1), math.sqrt(2) - 1)
-        churns = (level >= self.churn_min) & (level <= self.churn_max)
-        later = schedule.time(-2 * (level * (1 + gain * churns)).log())
-        later = torch.where(churns, later.clamp(max=1), t.double()).to(t.dtype)
-        return schedule.diffuse(x_t, self.churn_noise * noise(), t, later), later
+        later = schedule.time(-2 * (level * (1 + gain)).log()).clamp(max=1).to(t.dtype)
+        churns = (level >= self.churn_min) & (level <= self.churn_max) & (later > t)  # at t = 1 there is none to add
+        churned = schedule.diffuse(x_t, self.churn_noise * noise(), t, later)
+        return torch.where(churns, churned, x_t), torch.where(churns, later, t)

@@ -13,9 +13,10 @@ __all__ = ["PredictorCorrectorSampler"]
 class PredictorCorrectorSampler(EulerMaruyamaSampler):
     """Euler-Maruyama predicts, Langevin steps correct (Song et al. 2021, algorithms 1 and 5, arXiv:2011.13456).
 
-        x <- x + e score + sqrt(2 e) noise,    e = 2 (snr |noise| / |score|)^2
+        x <- x + e score + sqrt(2 e) noise,    e = 2 snr^2 dim / |score|^2
 
-    The norms are each image's own, so that it does not depend on its batch.
+    The paper averages both norms over the batch. Here |noise|^2 is its expectation, dim, and |score| each image's own,
+    so that it does not depend on its batch.
 
     Args:
         num_steps: how many steps.
@@ -54,12 +55,7 @@ class PredictorCorrectorSampler(EulerMaruyamaSampler):
         assert noise is not None
         x_s = super().step(denoiser, x_t, t, s, label, noise)
         for _ in range(self.num_corrections if (s > 0).all() else 0):
-            score, z = self.predict(denoiser, x_s, s, label).score, noise()
-            size = 2 * (self.snr * norm(z) / norm(score)) ** 2
-            x_s = x_s + size * score + (2 * size).sqrt() * z
+            score = self.predict(denoiser, x_s, s, label).score
+            size = 2 * self.snr**2 / score.square().mean((1, 2, 3), keepdim=True)
+            x_s = x_s + size * score + (2 * size).sqrt() * noise()
         return x_s
-
-
-def norm(x: Tensor) -> Tensor:
-    """Of each image, [B, 1, 1, 1]."""
-    return x.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
