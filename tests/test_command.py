@@ -76,6 +76,9 @@ MISTAKES = {
     "argument that the class lacks": (["train", "+schedule.beta_mean=0.1"], "beta_mean"),
     "unknown choice": (["train", "schedule=cosin"], "cosine"),
     "value out of range": (["train", "schedule.beta_max=2"], "beta_max"),
+    "eps where no signal is left": (["train", "schedule=flow", "parameterization=eps"], "parameterization=v"),
+    "variance without an output": (["train", "loss=hybrid", "parameterization=eps"], "model.learn_variance=true"),
+    "chain of a flow": (["train", "schedule=flow", "sampler=ddpm"], "sampler=ddim"),
     "no gpu": (["train", "trainer.devices=4", "trainer.accelerator=gpu"], "trainer.accelerator=cpu"),
     "folder without images": (["train", "data=image_folder", "data.root=empty"], "no images in empty"),
     "missing folder": (["train", "data=image_folder", "data.root=nowhere"], "nowhere is not a folder"),
@@ -206,6 +209,29 @@ def test_what_the_checkpoint_cannot_do_is_refused(
 def test_labels_out_of_range_are_refused(run: Path, tmp_path: Path) -> None:
     done = run_command("sample", f"ckpt={run}", "labels=[3,10]", cwd=tmp_path)
     assert done.returncode == 1 and "from 0 to 9" in done.stderr
+
+
+def test_guided_and_interpolated_images_are_what_they_say(run: Path, tmp_path: Path) -> None:
+    """A model guided by itself is itself; a row begins and ends with the images of its two noises."""
+    variants = {
+        "plain": ["labels=3"],
+        "by itself": ["labels=3", "guidance=3", f"guide={run}"],
+        "nowhere": ["labels=3", "guidance=3", "guidance_interval=[1e4,1e5]"],
+        "middle": ["labels=3", "guidance=3", "guidance_interval=[0.5,20]"],
+        "rows": ["labels=3", "interpolate=4", "batch_size=5"],
+    }
+    drawn = {}
+    for name, options in variants.items():
+        common = (f"ckpt={run}", "sampler=dpmpp_2m", "sampler.num_steps=4", "num_samples=12", "format=npz")
+        done = run_command("sample", *common, f"out={tmp_path / name.replace(' ', '_')}", *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        drawn[name] = arrays(tmp_path / name.replace(" ", "_"))[0].astype(int)
+    assert np.abs(drawn["plain"] - drawn["by itself"]).max() <= 1  # rounding
+    assert np.array_equal(drawn["plain"], drawn["nowhere"]) and not np.array_equal(drawn["plain"], drawn["middle"])
+    assert np.abs(drawn["rows"][[0, 3, 4, 7, 8, 11]] - drawn["plain"][[0, 1, 1, 2, 2, 3]]).max() <= 1
+    for options, words in {("guidance_interval=[0,1]",): "guidance=1 is none", ("interpolate=1",): "2 or more"}.items():
+        done = run_command("sample", f"ckpt={run}", *options, cwd=tmp_path)
+        assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
 
 
 def test_runs_of_the_same_second_do_not_collide(tmp_path: Path) -> None:

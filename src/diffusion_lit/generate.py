@@ -22,7 +22,11 @@ def guide(
     Raises:
         ValueError: if it cannot be guided so.
     """
-    return denoiser if guidance == 1 else GuidedDenoiser(denoiser, guidance, by, interval)
+    if guidance != 1:
+        return GuidedDenoiser(denoiser, guidance, by, interval)
+    if by is not None or interval is not None:
+        raise ValueError("guidance=1 is none: set guidance, to 2 say, for a guide or guidance_interval to take effect")
+    return denoiser
 
 
 def default_labels(denoiser: Denoiser | GuidedDenoiser, indices: Sequence[int]) -> list[int] | None:
