@@ -2,16 +2,19 @@
 
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from diffusion_lit.sampler import DPMpp2MSampler
 from diffusion_lit.schedule import Schedule
+from diffusion_lit.training import fit_model_to_data
 from tests.analytic import MixtureDenoiser, build
-from tests.launch import ROOT
+from tests.launch import ROOT, config
 
 
 def blocks(file: str, language: str) -> list[str]:
@@ -40,6 +43,32 @@ def test_the_schedule_that_extending_shows_is_complete() -> None:
     x_0 = DPMpp2MSampler(20)(mixture(schedule), lambda: torch.randn(500, 1, 2, 2, generator=generator))
     expected = torch.tensor([0.18, -0.16, -0.18, 0.34])
     assert (x_0.mean(0).flatten() - expected).abs().max() < 5 * 0.55 / 500**0.5  # 5 standard errors
+
+
+def recipes() -> dict[str, str]:
+    """The README's named recipes; of alternatives, the first."""
+    rows = re.findall(r"^\| ([\w -]+) \| `(schedule=[^`]*)`", (ROOT / "README.md").read_text(), re.MULTILINE)
+    return dict(rows)
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_recipe_of_the_readme_fits_together(name: str, tmp_path: Path) -> None:
+    """It is built, and so checked, as a run is; one loss, and one step of its sampler."""
+    cfg = config(tmp_path, *recipes()[name].split())
+    fit_model_to_data(cfg, instantiate(cfg.data))
+    module, sampler = instantiate(cfg.module), instantiate(cfg.sampler)
+    sampler.check(module.denoiser)
+    x_0 = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)).mul(255).round() / 127.5 - 1
+    loss = module.loss(module.denoiser, x_0)["loss"]
+    assert loss.shape == (4,) and loss.isfinite().all()
+    t, s = sampler.times(module.denoiser.schedule)[:2].float().view(2, 1, 1, 1, 1).expand(2, 4, 1, 1, 1)
+    with torch.no_grad():
+        x_s = sampler.step(module.denoiser.eval(), module.denoiser.schedule.sigma(t) * x_0, t, s, None, lambda: x_0)
+    assert x_s.isfinite().all()
+
+
+def test_the_readme_has_its_recipes() -> None:
+    assert {"DDPM", "Improved DDPM", "VP-SDE", "EDM", "flow matching"} <= set(recipes())
 
 
 @pytest.mark.parametrize("name", ["linear", "flow"])
