@@ -83,3 +83,10 @@ def test_the_readme_inverts_and_measures_images(name: str) -> None:
     bits = -denoiser.log_density(x_0, torch.zeros(8, 1, 1, 1, dtype=torch.float64)) / 4 / 0.6931 + 6.994
     assert abs(names["likelihood"].mean - float(bits.mean())) < 4 * names["likelihood"].standard_error
     assert float(names["bound"].total.mean()) > float(bits.mean()) - 0.05
+
+
+def test_no_source_file_is_longer_than_a_sitting() -> None:
+    """200 lines, but for networks."""
+    files = [path for path in (ROOT / "src").rglob("*.py") if path.parent.name != "model"]
+    long = {path.name: count for path in files if (count := len(path.read_text().splitlines())) > 200}
+    assert len(files) > 80 and not long, long
