@@ -113,7 +113,8 @@ class Denoiser(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
         """Denoise `x_t` [B, C, H, W] from the times `t` [B, 1, 1, 1] given the classes `label` [B], or None."""
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        log_snr = self.schedule.log_snr(t)
+        alpha, sigma = self.schedule.signal(log_snr).to(t.dtype), self.schedule.noise(log_snr).to(t.dtype)
         c_skip, c_out, c_in = self.parameterization(alpha, sigma)
         output = self.network(c_in * x_t, self.schedule.c_noise(t).flatten(), label).to(x_t.dtype)
         variance = None

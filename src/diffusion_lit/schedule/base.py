@@ -50,13 +50,21 @@ class Schedule(nn.Module, ABC):
     def time(self, log_snr: Tensor) -> Tensor:
         """The inverse of `log_snr`, in float64: the time at which it takes the given value."""
 
+    def signal(self, log_snr: Tensor) -> Tensor:
+        """alpha where log SNR is `log_snr`."""
+        return log_snr.sigmoid().sqrt()
+
+    def noise(self, log_snr: Tensor) -> Tensor:
+        """sigma where log SNR is `log_snr`."""
+        return (-log_snr).sigmoid().sqrt()
+
     def alpha(self, t: Tensor) -> Tensor:
         """The signal's coefficient at `t`."""
-        return self.log_snr(t).sigmoid().sqrt().to(t.dtype)
+        return self.signal(self.log_snr(t)).to(t.dtype)
 
     def sigma(self, t: Tensor) -> Tensor:
         """The noise's standard deviation at `t`."""
-        return (-self.log_snr(t)).sigmoid().sqrt().to(t.dtype)
+        return self.noise(self.log_snr(t)).to(t.dtype)
 
     def snr(self, t: Tensor) -> Tensor:
         """SNR(t) = alpha^2 / sigma^2."""
@@ -104,10 +112,12 @@ class Schedule(nn.Module, ABC):
             x_t: noisy images [B, C, H, W].
             s, t: times, broadcastable to the images.
         """
-        alpha_s, alpha_t, sigma_s, sigma_t = self.alpha(s), self.alpha(t), self.sigma(s), self.sigma(t)
-        c = self.denoised_fraction(s, t)
-        mean = (alpha_t / alpha_s) * (sigma_s / sigma_t) ** 2 * x_t + alpha_s * c * x_0
-        return mean, c * sigma_s**2
+        log_snr_s, log_snr_t = self.log_snr(s), self.log_snr(t)
+        alpha_s, sigma_s = self.signal(log_snr_s), self.noise(log_snr_s)
+        c = -torch.expm1(log_snr_t - log_snr_s)
+        on_x_t = self.signal(log_snr_t) / alpha_s * (sigma_s / self.noise(log_snr_t)) ** 2
+        mean = on_x_t.to(t.dtype) * x_t + (alpha_s * c).to(t.dtype) * x_0
+        return mean, (c * sigma_s**2).to(t.dtype)
 
     def denoised_fraction(self, s: Tensor, t: Tensor) -> Tensor:
         """c = 1 - SNR(t) / SNR(s), in [0, 1]: the share of the way from x_t to the data that a step to s goes."""
@@ -125,8 +135,10 @@ class Schedule(nn.Module, ABC):
             s, t: times, s < t.
             fraction: broadcastable to them; what a network that learns its variance says.
         """
-        log_large = self.denoised_fraction(s, t).log() + 2 * self.sigma(t).log()
-        before, after = torch.where(s > 0, s, t), torch.where(s > 0, t, (2 * t).clamp(max=1))
-        log_small = self.denoised_fraction(before, after).log() + 2 * self.sigma(before).log()
-        log_small = torch.where(after > before, log_small, log_large)
-        return torch.lerp(log_small, log_large, torch.as_tensor(fraction, dtype=t.dtype, device=t.device))
+        log_snr_s, log_snr_t, log_snr_2t = self.log_snr(s), self.log_snr(t), self.log_snr((2 * t).clamp(max=1))
+        before, after = torch.where(s > 0, log_snr_s, log_snr_t), torch.where(s > 0, log_snr_t, log_snr_2t)
+        log_large = (-torch.expm1(log_snr_t - log_snr_s)).log() + 2 * self.noise(log_snr_t).log()
+        log_small = (-torch.expm1(after - before)).log() + 2 * self.noise(before).log()
+        log_small = torch.where(after < before, log_small, log_large).to(t.dtype)
+        fraction = torch.as_tensor(fraction, dtype=t.dtype, device=t.device)
+        return torch.lerp(log_small, log_large.to(t.dtype), fraction)

@@ -36,11 +36,11 @@ class EDMSchedule(Schedule):
         self.sigma_min, self.rho = sigma_min, rho
         self.root_min, self.root_max = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
 
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
+    def signal(self, log_snr: Tensor) -> Tensor:
+        return torch.ones_like(log_snr)
 
-    def sigma(self, t: Tensor) -> Tensor:
-        return (-self.log_snr(t) / 2).exp().to(t.dtype)
+    def noise(self, log_snr: Tensor) -> Tensor:
+        return (-log_snr / 2).exp()
 
     def log_snr(self, t: Tensor) -> Tensor:
         t = t.double()

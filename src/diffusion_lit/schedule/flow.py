@@ -19,11 +19,11 @@ class FlowSchedule(Schedule):
 
     variance_preserving = False
 
-    def alpha(self, t: Tensor) -> Tensor:
-        return (self.log_snr(t) / 2).sigmoid().to(t.dtype)
+    def signal(self, log_snr: Tensor) -> Tensor:
+        return (log_snr / 2).sigmoid()
 
-    def sigma(self, t: Tensor) -> Tensor:
-        return (-self.log_snr(t) / 2).sigmoid().to(t.dtype)
+    def noise(self, log_snr: Tensor) -> Tensor:
+        return (-log_snr / 2).sigmoid()
 
     def log_snr(self, t: Tensor) -> Tensor:
         t = t.double()
