@@ -21,8 +21,11 @@ from PIL import Image
 from diffusion_lit.callback import EMA, LastCheckpoint, NaNGuard, SampleGrid
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.data import DigitsData
+from diffusion_lit.density import UniformDensity
 from diffusion_lit.image import from_uint8
+from diffusion_lit.loss import MSELoss
 from diffusion_lit.module import DiffusionModule
+from diffusion_lit.weighting import UnitWeighting
 from tests.launch import TINY, config, run_command, train_in
 
 
@@ -430,7 +433,13 @@ def test_label_dropout_hides_a_tenth(tmp_path: Path) -> None:
     cfg = config(tmp_path, "model.resolution=8", "model.image_channels=1", "model.num_classes=10")
     module: DiffusionModule = instantiate(cfg.module)
     seen: list[torch.Tensor] = []
-    module.loss = lambda denoiser, x_0, label, generator: seen.append(label) or {"loss": x_0.mean((1, 2, 3))}  # type: ignore[assignment, func-returns-value]
+
+    class Witnessed(MSELoss):
+        def forward(self, denoiser: Any, x_0: torch.Tensor, label: Any = None, generator: Any = None) -> dict[str, Any]:
+            seen.append(label)
+            return {"loss": x_0.mean((1, 2, 3)), "t": x_0.mean((1, 2, 3))}
+
+    module.loss = Witnessed(UniformDensity(), UnitWeighting())
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
     trainer.strategy.connect(module)
