@@ -148,6 +148,18 @@ def test_every_kind_of_loss_trains_and_resumes_to_the_bit(name: str, tmp_path: P
         assert column(tmp_path / "whole", "train/bound")
 
 
+def test_a_run_from_before_an_option_existed_goes_on(run: Path, tmp_path: Path) -> None:
+    """It had what the option's default is; another value is another model."""
+    checkpoint = load_checkpoint(run)
+    for group, key in (("schedule", "shift"), ("model", "learn_variance")):
+        del checkpoint["config"][group][key]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    options = ("model.dropout=0.1", "callback.fid=null", "callback.sample_grid=null", f"resume={tmp_path / 'old.ckpt'}")
+    assert train_in(tmp_path / "b", "trainer.max_steps=11", *options).global_step == 11
+    with pytest.raises(ValueError, match=r"schedule.shift: 1.0 in the checkpoint, 2.0 now"):
+        train_in(tmp_path / "c", "trainer.max_steps=11", "schedule.shift=2.0", *options)
+
+
 def test_going_on_with_another_loss_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"loss\._target_"):
         train_in(tmp_path / "b", "trainer.max_steps=10", f"resume={run}", "loss=uncertainty")

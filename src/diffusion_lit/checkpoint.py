@@ -4,13 +4,14 @@ Keys of ours beside Lightning's: `config` (resolved, plain containers), `ema` (a
 in `state_dict`) and `ema_num_updates`.
 """
 
+import inspect
 import logging
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.denoiser import Denoiser
@@ -133,8 +134,18 @@ def load_config(path: Path) -> DictConfig:
 def differences(old: DictConfig, new: DictConfig, groups: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
     """Each key of `groups` whose value differs, with both values; how fast data is loaded does not count."""
     before, after = flatten(old, groups), flatten(new, groups)
+    for key in after.keys() - before.keys():  # an option that there was not yet
+        before[key] = default_of(new, key)
     keys = sorted((before.keys() | after.keys()) - {"data.batch_size", "data.num_workers"})
     return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
+
+
+def default_of(cfg: DictConfig, key: str) -> Any:
+    """What the class of a group takes where the option GROUP.NAME is not given; None if it has no such option."""
+    group, _, name = key.partition(".")
+    target = OmegaConf.select(cfg, f"{group}._target_")
+    parameter = None if target is None else inspect.signature(get_class(target)).parameters.get(name)
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
 
 def flatten(cfg: DictConfig, groups: tuple[str, ...]) -> dict[str, Any]:
