@@ -42,7 +42,7 @@ def judge(images: torch.Tensor, labels: list[int]) -> Verdict:
     train, test = data.splits["train"], data.splits["test"]
     assert isinstance(train, ArrayImages) and train.labels is not None
     assert isinstance(test, ArrayImages) and test.labels is not None
-    classifier = SVC(gamma="scale", C=10).fit(flat(train.images), train.labels)
+    classifier = reader(train)
     real, drawn = nearest(test.images, train.images), nearest(images, train.images)
     return Verdict(
         real_accuracy=float(classifier.score(flat(test.images), test.labels)),
@@ -58,6 +58,11 @@ def draw(denoiser: Denoiser, sampler: Sampler, num_samples: int, guidance: float
     labels = default_labels(denoiser, range(num_samples))
     assert labels is not None
     return generate(guide(denoiser, guidance), sampler, range(num_samples), labels, seed=1), labels
+
+
+def reader(train: ArrayImages) -> SVC:
+    """A classifier that has seen `train`."""
+    return SVC(gamma="scale", C=10).fit(flat(train.images), train.labels)
 
 
 def flat(images: torch.Tensor) -> np.ndarray:

@@ -18,13 +18,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from digits import flat, reader
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from sklearn.svm import SVC
 from torchmetrics.image import FrechetInceptionDistance
 
 from diffusion_lit.checkpoint import load_denoiser
@@ -53,7 +52,7 @@ class Judge:
         data.setup()
         real = data.splits["train"]
         assert isinstance(real, ArrayImages) and real.labels is not None
-        self.classifier = SVC(gamma="scale", C=10).fit(real.images.flatten(1).double().numpy(), real.labels)
+        self.classifier = reader(real)
         extractor = RandomVGG(seed=0).eval()
         extractor.num_features = extractor(real.images[:1]).shape[1]
         self.fid = FrechetInceptionDistance(extractor, reset_real_features=False)
@@ -64,7 +63,7 @@ class Judge:
     def __call__(self, images: torch.Tensor, labels: list[int]) -> dict[str, float]:
         self.fid.reset()
         self.fid.update(images, real=False)
-        accuracy = self.classifier.score(images.flatten(1).double().numpy(), np.array(labels))
+        accuracy = self.classifier.score(flat(images), labels)
         return {"fid": float(self.fid.compute()), "accuracy": float(accuracy)}
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.guidance import GuidedDenoiser
-from diffusion_lit.image import image_grid, to_uint8
+from diffusion_lit.image import as_array, image_grid, to_uint8
 from diffusion_lit.random import ImageNoise
 from diffusion_lit.sampler import Sampler
 from diffusion_lit.schedule import Schedule
@@ -60,7 +60,9 @@ def draw_schedules(schedules: dict[str, Schedule], image: Tensor, path: Path, nu
     rows = strips.subplots(len(schedules), num_images, squeeze=False)
     for i, (name, schedule) in enumerate(schedules.items()):
         for axis, time in zip(rows[i], np.linspace(0, 1, num_images), strict=True):
-            axis.imshow(as_pixels(noised(schedule, image[None], eps, float(time))[0]), cmap="gray", vmin=0, vmax=255)
+            axis.imshow(
+                as_array(to_uint8(noised(schedule, image[None], eps, float(time))[0])), cmap="gray", vmin=0, vmax=255
+            )
             axis.set(xticks=[], yticks=[])
             if i == 0:
                 axis.set_title(f"t = {time:.3g}", fontsize=9)
@@ -72,7 +74,7 @@ def draw_schedules(schedules: dict[str, Schedule], image: Tensor, path: Path, nu
 def noised(schedule: Schedule, x_0: Tensor, eps: Tensor, time: float) -> Tensor:
     """x_t at one time, on the variance-preserving scale."""
     t = torch.full((len(x_0), 1, 1, 1), time, dtype=x_0.dtype, device=x_0.device)
-    return schedule.add_noise(x_0, eps, t) / torch.hypot(schedule.alpha(t), schedule.sigma(t))
+    return schedule.add_noise(x_0, eps, t) / schedule.scale(t)
 
 
 def example_image(size: int = 96) -> Tensor:
@@ -112,7 +114,7 @@ def follow(
     visited = [(one, schedule.sigma(one) * ImageNoise(seed, indices, shape, device)())]
     sampler(denoiser, ImageNoise(seed, indices, shape, device), label, lambda s, x_s: visited.append((s, x_s)))
     x_0, eps = visited[-1][1], ImageNoise(seed + 1, indices, shape, device)()
-    reverse = [x / torch.hypot(schedule.alpha(t), schedule.sigma(t)) for t, x in visited]
+    reverse = [x / schedule.scale(t) for t, x in visited]
     estimates = [*(sampler.predict(denoiser, x, t, label).x_0 for t, x in visited[:-1]), x_0]
     times = torch.stack([t[0, 0, 0, 0] for t, _ in visited]).cpu()
     forward = [noised(schedule, x_0, eps, float(time)) for time in times]
@@ -137,13 +139,11 @@ def draw_strip(trajectory: Trajectory, path: Path, columns: int = 9) -> None:
         name = list(ROWS)[row % 3]
         for axis, step in zip(axes, chosen, strict=True):
             frame = getattr(trajectory, name)[step, row // 3]
-            axis.imshow(as_pixels(frame), cmap="gray", vmin=0, vmax=255)
+            axis.imshow(as_array(to_uint8(frame)), cmap="gray", vmin=0, vmax=255)
             axis.set(xticks=[], yticks=[])
             if row == 0:
                 axis.set_title(f"t = {trajectory.times[step]:.2f}", fontsize=9)
-        axes[0].set_ylabel(
-            {"reverse": "reverse x_t", "estimates": "its x_0", "forward": "forward x_t"}[name], fontsize=9
-        )
+        axes[0].set_ylabel(ROWS[name], fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
@@ -151,16 +151,7 @@ def draw_strip(trajectory: Trajectory, path: Path, columns: int = 9) -> None:
 def save_animation(trajectory: Trajectory, path: Path, columns: int, seconds: float = 4.0) -> None:
     """The images from noise to data and, after a pause, back: a GIF or WebP, by the ending of `path`."""
     frames = [*trajectory.reverse, *([trajectory.reverse[-1]] * 5), *trajectory.forward.flip(0)]
-    pictures = []
-    for frame in frames:
-        pixels = image_grid(to_uint8(frame), columns).permute(1, 2, 0).numpy()
-        pictures.append(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+    pictures = [Image.fromarray(as_array(image_grid(to_uint8(frame), columns))) for frame in frames]
     path.parent.mkdir(parents=True, exist_ok=True)
     duration = max(20, int(1000 * seconds / len(pictures)))
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0)
-
-
-def as_pixels(image: Tensor) -> np.ndarray:
-    """[C, H, W] in [-1, 1] to bytes [H, W] or [H, W, 3]."""
-    pixels = to_uint8(image).permute(1, 2, 0).numpy()
-    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels

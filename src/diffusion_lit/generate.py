@@ -29,9 +29,13 @@ def guide(
     return denoiser
 
 
-def default_labels(denoiser: Denoiser | GuidedDenoiser, indices: Sequence[int]) -> list[int] | None:
-    """The classes in turn, 0, 1, ..., by image index; None where the model has none."""
-    return None if denoiser.num_classes is None else [i % denoiser.num_classes for i in indices]
+def default_labels(
+    denoiser: Denoiser | GuidedDenoiser, indices: Sequence[int], classes: Sequence[int] | None = None
+) -> list[int] | None:
+    """The `classes` in turn, by image index; None takes all, and is None where the model has none."""
+    if classes is None and denoiser.num_classes is not None:
+        classes = range(denoiser.num_classes)
+    return None if classes is None else [classes[i % len(classes)] for i in indices]
 
 
 def generate(

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["from_uint8", "image_grid", "save_image", "save_npz", "to_uint8"]
+__all__ = ["as_array", "from_uint8", "image_grid", "save_image", "save_npz", "to_uint8"]
 
 MIN_TILE = 48  # pixels: smaller images are magnified in a grid, so that a person can see them
 
@@ -46,11 +46,16 @@ def image_grid(images: Tensor, columns: int) -> Tensor:
     return grid
 
 
+def as_array(image: Tensor) -> np.ndarray:
+    """One uint8 image [C, H, W] as Pillow and matplotlib take it: [H, W] if grey, [H, W, 3] in colour."""
+    pixels = image.cpu().permute(1, 2, 0).numpy()
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+
+
 def save_image(image: Tensor, path: Path) -> None:
     """Write one uint8 image [C, H, W], C = 1 or 3, as PNG; folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = image.cpu().permute(1, 2, 0).numpy()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
+    Image.fromarray(as_array(image)).save(path)
 
 
 def save_npz(images: Tensor, labels: Sequence[int] | None, path: Path) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.guidance import GuidedDenoiser
+from diffusion_lit.schedule import per_image
 
 __all__ = ["invert"]
 
@@ -41,7 +42,7 @@ def invert(
     if num_iterations < 1:
         raise ValueError(f"num_iterations must be at least 1, got {num_iterations}; 1 is plain DDIM inversion")
     schedule = denoiser.schedule
-    times = schedule.times(num_steps, spacing).flip(0).to(x_0).view(-1, 1, 1, 1, 1).expand(-1, len(x_0), 1, 1, 1)
+    times = per_image(schedule.times(num_steps, spacing).flip(0), x_0)
     x_s = x_0
     for s, t in pairwise(times):
         x_t, noisy = x_s, bool((schedule.log_snr(t) < 0).all() and (s > 0).all())

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from diffusion_lit.bound import bound_term, gaussian_kl
 from diffusion_lit.denoiser import VARIANCES, Denoiser
-from diffusion_lit.ode import angle, integrate, time_of
+from diffusion_lit.ode import angle, at_angle, integrate, velocity
+from diffusion_lit.schedule import per_image
 
 __all__ = ["Bound", "Likelihood", "ode_likelihood", "ode_log_density", "variational_bound"]
 
@@ -85,7 +86,7 @@ def variational_bound(
             + (", or learned" if denoiser.learns_variance else " (learned needs model.learn_variance=true)")
         )
     schedule = denoiser.schedule
-    times = schedule.times(num_steps).to(x_0).view(-1, 1, 1, 1, 1).expand(-1, len(x_0), 1, 1, 1)
+    times = per_image(schedule.times(num_steps), x_0)
     alpha, log_variance = schedule.alpha(times[0]), 2 * schedule.sigma(times[0]).log()
     prior = gaussian_kl(alpha * x_0, log_variance, torch.zeros_like(x_0), log_variance)
     terms = []
@@ -155,16 +156,13 @@ def ode_log_density(
     def derivative(phi: Tensor, y: Tensor) -> Tensor:
         """Of x on the variance-preserving scale, and of minus its log density."""
         x = y[:, :-1].view(shape)
-        cos, sin = (f(phi).to(x.dtype).view(-1, 1, 1, 1) for f in (torch.cos, torch.sin))
-        t = time_of(schedule, phi).to(x.dtype).view(-1, 1, 1, 1)
-        scale = torch.hypot(schedule.alpha(t), schedule.sigma(t))
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            x_0_hat = denoiser(scale * x, t, label).x_0
+            t, x_t = at_angle(schedule, phi, x)
+            x_0_hat = denoiser(x_t, t, label).x_0
             trace = exact_trace(x_0_hat, x) if probe is None else probed_trace(x_0_hat, x, probe)
-        velocity = (cos * x - x_0_hat) / sin
-        divergence = (dim * cos.flatten() - trace) / sin.flatten()
-        return torch.cat([velocity.flatten(1), divergence[:, None]], dim=1).detach()
+        divergence = (dim * torch.cos(phi).to(x.dtype) - trace) / torch.sin(phi).to(x.dtype)
+        return torch.cat([velocity(phi, x, x_0_hat).flatten(1), divergence[:, None]], dim=1).detach()
 
     start = torch.cos(first).to(x_0.dtype)
     y = torch.cat([start[:, None] * x_0.flatten(1), x_0.new_zeros(len(x_0), 1)], dim=1)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffusion_lit.schedule import Schedule
 
-__all__ = ["angle", "integrate", "time_of"]
+__all__ = ["angle", "at_angle", "integrate", "time_of", "velocity"]
 
 NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
 STAGES = (
@@ -36,6 +36,18 @@ def angle(schedule: Schedule, t: Tensor) -> Tensor:
 def time_of(schedule: Schedule, angle: Tensor) -> Tensor:
     """The time at which the schedule is at `angle`, in float64."""
     return schedule.time(-2 * torch.tan(angle).log()).clamp(max=1)
+
+
+def at_angle(schedule: Schedule, phi: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The time [B, 1, 1, 1], and x_t on the schedule's own scale, of images `x` at the angles `phi` [B]."""
+    t = time_of(schedule, phi).to(x.dtype).view(-1, 1, 1, 1)
+    return t, schedule.scale(t) * x
+
+
+def velocity(phi: Tensor, x: Tensor, x_0: Tensor) -> Tensor:
+    """dx / d angle = v = (cos x - x_0) / sin, where the model makes `x_0` of `x` at the angles `phi` [B]."""
+    cos, sin = (f(phi).to(x.dtype).view(-1, 1, 1, 1) for f in (torch.cos, torch.sin))
+    return (cos * x - x_0) / sin
 
 
 def integrate(

@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> None:
         sampler = instantiate(cfg.sampler)
         sampler.check(denoiser)
         classes, indices = chosen_classes(cfg.labels, denoiser.num_classes), range(cfg.num_samples)
-        labels = default_labels(denoiser, indices) if classes is None else [classes[i % len(classes)] for i in indices]
+        labels = default_labels(denoiser, indices, classes)
         label = None if labels is None else torch.tensor(labels, device=device)
         trajectory = follow(denoiser, sampler, indices, label, cfg.seed, device)
         draw_schedules({type(model.schedule).__name__: model.schedule.cpu()}, example_image(), out / "schedules.png")

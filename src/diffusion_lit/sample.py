@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> None:
 
     indices = range(cfg.num_samples)
     subjects = [i // (cfg.interpolate or 1) for i in indices]  # all images between two noises are of one class
-    labels = default_labels(denoiser, subjects) if classes is None else [classes[i % len(classes)] for i in subjects]
+    labels = default_labels(denoiser, subjects, classes)
     batches = [indices[begin : begin + cfg.batch_size] for begin in range(0, cfg.num_samples, cfg.batch_size)]
     images = []
     with tqdm(total=len(batches) * num_steps, desc="sampling", unit="step") as bar:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion_lit.denoiser import Denoiser, Prediction
 from diffusion_lit.guidance import GuidedDenoiser
-from diffusion_lit.schedule import SPACINGS, Schedule
+from diffusion_lit.schedule import Schedule, check_spacing, per_image
 
 __all__ = ["History", "Noise", "Sampler"]
 
@@ -57,8 +57,8 @@ class Sampler(ABC):
                 f"percentile must lie in (0, 1) and needs clip, got percentile={percentile}, clip={clip}; Imagen's are "
                 "0.995 and 1"
             )
-        if spacing is not None and spacing not in SPACINGS:
-            raise ValueError(f"sampler.spacing must be one of {', '.join(SPACINGS)}, or null; got {spacing!r}")
+        if spacing is not None:
+            check_spacing(spacing)
         self.num_steps = num_steps
         self.clip = clip
         self.percentile = percentile
@@ -119,7 +119,7 @@ class Sampler(ABC):
         """
         self.check(denoiser)
         start = noise()
-        times = self.times(denoiser.schedule).to(start).view(-1, 1, 1, 1, 1).expand(-1, len(start), 1, 1, 1)
+        times = per_image(self.times(denoiser.schedule), start)
         x_t = denoiser.schedule.sigma(times[0]) * start
         history = History(maxlen=self.num_previous)
         for t, s in pairwise(times):

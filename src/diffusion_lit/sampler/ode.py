@@ -1,11 +1,10 @@
 """The probability-flow ODE, to a tolerance instead of in a number of steps."""
 
-import torch
 from torch import Tensor
 
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.guidance import GuidedDenoiser
-from diffusion_lit.ode import angle, integrate, time_of
+from diffusion_lit.ode import angle, at_angle, integrate, velocity
 from diffusion_lit.sampler.base import History, Noise, Sampler
 
 __all__ = ["ODESampler"]
@@ -52,17 +51,12 @@ class ODESampler(Sampler):
     ) -> Tensor:
         schedule, shape = denoiser.schedule, x_t.shape
 
-        def scale(t: Tensor) -> Tensor:
-            return torch.hypot(schedule.alpha(t), schedule.sigma(t))
-
-        def velocity(phi: Tensor, y: Tensor) -> Tensor:
-            cos, sin = (f(phi).to(y.dtype).view(-1, 1, 1, 1) for f in (torch.cos, torch.sin))
-            t, x = time_of(schedule, phi).to(y.dtype).view(-1, 1, 1, 1), y.view(shape)
-            p = self.predict(denoiser, scale(t) * x, t, label)
-            return ((cos * x - p.x_0) / sin).flatten(1)
+        def derivative(phi: Tensor, y: Tensor) -> Tensor:
+            t, inside = at_angle(schedule, phi, y.view(shape))
+            return velocity(phi, y.view(shape), self.predict(denoiser, inside, t, label).x_0).flatten(1)
 
         end = s.clamp(min=schedule.t_min)
         first, last = (angle(schedule, time.flatten()) for time in (t, end))
-        y = integrate(velocity, (x_t / scale(t)).flatten(1), first, last, self.rtol, self.atol)
-        x_s = y.view(shape) * scale(end)
+        y = integrate(derivative, (x_t / schedule.scale(t)).flatten(1), first, last, self.rtol, self.atol)
+        x_s = y.view(shape) * schedule.scale(end)
         return x_s if (s > 0).all() else self.predict(denoiser, x_s, end, label).x_0

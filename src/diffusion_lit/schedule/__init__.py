@@ -8,7 +8,7 @@ from diffusion_lit.schedule.linear import LinearSchedule
 from diffusion_lit.schedule.quadratic import QuadraticSchedule
 from diffusion_lit.schedule.scaled_linear import ScaledLinearSchedule
 from diffusion_lit.schedule.sigmoid import SigmoidSchedule
-from diffusion_lit.schedule.spacing import SPACINGS
+from diffusion_lit.schedule.spacing import SPACINGS, check_spacing, per_image
 from diffusion_lit.schedule.sqrt import SqrtSchedule
 from diffusion_lit.schedule.vp import VPSchedule
 
@@ -26,4 +26,6 @@ __all__ = [
     "SigmoidSchedule",
     "SqrtSchedule",
     "VPSchedule",
+    "check_spacing",
+    "per_image",
 ]

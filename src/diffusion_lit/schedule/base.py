@@ -66,6 +66,10 @@ class Schedule(nn.Module, ABC):
         """The noise's standard deviation at `t`."""
         return self.noise(self.log_snr(t)).to(t.dtype)
 
+    def scale(self, t: Tensor) -> Tensor:
+        """sqrt(alpha^2 + sigma^2), by which x_t is larger than on the variance-preserving scale; 1 on that."""
+        return torch.hypot(self.alpha(t), self.sigma(t))
+
     def snr(self, t: Tensor) -> Tensor:
         """SNR(t) = alpha^2 / sigma^2."""
         return self.log_snr(t).exp().to(t.dtype)

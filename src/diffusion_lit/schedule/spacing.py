@@ -10,7 +10,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from diffusion_lit.schedule.base import Schedule
 
-__all__ = ["SPACINGS", "spaced_times"]
+__all__ = ["SPACINGS", "check_spacing", "per_image", "spaced_times"]
 
 SPACINGS = ("uniform", "trailing", "leading", "quadratic", "karras", "log_snr")
 RHO = 7
@@ -38,8 +38,7 @@ def spaced_times(schedule: Schedule, num_steps: int | None, spacing: str) -> Ten
         ValueError: if there is no such spacing, or the schedule cannot take so many steps, or has no finite log SNR at
             t = 1 where the spacing counts in it.
     """
-    if spacing not in SPACINGS:
-        raise ValueError(f"sampler.spacing must be one of {', '.join(SPACINGS)}, or null; got {spacing!r}")
+    check_spacing(spacing)
     name, most = type(schedule).__name__, schedule.num_timesteps
     if num_steps is None and most is None:
         raise ValueError(f"{name} is continuous, with no number of steps of its own: set sampler.num_steps=50, say")
@@ -79,3 +78,14 @@ def spaced_times(schedule: Schedule, num_steps: int | None, spacing: str) -> Ten
             f"{schedule.t_min:.3g}): take fewer steps, or spacing=uniform"
         )
     return torch.cat([times, times.new_zeros(1)])
+
+
+def check_spacing(spacing: str) -> None:
+    """Raise a ValueError if there is no such spacing."""
+    if spacing not in SPACINGS:
+        raise ValueError(f"sampler.spacing must be one of {', '.join(SPACINGS)}, or null; got {spacing!r}")
+
+
+def per_image(times: Tensor, x: Tensor) -> Tensor:
+    """The times [n] for each image of `x` [B, C, H, W], in its dtype and on its device: [n, B, 1, 1, 1]."""
+    return times.to(x).view(-1, 1, 1, 1, 1).expand(-1, len(x), 1, 1, 1)
