@@ -77,6 +77,7 @@ MISTAKES = {
     "unknown choice": (["train", "schedule=cosin"], "cosine"),
     "value out of range": (["train", "schedule.beta_max=2"], "beta_max"),
     "eps where no signal is left": (["train", "schedule=flow", "parameterization=eps"], "parameterization=v"),
+    "weighting that the loss ignores": (["train", "loss=vlb", "loss.variance=small", "weighting=p2"], "weighting=unit"),
     "variance without an output": (["train", "loss=hybrid", "parameterization=eps"], "model.learn_variance=true"),
     "chain of a flow": (["train", "schedule=flow", "sampler=ddpm"], "sampler=ddim"),
     "no gpu": (["train", "trainer.devices=4", "trainer.accelerator=gpu"], "trainer.accelerator=cpu"),

@@ -8,6 +8,7 @@ from diffusion_lit.command import command
 
 @command("plot")
 def main(cfg: DictConfig) -> None:
+    import re
     from pathlib import Path
 
     import torch
@@ -21,8 +22,11 @@ def main(cfg: DictConfig) -> None:
 
     if cfg.animation not in ("gif", "webp", None):
         raise ValueError(f"animation must be gif, webp or null, got {cfg.animation}")
-    if cfg.ckpt is not None and any(override.startswith("schedule") for override in HydraConfig.get().overrides.task):
+    given = {re.split(r"[.=]", override)[0] for override in HydraConfig.get().overrides.task}
+    if cfg.ckpt is not None and "schedule" in given:
         raise ValueError("the schedule is the checkpoint's: give either schedule or ckpt")
+    if cfg.ckpt is None and (ignored := sorted(given - {"schedule", "out", "ckpt"})):
+        raise ValueError(f"without ckpt only schedules are drawn, and {', '.join(ignored)} would be ignored; give ckpt")
     if cfg.num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {cfg.num_samples}")
     out, written = Path(cfg.out), []

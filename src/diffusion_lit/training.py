@@ -37,6 +37,7 @@ def train(cfg: DictConfig) -> Trainer:
     loggers = [instantiate(c) for c in cfg.logger.values() if c is not None]
     trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
     data: ImageDataModule = instantiate(cfg.data)
+    refuse_ignored_weighting(cfg)
     fit_model_to_data(cfg, data)
     module: DiffusionModule = instantiate(cfg.module)
     module.config = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
@@ -76,6 +77,18 @@ def choose_accelerator(cfg: DictConfig) -> None:
         raise ValueError(
             f"trainer.accelerator={cfg.trainer.accelerator} cannot be used here: torch finds no CUDA GPU. Use "
             f"trainer.accelerator=cpu (with trainer.devices={cfg.trainer.devices} processes, if that is meant), or auto"
+        )
+
+
+def refuse_ignored_weighting(cfg: DictConfig) -> None:
+    """
+    Raises:
+        ValueError: if a weighting was chosen for a loss that has none.
+    """
+    if "weighting" not in cfg.loss and cfg.weighting._target_ != "diffusion_lit.weighting.UnitWeighting":
+        name = cfg.loss._target_.rpartition(".")[2]
+        raise ValueError(
+            f"{name} has no weighting and would ignore {cfg.weighting._target_}: use weighting=unit"
         )
 
 
