@@ -87,9 +87,7 @@ def refuse_ignored_weighting(cfg: DictConfig) -> None:
     """
     if "weighting" not in cfg.loss and cfg.weighting._target_ != "diffusion_lit.weighting.UnitWeighting":
         name = cfg.loss._target_.rpartition(".")[2]
-        raise ValueError(
-            f"{name} has no weighting and would ignore {cfg.weighting._target_}: use weighting=unit"
-        )
+        raise ValueError(f"{name} has no weighting and would ignore {cfg.weighting._target_}: use weighting=unit")
 
 
 def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:
