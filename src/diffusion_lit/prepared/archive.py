@@ -1,0 +1,164 @@
+"""Images in archives from anywhere: nothing is unpacked onto the disk, and what an archive tries is refused by name."""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from diffusion_lit.prepared.source import FileSource
+
+__all__ = ["COMPRESSED", "TarSource", "ZipSource", "decompressed"]
+
+COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+MAX_RATIO = 200  # of a compressed tar file: images hardly shrink
+
+
+class ZipSource(FileSource):
+    """The images of a ZIP file.
+
+    Args:
+        path: the file.
+        val_fraction: see `diffusion_lit.data.layout.arrange`.
+
+    Raises:
+        ValueError: if it is no ZIP file, is encrypted, or has names or links that leave it.
+    """
+
+    def __init__(self, path: Path, val_fraction: float) -> None:
+        self.path = path
+        self.description = str(path)
+        self.opened: tuple[int, zipfile.ZipFile] | None = None
+        try:
+            with zipfile.ZipFile(path) as archive:
+                infos = [info for info in archive.infolist() if not info.is_dir()]
+        except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+            raise ValueError(f"{path} is not a ZIP file, or is damaged ({error}); fetch it again") from error
+        refuse_escapes(path, (info.filename for info in infos))
+        for info in infos:
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise ValueError(f"{path}: {info.filename} is a link; archives with links are refused")
+            if info.flag_bits & 1:
+                raise ValueError(f"{path}: {info.filename} is encrypted; unpack the archive and give the folder")
+        prefix = common_folder(info.filename for info in infos)
+        self.members = {info.filename.removeprefix(prefix): info for info in infos}
+        if len(self.members) < len(infos):
+            raise ValueError(f"{path} has several files of one name; unpack it and give the folder")
+        stamps = {name: f"{info.file_size} {info.CRC}" for name, info in self.members.items()}
+        self.arrange(stamps, val_fraction)
+
+    def open(self, name: str, max_bytes: int) -> BinaryIO:
+        info = self.members[name]
+        if info.file_size > max_bytes:
+            raise ValueError(too_large(name, info.file_size, max_bytes))
+        if self.opened is None or self.opened[0] != os.getpid():  # a file's position is shared with forked processes
+            self.opened = (os.getpid(), zipfile.ZipFile(self.path))
+        try:
+            return io.BytesIO(self.opened[1].read(info))
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, NotImplementedError) as error:
+            raise ValueError(f"{name} cannot be unpacked from {self.path} ({error})") from error
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"opened": None}
+
+
+class TarSource(FileSource):
+    """The images of an uncompressed tar file.
+
+    Args:
+        path: the file.
+        val_fraction: see `diffusion_lit.data.layout.arrange`.
+        description: for messages and the manifest, in place of the path.
+
+    Raises:
+        ValueError: if it is no tar file, or has names or links that leave it.
+    """
+
+    def __init__(self, path: Path, val_fraction: float, description: str | None = None) -> None:
+        self.path = path
+        self.description = description or str(path)
+        size = path.stat().st_size
+        try:
+            with tarfile.open(path, "r:") as archive:
+                members = [member for member in archive if not member.isdir()]
+        except (tarfile.TarError, OSError) as error:
+            raise ValueError(f"{self.description} is no tar file, or is damaged ({error}); fetch it again") from error
+        refuse_escapes(Path(self.description), (member.name for member in members))
+        for member in members:
+            if member.issym() or member.islnk():
+                raise ValueError(f"{self.description}: {member.name} is a link; archives with links are refused")
+            if not member.isreg() or member.issparse():
+                raise ValueError(f"{self.description}: {member.name} is no ordinary file, which is refused")
+            if member.offset_data + member.size > size:
+                raise ValueError(f"{self.description} is truncated in {member.name}; fetch it again")
+        prefix = common_folder(member.name for member in members)
+        # Of several files of one name the last counts, as in `tar`.
+        self.places = {m.name.removeprefix("./").removeprefix(prefix): (m.offset_data, m.size) for m in members}
+        stamps = {m.name.removeprefix("./").removeprefix(prefix): f"{m.size} {m.mtime}" for m in members}
+        self.arrange(stamps, val_fraction)
+
+    def open(self, name: str, max_bytes: int) -> BinaryIO:
+        offset, size = self.places[name]
+        if size > max_bytes:
+            raise ValueError(too_large(name, size, max_bytes))
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return io.BytesIO(file.read(size))
+
+
+def decompressed(path: Path, folder: Path) -> Path:
+    """A compressed tar file's content, as a file in `folder`, which can be read from the middle; kept for next time.
+
+    Raises:
+        ValueError: if it is damaged, or grows beyond all reason.
+    """
+    compressed = path.stat()
+    target = folder / f"{path.name}.{compressed.st_size}.{compressed.st_mtime_ns}.tar"
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    limit, temporary = MAX_RATIO * compressed.st_size + 2**20, target.with_suffix(".tmp")
+    try:
+        with COMPRESSED[path.suffix.lower()](path, "rb") as source, temporary.open("wb") as file:
+            while block := source.read(2**20):
+                file.write(block)
+                if file.tell() > limit:
+                    raise ValueError(f"{path} grows to {MAX_RATIO} times its size: refused as a decompression bomb")
+    except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+        raise ValueError(f"{path} is damaged ({error}); fetch it again") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    temporary.replace(target)
+    return target
+
+
+def refuse_escapes(archive: Path, names: Iterable[str]) -> None:
+    """
+    Raises:
+        ValueError: if a name would lie outside the folder that the archive is unpacked into.
+    """
+    for name in names:
+        path = PurePosixPath(name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or path.parts[0].endswith(":"):
+            raise ValueError(f"{archive}: {name} leads out of the archive, which is refused; do not trust its source")
+
+
+def common_folder(names: Iterable[str]) -> str:
+    """The folders that all of `names` lie in, and that therefore say nothing, each with a slash behind it."""
+    paths = [PurePosixPath(name) for name in names]
+    folders = [path.parts[:-1] for path in paths if path.parts[0] != "__MACOSX"]
+    shared = takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))
+    return "".join(f"{level[0]}/" for level in shared)
+
+
+def too_large(name: str, size: int, limit: int) -> str:
+    return f"{name} is of {size} bytes, more than any image within max_pixels has ({limit})"

@@ -1,0 +1,73 @@
+"""What the settings of the `prepare` command mean."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from diffusion_lit.data.image_file import FILTERS, FITS
+from diffusion_lit.prepared.archive import COMPRESSED, TarSource, ZipSource, decompressed
+from diffusion_lit.prepared.library import TorchvisionSource
+from diffusion_lit.prepared.making import ENCODINGS
+from diffusion_lit.prepared.source import FolderSource, Reading, Source
+
+__all__ = ["open_source", "reading_of"]
+
+MAX_RAW = 64  # pixels: up to here reading bytes beats decoding files, and they are small
+
+
+def reading_of(cfg: DictConfig) -> tuple[Reading, str]:
+    """How images are to be read, and how stored.
+
+    Raises:
+        ValueError: if a setting has no such value.
+    """
+    allowed = {"fit": FITS, "filter": tuple(FILTERS), "encoding": ("auto", *ENCODINGS), "channels": (1, 3)}
+    for key, values in allowed.items():
+        if cfg[key] not in values:
+            raise ValueError(f"{key} must be one of {', '.join(map(str, values))}, got {cfg[key]}")
+    for key in ("resolution", "workers", "shard_megabytes", "max_pixels"):
+        if cfg[key] < 1:
+            raise ValueError(f"{key} must be at least 1, got {cfg[key]}")
+    if not 0 <= cfg.max_unreadable <= 1:
+        raise ValueError(f"max_unreadable is a share of the images, from 0 to 1, got {cfg.max_unreadable}")
+    if not 0 < cfg.val_fraction < 0.5:
+        raise ValueError(f"val_fraction is set aside twice and must lie between 0 and 0.5, got {cfg.val_fraction}")
+    encoding = cfg.encoding
+    if encoding == "auto":
+        encoding = "raw" if cfg.latents or cfg.resolution <= MAX_RAW else "png"
+    if cfg.latents and encoding != "raw":
+        raise ValueError(f"latents are stored raw; encoding={encoding} is for images, leave it at auto")
+    return Reading(cfg.resolution, cfg.channels, cfg.fit, cfg.filter, cfg.max_pixels), encoding
+
+
+def open_source(cfg: DictConfig, work: Path) -> Source:
+    """The images that `source=` means.
+
+    Args:
+        cfg: the command's settings.
+        work: a folder for what has to be kept while preparing.
+
+    Raises:
+        ValueError: if it is none of the kinds there are, or cannot be opened.
+        FileNotFoundError: if it is not there.
+    """
+    kind, colon, name = cfg.source.partition(":")
+    if colon and kind == "torchvision":
+        return TorchvisionSource(name, Path(cfg.root), cfg.download, cfg.val_fraction)
+    path = Path(cfg.source)
+    if path.is_dir():
+        return FolderSource(path, cfg.val_fraction)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"source={cfg.source} is not there; give a folder, a .zip or .tar file, hf:NAME or torchvision:NAME"
+        )
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        return ZipSource(path, cfg.val_fraction)
+    if suffix in COMPRESSED:
+        return TarSource(decompressed(path, work), cfg.val_fraction, str(path))
+    if suffix == ".tar":
+        return TarSource(path, cfg.val_fraction)
+    raise ValueError(
+        f"source={cfg.source}: a file must end in .zip, .tar, {', '.join(COMPRESSED)}; give a folder otherwise"
+    )

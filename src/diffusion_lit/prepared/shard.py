@@ -1,0 +1,123 @@
+"""One shard of a prepared set: a file of litdata's format, whose items are an image's bytes and its class.
+
+    uint32 n | uint32 offset[n + 1] | n items, each: uint32 image bytes, uint32 8, image, int64 class
+
+Raw images are all of one size, so that a shard of them is an array with a stride, and reading is indexing.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["UNLABELLED", "Shard", "ShardInfo", "check_shard", "checksum", "write_index", "write_shard"]
+
+UNLABELLED = -1
+"""The class of an image that has none."""
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """What the manifest says of a shard."""
+
+    file: str
+    """Below the prepared folder."""
+    count: int
+    bytes: int
+    sha256: str
+
+
+def write_shard(items: Iterable[tuple[bytes, int]], path: Path, count: int) -> dict[str, Any]:
+    """Write `count` images and classes to `path`, whole or not at all.
+
+    Returns:
+        litdata's description of the format, which belongs into the split's index.
+    """
+    from litdata.streaming.writer import BinaryWriter
+
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        writer = BinaryWriter(str(temporary), chunk_size=count + 1)
+        for index, (image, label) in enumerate(items):
+            writer[index] = (image, label)
+        [written] = writer.done()
+        with open(written, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(written, path)
+        return writer.get_config() | {"chunk_size": None}
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_index(folder: Path, shards: list[ShardInfo], config: dict[str, Any]) -> None:
+    """Write litdata's index of a split, with which any reader of litdata's finds its shards."""
+    chunks = [
+        {"chunk_bytes": shard.bytes, "chunk_size": shard.count, "dim": None, "filename": Path(shard.file).name}
+        for shard in shards
+    ]
+    (folder / "index.json").write_text(json.dumps({"chunks": chunks, "config": config, "updated_at": "0"}))
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_shard(path: Path, info: ShardInfo, whole: bool, remedy: str) -> None:
+    """Compare a shard's file with what the manifest says.
+
+    Args:
+        path: the file.
+        info: what it should be.
+        whole: read it and compare checksums too, not only sizes.
+        remedy: what to do, for the message.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it is not the one that was written.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"shard {path} is missing; {remedy}")
+    if (size := path.stat().st_size) != info.bytes:
+        raise ValueError(f"shard {path} is truncated or overwritten: {size} bytes in place of {info.bytes}; {remedy}")
+    if whole and checksum(path) != info.sha256:
+        raise ValueError(f"shard {path} is damaged: its content is not what was written (SHA-256 differs); {remedy}")
+
+
+class Shard:
+    """A shard's images and classes, mapped into memory.
+
+    Args:
+        path: the file.
+        item_bytes: of each image where they are raw; None where they are encoded, and so of any size.
+    """
+
+    def __init__(self, path: Path, item_bytes: int | None) -> None:
+        self.data = np.memmap(path, np.uint8, mode="r")
+        count = int(self.data[:4].view("<u4")[0])
+        self.offsets = np.array(self.data[4 : 4 * (count + 2)]).view("<u4").astype(np.int64)
+        if item_bytes is not None:
+            first, stride = int(self.offsets[0]), item_bytes + 16
+            assert (np.diff(self.offsets) == stride).all(), f"{path}: not raw images of {item_bytes} bytes"
+            self.images = np.ndarray((count, item_bytes), np.uint8, self.data, first + 8, (stride, 1))
+
+    def raw(self, indices: np.ndarray) -> np.ndarray:
+        """Raw images as bytes [n, item_bytes]."""
+        return self.images[indices]
+
+    def encoded(self, index: int) -> np.ndarray:
+        """The bytes of one image."""
+        return self.data[self.offsets[index] + 8 : self.offsets[index + 1] - 8]
+
+    def labels(self, indices: np.ndarray) -> np.ndarray:
+        """Classes int64 [n]."""
+        ends = self.offsets[np.asarray(indices) + 1]
+        return self.data[ends[:, None] + np.arange(-8, 0)].view("<i8")[:, 0]

@@ -1,0 +1,147 @@
+"""Where images come from: a folder, an archive, or a library's dataset."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from torch import Tensor
+
+from diffusion_lit.data.image_file import read_image
+from diffusion_lit.data.layout import EXTENSIONS, LABEL_FILES, Named, arrange, read_labels, walk
+from diffusion_lit.prepared.shard import UNLABELLED
+
+__all__ = ["Entry", "FileSource", "FolderSource", "Reading", "Source", "class_names_of"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How each image is read (see `diffusion_lit.data.image_file.to_square`)."""
+
+    resolution: int
+    channels: int
+    fit: str
+    filter: str
+    max_pixels: int
+
+    @property
+    def max_bytes(self) -> int:
+        """No file of `max_pixels` is larger: 16-bit colour with transparency, uncompressed, and its header."""
+        return 8 * self.max_pixels + 2**20
+
+    def read(self, file: Path | BinaryIO, name: str) -> Tensor:
+        """A file as uint8 [channels, resolution, resolution]; a ValueError if it cannot be read."""
+        return read_image(file, self.resolution, self.channels, self.fit, self.filter, self.max_pixels, name)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a source."""
+
+    name: str
+    label: int
+    """Its class, or `UNLABELLED`."""
+    stamp: str
+    """Changes when its content does, as far as that can be seen without reading it."""
+
+
+class Source(ABC):
+    """Images in splits, each read when it is asked for, by any process."""
+
+    description: str
+    """For the manifest."""
+    class_names: list[str] | None
+    splits: dict[str, list[Entry]]
+    left_out: list[str]
+    """Files beside the images that are none, by name."""
+
+    @abstractmethod
+    def read(self, split: str, index: int, reading: Reading) -> Tensor:
+        """Image number `index` of a split, uint8 [C, H, W].
+
+        Raises:
+            ValueError: if it is not an image that can be read.
+        """
+
+
+class FileSource(Source):
+    """Image files with names, whose folders, or a `labels.csv` or `metadata.jsonl` beside them, are their classes."""
+
+    def arrange(self, stamps: Mapping[str, str], val_fraction: float) -> None:
+        """Sort out the files, each with what would tell that it has changed.
+
+        Raises:
+            ValueError: if the files do not make a dataset (see `diffusion_lit.data.layout`).
+        """
+        images: list[str] = []
+        label_files: list[str] = []
+        self.left_out = []
+        for name in sorted(stamps):
+            path = PurePosixPath(name)
+            hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+            if path.suffix.lower() in EXTENSIONS and not hidden:
+                images.append(name)
+            else:
+                (label_files if path.name in LABEL_FILES and not hidden else self.left_out).append(name)
+        labels: dict[str, str] | None = {} if label_files else None
+        for name in label_files:
+            assert labels is not None
+            labels |= read_labels(self.text(name), name)
+        files = arrange(images, self.description, val_fraction, labels)
+        self.class_names = class_names_of(files.values())
+        number = {name: i for i, name in enumerate(self.class_names or [])}
+        self.splits = {
+            split: [Entry(name, UNLABELLED if label is None else number[label], stamps[name]) for name, label in inside]
+            for split, inside in files.items()
+        }
+
+    def text(self, name: str) -> str:
+        """A text file."""
+        file = self.open(name, 2**30)
+        try:
+            return (file.read_bytes() if isinstance(file, Path) else file.read()).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name} is not UTF-8 text: {error}") from error
+
+    @abstractmethod
+    def open(self, name: str, max_bytes: int) -> Path | BinaryIO:
+        """A file, or where it is.
+
+        Raises:
+            ValueError: if it is larger than `max_bytes`, or cannot be read.
+        """
+
+    def read(self, split: str, index: int, reading: Reading) -> Tensor:
+        name = self.splits[split][index].name
+        return reading.read(self.open(name, reading.max_bytes), name)
+
+
+class FolderSource(FileSource):
+    """The images below a folder; linked folders count.
+
+    Args:
+        root: the folder.
+        val_fraction: see `diffusion_lit.data.layout.arrange`.
+    """
+
+    def __init__(self, root: Path, val_fraction: float) -> None:
+        self.root = root
+        self.description = str(root)
+        self.arrange(dict(self.stamps()), val_fraction)
+
+    def stamps(self) -> Iterator[tuple[str, str]]:
+        for path in walk(self.root):
+            status = os.stat(path)
+            yield path.relative_to(self.root).as_posix(), f"{status.st_size} {status.st_mtime_ns}"
+
+    def open(self, name: str, max_bytes: int) -> Path:
+        return self.root / name
+
+
+def class_names_of(splits: Iterable[list[Named]]) -> list[str] | None:
+    """All classes, by name or, where all are numbers, by number; None if there are none."""
+    names = {label for files in splits for _, label in files if label is not None}
+    numbers = all(name.isascii() and name.isdigit() for name in names)
+    return sorted(names, key=int if numbers else str) or None
