@@ -1,0 +1,177 @@
+"""A dataset of the Hugging Face hub, or a folder in one of its formats."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from diffusion_lit.augmentation import Augmentation
+from diffusion_lit.data.base import Images
+from diffusion_lit.data.hub import HubShards, TableImages, choose_columns, choose_splits, open_dataset
+from diffusion_lit.data.iterable import IterableDataModule
+from diffusion_lit.data.streamed import Rest, Shards
+from diffusion_lit.random import fold_in
+
+__all__ = ["HuggingFaceData"]
+
+log = logging.getLogger(__name__)
+
+SPLIT_SEED = 0  # the split is part of the dataset: it does not change with a run's seed
+
+
+class HuggingFaceData(IterableDataModule):
+    """Images of a dataset on the Hugging Face hub, or of a folder that the package datasets reads.
+
+    Downloaded to its cache as a whole, it is like any other data set. Streamed, nothing is stored: see
+    `IterableDataModule` for what that cannot do.
+
+    Args:
+        name: of the dataset on the hub, such as ylecun/mnist, or a folder.
+        config: its configuration, where it has several.
+        streaming: read from where it is while training.
+        resolution: height and width of the images after scaling and centre-cropping.
+        channels: 3 for colour, 1 for grey.
+        image_column: None takes the only one with images.
+        label_column: None takes the only one with classes, or trains without.
+        val_split: None takes its split validation, or sets images aside from train.
+        test_split: None takes its split test, or sets images aside from train; streamed, takes the validation images.
+        val_fraction: the share of train that is set aside for each split that is missing, if it is not streamed.
+        val_size: if it is streamed, how many images to validate on, and to test on, at most: the first ones, in memory.
+        epoch_size: if it is streamed, how many images count as an epoch; None takes those that it says it has.
+        shuffle_buffer: if it is streamed, how many encoded images each loading process keeps to choose the next from.
+        batch_size: images a process and step.
+        num_workers: loading processes beside each training process.
+        seed: of the order and the augmentation.
+        augmentation: of training images; None is none.
+
+    Raises:
+        ValueError: if the package datasets is missing, an argument is missing or out of range, or the dataset has no
+            such split or column.
+        FileNotFoundError: if the dataset is not there, or cannot be reached.
+    """
+
+    def __init__(
+        self,
+        name: str | None,
+        config: str | None = None,
+        streaming: bool = False,
+        resolution: int = 64,
+        channels: int = 3,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        val_split: str | None = None,
+        test_split: str | None = None,
+        val_fraction: float = 0.05,
+        val_size: int = 1000,
+        epoch_size: int | None = None,
+        shuffle_buffer: int = 1000,
+        batch_size: int = 32,
+        num_workers: int = 2,
+        seed: int = 0,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        super().__init__(
+            resolution, channels, epoch_size, val_size, shuffle_buffer, batch_size, num_workers, seed, augmentation
+        )
+        if name is None:
+            raise ValueError("say which dataset: data.name=OWNER/NAME, as on huggingface.co/datasets, or a folder")
+        if not 0 < val_fraction < 0.5:
+            raise ValueError(f"data.val_fraction may be set aside twice: it must lie in (0, 0.5), got {val_fraction}")
+        if epoch_size is not None and not streaming:
+            raise ValueError(f"data.epoch_size={epoch_size} needs data.streaming=true; else an epoch is all images")
+        self.name: str = name
+        self.config = config
+        self.streaming = streaming
+        self.val_fraction = val_fraction
+        streams = open_dataset(name, config, streaming=True)  # what the dataset is, without downloading it
+        self.split_names = choose_splits(name, list(streams), val_split, test_split)
+        self.columns = choose_columns(name, streams["train"].features, image_column, label_column)
+        self.class_names = None if self.columns[1] is None else streams["train"].features[self.columns[1]].names
+        self.num_classes = None if self.class_names is None else len(self.class_names)
+        self.streams = streams
+        if streaming and epoch_size is None:
+            self.known_size()
+
+    @property
+    def source(self) -> str:
+        return f"data.name={self.name}"
+
+    def prepare_data(self) -> None:
+        if not self.streaming:
+            open_dataset(self.name, self.config, streaming=False)
+
+    def load(self) -> dict[str, Images]:
+        return self.load_streams() if self.streaming else self.load_tables()
+
+    def load_tables(self) -> dict[str, Images]:
+        """All rows, each in one split."""
+        tables = self.undecoded(open_dataset(self.name, self.config, streaming=False))
+        num_train = len(tables["train"])
+        missing = [split for split, chosen in self.split_names.items() if chosen == "train" and split != "train"]
+        count = max(1, round(num_train * self.val_fraction))
+        if num_train <= count * len(missing):
+            raise ValueError(f"{self.source} has {num_train} images to train on, too few to set any aside")
+        order = torch.randperm(num_train, generator=fold_in(SPLIT_SEED, "split", 0))
+        indices = {split: torch.arange(len(tables[chosen])) for split, chosen in self.split_names.items()}
+        indices["train"] = order[count * len(missing) :]
+        indices |= {split: order[i * count : (i + 1) * count] for i, split in enumerate(missing)}
+        return {
+            split: TableImages(
+                tables[chosen],
+                self.columns,
+                self.num_classes,
+                indices[split],
+                self.resolution,
+                self.channels,
+                f"{self.name}[{chosen}]",
+            )
+            for split, chosen in self.split_names.items()
+        }
+
+    def load_streams(self) -> dict[str, Images]:
+        """The training split as a stream, from after those of its images that are set aside for validation."""
+        streams = self.undecoded(self.streams)
+        shards = {
+            split: HubShards(streams[chosen], self.columns, self.num_classes, f"{self.name}[{chosen}]")
+            for split, chosen in self.split_names.items()
+        }
+        val, shard, place = self.in_memory(shards["val"])
+        train: Shards = shards["train"]
+        epoch_size = self.epoch_size or self.known_size()
+        if self.split_names["val"] == "train":
+            train = Rest(train, shard, place)
+            epoch_size -= 0 if self.epoch_size else len(val)
+            if train.num_shards == 0:
+                raise ValueError(
+                    f"{self.source} has no split for validation, and all of its {len(val)} images would be set aside: "
+                    f"data.val_size={self.val_size} must be less"
+                )
+        if self.split_names["test"] == "train":
+            log.info("%s has no split test: the validation images are the test images too", self.source)
+            return {"train": self.streamed(train, epoch_size), "val": val, "test": val}
+        test, _, _ = self.in_memory(shards["test"])
+        return {"train": self.streamed(train, epoch_size), "val": val, "test": test}
+
+    def undecoded(self, splits: Mapping[str, Any]) -> dict[str, Any]:
+        """Only the columns that are used, images as the bytes of their files."""
+        from datasets import Image
+
+        used = [column for column in self.columns if column is not None]
+        return {
+            split: splits[split].select_columns(used).cast_column(self.columns[0], Image(decode=False))
+            for split in set(self.split_names.values())
+        }
+
+    def known_size(self) -> int:
+        """How many images the training split says that it has.
+
+        Raises:
+            ValueError: if it does not.
+        """
+        described = (self.streams["train"].info.splits or {}).get("train")
+        if described is None or not described.num_examples:
+            raise ValueError(
+                f"{self.source} does not say how many images it has: give data.epoch_size=NUMBER of images"
+            )
+        return int(described.num_examples)
