@@ -10,13 +10,13 @@ def main(cfg: DictConfig) -> None:
     import time
     from pathlib import Path
 
-    from diffusion_lit.prepared.build import WORK, build
+    from diffusion_lit.prepared.build import build
     from diffusion_lit.prepared.making import Maker
-    from diffusion_lit.prepared.manifest import MANIFEST
+    from diffusion_lit.prepared.manifest import MANIFEST, WORK
     from diffusion_lit.prepared.opening import open_source, reading_of
 
     reading, encoding = reading_of(cfg)
-    out = Path(cfg.out)
+    out = Path(str(cfg.out))
     source = open_source(cfg, out / WORK)
     count = sum(map(len, source.splits.values()))
     print(f"{source.description}: {count} images, {len(source.class_names or []) or 'no'} classes")
@@ -25,12 +25,13 @@ def main(cfg: DictConfig) -> None:
     already, start = (out / MANIFEST).is_file() and not cfg.overwrite, time.monotonic()
     maker = Maker(source, reading, encoding, cfg.latents, out)
     manifest = build(maker, cfg.workers, cfg.shard_megabytes * 2**20, cfg.max_unreadable, cfg.overwrite)
-    speed = f"{count / max(time.monotonic() - start, 1e-9):.0f} images/s"
+    seconds = max(time.monotonic() - start, 1e-9)
+    when = "prepared before" if already else f"{count / seconds:.0f} images/s"
 
     shape = f"{manifest.channels} x {manifest.resolution} x {manifest.resolution}"
     size = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
     counts = ", ".join(f"{split.count} {name}" for name, split in manifest.splits.items())
-    print(f"{out}: {counts}; {shape} {manifest.encoding}, {size / 2**20:.1f} MiB, {'prepared before' if already else speed}")
+    print(f"{out}: {counts}; {shape} {manifest.encoding}, {size / 2**20:.1f} MiB, {when}")
     print(f"content_hash {manifest.content_hash}")
     if manifest.num_unreadable:
         print(f"left out {manifest.num_unreadable} images that cannot be read: see {out / 'unreadable.txt'}")

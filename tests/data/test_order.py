@@ -26,14 +26,14 @@ def training(num_images: int, batch_size: int, world_size: int, seed: int = 0) -
 
 
 def epoch_of(orders: list[TrainingOrder], epoch: int) -> list[int]:
-    """The images of an epoch as all ranks together visit them: step by step, rank by rank."""
+    """The images of an epoch as all ranks together visit them: step by step, the ranks in turn."""
     for order in orders:
         order.set_epoch(epoch)
     images: list[int] = []
     for batches in zip(*orders, strict=True):
-        for batch in batches:
-            assert all(e == epoch for e, _ in batch)
-            images += [index for _, index in batch]
+        for addresses in zip(*batches, strict=True):
+            assert all(e == epoch for e, _ in addresses)
+            images += [index for _, index in addresses]
     return images
 
 
@@ -130,7 +130,7 @@ class Recorder(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if self.current_epoch == 0:
-            self.seen += batch[0].flatten().tolist()
+            self.seen += batch.images.flatten().tolist()
         return self.weight * 1
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -1,21 +1,18 @@
 """A folder of image files, as people have it."""
 
 import logging
-import os
-import zlib
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import Tensor
 
-from diffusion_lit.data.base import Batch, ImageDataModule, Images
+from diffusion_lit.augmentation import Augmentation
+from diffusion_lit.data.base import ImageDataModule, Images
 from diffusion_lit.data.image_file import UNREADABLE, read_image, unreadable
+from diffusion_lit.data.layout import EXTENSIONS, SPLITS, arrange, walk
 
 __all__ = ["FolderImages", "ImageFolderData"]
-
-EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-SPLITS = ("train", "val", "test")
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +36,7 @@ class FolderImages:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def fetch(self, indices: list[int]) -> Batch:
+    def fetch(self, indices: list[int]) -> tuple[Tensor, Tensor | None]:
         images = torch.stack([read_image(self.paths[i], self.resolution, self.channels) for i in indices])
         return images, None if self.labels is None else self.labels[indices]
 
@@ -58,8 +55,8 @@ class ImageFolderData(ImageDataModule):
         val_fraction: share set aside for validation, and again for testing, where there are no split folders.
         batch_size: images a process and step.
         num_workers: loading processes beside each training process.
-        seed: of the order and the flips.
-        flip: mirror training images half of the time.
+        seed: of the order and the augmentation.
+        augmentation: of training images; None is none.
 
     Raises:
         ValueError: if the folder is missing, has no images, mixes images with class folders, or holds files that
@@ -75,9 +72,9 @@ class ImageFolderData(ImageDataModule):
         batch_size: int = 32,
         num_workers: int = 2,
         seed: int = 0,
-        flip: bool = False,
+        augmentation: Augmentation | None = None,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed, flip)
+        super().__init__(batch_size, num_workers, seed, augmentation)
         if root is None:
             raise ValueError("say where the images are: data.root=FOLDER")
         if not Path(root).is_dir():
@@ -97,46 +94,13 @@ class ImageFolderData(ImageDataModule):
 
     def find(self) -> dict[str, list[tuple[Path, str | None]]]:
         """The files of each split, each with the name of its class."""
-        folders = {split: self.root / split for split in SPLITS if (self.root / split).is_dir()}
-        if "train" in folders:
-            files = {split: list(self.scan(folder)) for split, folder in folders.items()}
-            if missing := [split for split in SPLITS if not files.get(split)]:
-                raise ValueError(f"{self.root} has a folder train, but none with images named {' and '.join(missing)}")
-            unlabelled = [split for split, found in files.items() if found[0][1] is None]
-            if 0 < len(unlabelled) < len(files):
-                raise ValueError(
-                    f"{self.root / unlabelled[0]} has no class folders, but other splits have; give all or none"
-                )
-            return files
-        files = {split: [] for split in SPLITS}
-        for path, name in self.scan(self.root):
-            hashed = zlib.crc32(path.relative_to(self.root).as_posix().encode()) / 2**32
-            files[
-                "val" if hashed < self.val_fraction else "test" if hashed < 2 * self.val_fraction else "train"
-            ].append((path, name))
-        for split in SPLITS:  # a small folder may have hashed nothing there
-            if not files[split]:
-                largest = max(files.values(), key=len)
-                if len(largest) < 2:
-                    raise ValueError(
-                        f"{self.root} has too few images to set any aside for validation and testing; 3 is the least"
-                    )
-                files[split].append(largest.pop())
-        return files
-
-    def scan(self, folder: Path) -> Iterable[tuple[Path, str | None]]:
-        names = (Path(parent, file) for parent, _, files in os.walk(folder, followlinks=True) for file in files)
-        paths = sorted(path for path in names if path.suffix.lower() in EXTENSIONS)
-        if not paths:
-            raise ValueError(f"no images in {folder} (looked for {' '.join(sorted(EXTENSIONS))}, in subfolders too)")
-        parts = [path.relative_to(folder).parts for path in paths]
-        loose = [path for path, part in zip(paths, parts, strict=True) if len(part) == 1]
-        if loose and len(loose) < len(paths):
-            raise ValueError(
-                f"{folder} has both class folders and {len(loose)} images outside any, such as {loose[0].name}; "
-                "move them into class folders, or all images into one folder"
-            )
-        return [(path, None if loose else part[0]) for path, part in zip(paths, parts, strict=True)]
+        found = (path for path in walk(self.root) if path.suffix.lower() in EXTENSIONS)
+        names = [path.relative_to(self.root).as_posix() for path in found]
+        top = {name.partition("/")[0] for name in names}
+        if "train" in top and (missing := [split for split in SPLITS if split not in top]):
+            raise ValueError(f"{self.root} has a folder train, but none with images named {' and '.join(missing)}")
+        arranged = arrange(names, str(self.root), self.val_fraction)
+        return {split: [(self.root / name, label) for name, label in files] for split, files in arranged.items()}
 
     def setup(self, stage: str | None = None) -> None:
         if not self.splits:

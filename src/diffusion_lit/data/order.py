@@ -1,23 +1,59 @@
 """In which order images are visited: a function of (seed, epoch), shared out over ranks, resumable at any image."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
+from torch import Tensor
 from torch.utils.data import Sampler
 
 from diffusion_lit.random import fold_in
 
-__all__ = ["EvaluationOrder", "TrainingOrder"]
+__all__ = ["EvaluationOrder", "Permutation", "TrainingOrder", "permute", "permute_shards"]
+
+Permutation = Callable[[int, int], Tensor]
+"""(seed, epoch) to the order of all images, int64 [N]."""
+
+
+def permute(num_images: int, seed: int, epoch: int) -> Tensor:
+    """All orders of the images are equally likely."""
+    return torch.randperm(num_images, generator=fold_in(seed, "order", epoch))
+
+
+def permute_shards(sizes: Sequence[int], num_lanes: int, seed: int, epoch: int) -> Tensor:
+    """An order in which few shards are being read at a time.
+
+    The shards, and the images within each, are shuffled; the row of all images is cut into `num_lanes` lanes of equal
+    length, and these are visited in turn. So each lane walks through shards one after another, and a batch mixes all
+    lanes. Of W ranks, where W divides `num_lanes`, each visits only lanes of its own.
+
+    Args:
+        sizes: how many images each shard has; they are numbered through.
+        num_lanes: shards that are being read at a time.
+        seed, epoch: of the shuffles.
+    """
+    generator = fold_in(seed, "order", epoch)
+    ends = torch.tensor(sizes).cumsum(0).tolist()
+    row = torch.cat(
+        [
+            ends[shard] - sizes[shard] + torch.randperm(sizes[shard], generator=generator)
+            for shard in torch.randperm(len(sizes), generator=generator).tolist()
+        ]
+    )
+    length = -(-len(row) // num_lanes)
+    lanes = torch.nn.functional.pad(row, (0, length * num_lanes - len(row)), value=-1).view(num_lanes, length)
+    visited = lanes.T.flatten()
+    return visited[visited >= 0]
 
 
 class TrainingOrder(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, image index) for one rank; each epoch is a new permutation of all images.
 
     Step k of an epoch takes the images k B W .. (k + 1) B W of the permutation, B being the batch size and W the number
-    of ranks, and rank r the r-th B of them. So the position in an epoch is a plain number of images, which means the
-    same for any B and W. The fewer than B W images left over wait for another epoch; where there are fewer than B W
-    in all, the batch shrinks to fit.
+    of ranks, and rank r every W-th of them from the r-th on. So the position in an epoch is a plain number of images,
+    which means the same for any B and W. The fewer than B W images left over wait for another epoch; where there are
+    fewer than B W in all, the batch shrinks to fit.
 
     Args:
         num_images: in the training set.
@@ -25,12 +61,21 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
         seed: of the permutations.
         rank: of this process.
         world_size: how many processes share each epoch.
+        permutation: of each epoch; None takes `permute`.
 
     Raises:
         ValueError: if there are fewer images than ranks.
     """
 
-    def __init__(self, num_images: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        permutation: Permutation | None = None,
+    ) -> None:
         if num_images < world_size:
             raise ValueError(f"{num_images} training images cannot be shared out over {world_size} processes")
         self.num_images = num_images
@@ -38,6 +83,7 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.permutation = permutation or partial(permute, num_images)
         self.epoch = 0
         self.start = (0, 0)
         self.sampler = self  # Lightning announces the epoch to `batch_sampler.sampler`
@@ -53,18 +99,29 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
     def resume(self, epoch: int, position: int) -> None:
         """Begin epoch `epoch` at its image number `position`; other epochs begin at 0."""
         self.start = (epoch, position)
+        # Loading processes are given their first batches before Lightning announces the epoch, which is the next one
+        # where no step is left of this.
+        self.epoch = epoch + (self.num_images - position < self.step_size)
 
     def __len__(self) -> int:
         """Steps in a whole epoch, wherever it is begun: Lightning counts the steps already done itself."""
         return self.num_images // self.step_size
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def share(self) -> Tensor:
+        """This rank's images of the epoch, from where it begins, as many as its steps take."""
         epoch, position = self.start
         first = position if epoch == self.epoch else 0
-        order = torch.randperm(self.num_images, generator=fold_in(self.seed, "order", self.epoch)).tolist()
-        for begin in range(first, self.num_images - self.step_size + 1, self.step_size):
-            begin += self.rank * self.batch_size
-            yield [(self.epoch, index) for index in order[begin : begin + self.batch_size]]
+        steps = (self.num_images - first) // self.step_size
+        taken = self.permutation(self.seed, self.epoch)[first : first + steps * self.step_size]
+        return taken[self.rank :: self.world_size]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        yield from self.batches(self.share())  # not before the first is asked for: the epoch is announced late
+
+    def batches(self, share: Tensor) -> Iterator[list[tuple[int, int]]]:
+        epoch = self.epoch
+        for begin in range(0, len(share), self.batch_size):
+            yield [(epoch, index) for index in share[begin : begin + self.batch_size].tolist()]
 
 
 class EvaluationOrder(Sampler[list[tuple[int, int]]]):

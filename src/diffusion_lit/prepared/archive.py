@@ -9,12 +9,14 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from diffusion_lit.prepared.source import FileSource
+from diffusion_lit.data.layout import SPLIT_NAMES
+from diffusion_lit.prepared.source import FileSource, wanted
 
 __all__ = ["COMPRESSED", "TarSource", "ZipSource", "decompressed"]
 
@@ -40,7 +42,7 @@ class ZipSource(FileSource):
         try:
             with zipfile.ZipFile(path) as archive:
                 infos = [info for info in archive.infolist() if not info.is_dir()]
-        except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a ZIP file, or is damaged ({error}); fetch it again") from error
         refuse_escapes(path, (info.filename for info in infos))
         for info in infos:
@@ -48,10 +50,10 @@ class ZipSource(FileSource):
                 raise ValueError(f"{path}: {info.filename} is a link; archives with links are refused")
             if info.flag_bits & 1:
                 raise ValueError(f"{path}: {info.filename} is encrypted; unpack the archive and give the folder")
-        prefix = common_folder(info.filename for info in infos)
-        self.members = {info.filename.removeprefix(prefix): info for info in infos}
-        if len(self.members) < len(infos):
-            raise ValueError(f"{path} has several files of one name; unpack it and give the folder")
+        names = shortened([info.filename.replace("\\", "/") for info in infos])  # as some Windows programs write
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise ValueError(f"{path} has several files named {twice[0]}; unpack it and give the folder")
+        self.members = dict(zip(names, infos, strict=True))
         stamps = {name: f"{info.file_size} {info.CRC}" for name, info in self.members.items()}
         self.arrange(stamps, val_fraction)
 
@@ -87,8 +89,7 @@ class TarSource(FileSource):
         self.description = description or str(path)
         size = path.stat().st_size
         try:
-            with tarfile.open(path, "r:") as archive:
-                members = [member for member in archive if not member.isdir()]
+            members = list(tar_members(path))
         except (tarfile.TarError, OSError) as error:
             raise ValueError(f"{self.description} is no tar file, or is damaged ({error}); fetch it again") from error
         refuse_escapes(Path(self.description), (member.name for member in members))
@@ -99,11 +100,10 @@ class TarSource(FileSource):
                 raise ValueError(f"{self.description}: {member.name} is no ordinary file, which is refused")
             if member.offset_data + member.size > size:
                 raise ValueError(f"{self.description} is truncated in {member.name}; fetch it again")
-        prefix = common_folder(member.name for member in members)
+        named = list(zip(shortened([member.name for member in members]), members, strict=True))
         # Of several files of one name the last counts, as in `tar`.
-        self.places = {m.name.removeprefix("./").removeprefix(prefix): (m.offset_data, m.size) for m in members}
-        stamps = {m.name.removeprefix("./").removeprefix(prefix): f"{m.size} {m.mtime}" for m in members}
-        self.arrange(stamps, val_fraction)
+        self.places = {name: (member.offset_data, member.size) for name, member in named}
+        self.arrange({name: f"{member.size} {member.mtime}" for name, member in named}, val_fraction)
 
     def open(self, name: str, max_bytes: int) -> BinaryIO:
         offset, size = self.places[name]
@@ -124,7 +124,6 @@ def decompressed(path: Path, folder: Path) -> Path:
     target = folder / f"{path.name}.{compressed.st_size}.{compressed.st_mtime_ns}.tar"
     if target.exists():
         return target
-    folder.mkdir(parents=True, exist_ok=True)
     limit, temporary = MAX_RATIO * compressed.st_size + 2**20, target.with_suffix(".tmp")
     try:
         with COMPRESSED[path.suffix.lower()](path, "rb") as source, temporary.open("wb") as file:
@@ -132,13 +131,34 @@ def decompressed(path: Path, folder: Path) -> Path:
                 file.write(block)
                 if file.tell() > limit:
                     raise ValueError(f"{path} grows to {MAX_RATIO} times its size: refused as a decompression bomb")
-    except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+        temporary.replace(target)
+    except (OSError, lzma.LZMAError, zlib.error, EOFError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the decompressor's
+            raise
         raise ValueError(f"{path} is damaged ({error}); fetch it again") from error
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
-    temporary.replace(target)
     return target
+
+
+def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
+    """All but folders.
+
+    Raises:
+        tarfile.TarError: if it is damaged, which tarfile takes for its end where it is not at the first member.
+    """
+    with tarfile.open(path, "r:") as archive:
+        name = ""
+        for member in archive:
+            name = member.name
+            if member.size < 0:  # would go round for ever
+                raise tarfile.ReadError(f"{name} says it has {member.size} bytes")
+            if not member.isdir():
+                yield member
+        with path.open("rb") as file:
+            file.seek(archive.offset)
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f"what follows {name} is neither a file nor the end")
 
 
 def refuse_escapes(archive: Path, names: Iterable[str]) -> None:
@@ -148,16 +168,18 @@ def refuse_escapes(archive: Path, names: Iterable[str]) -> None:
     """
     for name in names:
         path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or path.parts[0].endswith(":"):
+        if not path.parts or path.is_absolute() or ".." in path.parts or path.parts[0][1:2] == ":":
             raise ValueError(f"{archive}: {name} leads out of the archive, which is refused; do not trust its source")
 
 
-def common_folder(names: Iterable[str]) -> str:
-    """The folders that all of `names` lie in, and that therefore say nothing, each with a slash behind it."""
-    paths = [PurePosixPath(name) for name in names]
-    folders = [path.parts[:-1] for path in paths if path.parts[0] != "__MACOSX"]
-    shared = takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))
-    return "".join(f"{level[0]}/" for level in shared)
+def shortened(names: Sequence[str]) -> list[str]:
+    """The names without `./`, and those of images without the folders that all of them lie in and that say nothing."""
+    names = [str(PurePosixPath(name)) for name in names]
+    folders = [PurePosixPath(name).parts[:-1] for name in names if wanted(name)]
+    levels = takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))
+    shared = takewhile(lambda folder: folder not in SPLIT_NAMES, (level[0] for level in levels))
+    prefix = "".join(f"{folder}/" for folder in shared)
+    return [name.removeprefix(prefix) if wanted(name) else name for name in names]
 
 
 def too_large(name: str, size: int, limit: int) -> str:

@@ -1,26 +1,32 @@
 """Making a prepared set: in parallel, shard by shard, so that whatever ends the work loses no finished shard."""
 
-import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from diffusion_lit.prepared.making import Job, Maker, Record
-from diffusion_lit.prepared.manifest import MANIFEST, Latents, Manifest, Split
-from diffusion_lit.prepared.plan import REPORT, check_space, claim, jobs_of, other, plan_of
+from diffusion_lit.prepared.manifest import MANIFEST, WORK, Latents, Manifest, Split
+from diffusion_lit.prepared.plan import (
+    PLAN,
+    REPORT,
+    check_space,
+    claim,
+    is_prepared,
+    jobs_of,
+    make_folder,
+    other,
+    plan_of,
+    refuse_foreign,
+    saying_that_the_disk_is_full,
+)
 from diffusion_lit.prepared.pool import Pool
 from diffusion_lit.prepared.shard import ShardInfo, write_index
 
-__all__ = ["WORK", "build"]
-
-WORK = ".prepare"
-"""The folder, inside the prepared one, that keeps what is known of finished shards until all are."""
+__all__ = ["build"]
 
 
 def build(
@@ -45,22 +51,20 @@ def build(
     out, work = maker.out, maker.out / WORK
     latents = latents_of(maker)
     plan = plan_of(maker, latents, shard_bytes)
-    if (out / MANIFEST).is_file() and not overwrite:
-        manifest = Manifest.load(out / MANIFEST)
-        if manifest.plan == plan:
-            shutil.rmtree(work, ignore_errors=True)
-            return manifest
-        raise ValueError(other(out))
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{out} cannot be written to ({error}); choose another out=") from error
+    if not overwrite and (manifest := made_before(out, plan)) is not None:
+        shutil.rmtree(work, ignore_errors=True)
+        return manifest
+    if not (work / PLAN).is_file():
+        refuse_foreign(out)
+    make_folder(work)
     lock = FileLock(work / "lock")
     try:
         lock.acquire(timeout=10)  # workers of a killed process let go after a moment
     except Timeout as error:
         raise ValueError(f"another process is preparing into {out}; wait for it, or choose another out=") from error
     with lock, saying_that_the_disk_is_full(out):
+        if not overwrite and (manifest := made_before(out, plan)) is not None:  # while this process waited
+            return manifest
         claim(out, work, plan, overwrite)
         jobs = list(jobs_of(maker, shard_bytes))
         done = {job: record for job in jobs if (record := finished(job, out, work)) is not None}
@@ -73,16 +77,18 @@ def build(
     return manifest
 
 
-@contextmanager
-def saying_that_the_disk_is_full(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise ValueError(
-            f"{out}: the disk is full. Finished shards are kept: make room, and go on with the same command"
-        ) from error
+def made_before(out: Path, plan: str) -> Manifest | None:
+    """What is finished in the folder already.
+
+    Raises:
+        ValueError: if it is another plan's.
+    """
+    if not is_prepared(out):
+        return None
+    manifest = Manifest.load(out / MANIFEST)
+    if manifest.plan != plan:
+        raise ValueError(other(out))
+    return manifest
 
 
 def latents_of(maker: Maker) -> Latents | None:
@@ -97,7 +103,10 @@ def finished(job: Job, out: Path, work: Path) -> Record | None:
     path = work / f"{job.name}.json"
     if not path.is_file():
         return None
-    record = Record.load(path)
+    try:
+        record = Record.load(path)
+    except (ValueError, TypeError):  # cut short by a loss of power
+        return None
     shard = out / job.file
     there = record.count == 0 or (shard.is_file() and shard.stat().st_size == record.bytes)
     return record if there else None
@@ -107,6 +116,7 @@ def run(maker: Maker, jobs: list[Job], done: dict[Job, Record], workers: int, ma
     """Do the jobs that are not done, and put their records into `done`."""
     work, total = maker.out / WORK, sum(job.end - job.begin for job in jobs)
     unreadable = [name for record in done.values() for name in record.unreadable]
+    check_unreadable(maker.out, unreadable, total, max_unreadable)
     for split in maker.source.splits:
         (maker.out / split).mkdir(exist_ok=True)
     with (
@@ -119,15 +129,20 @@ def run(maker: Maker, jobs: list[Job], done: dict[Job, Record], workers: int, ma
             unreadable += record.unreadable
             bar.update(job.end - job.begin)
             bar.set_postfix(unreadable=len(unreadable), refresh=False)
-            if len(unreadable) > max_unreadable * total:
-                report(maker.out, unreadable)
-                raise ValueError(too_many(maker.out, unreadable, total, max_unreadable))
+            check_unreadable(maker.out, unreadable, total, max_unreadable)
 
 
-def too_many(out: Path, unreadable: list[tuple[str, str]], total: int, limit: float) -> str:
+def check_unreadable(out: Path, unreadable: list[tuple[str, str]], total: int, limit: float) -> None:
+    """
+    Raises:
+        ValueError: if they are too many.
+    """
+    if len(unreadable) <= limit * total:
+        return
+    report(out, unreadable)
     listed = "".join(f"\n  {name}: {reason}" for name, reason in unreadable[:10])
     more = "\n  ..." if len(unreadable) > 10 else ""
-    return (
+    raise ValueError(
         f"{len(unreadable)} of {total} images cannot be read, over max_unreadable={limit:g}:{listed}{more}\nSee "
         f"{out / REPORT}. Repair or remove them, or raise max_unreadable; finished shards are kept"
     )
@@ -136,7 +151,8 @@ def too_many(out: Path, unreadable: list[tuple[str, str]], total: int, limit: fl
 def report(out: Path, unreadable: list[tuple[str, str]]) -> None:
     """List the images that are left out, if there are any."""
     if unreadable:
-        (out / REPORT).write_text("".join(f"{name}\t{reason}\n" for name, reason in unreadable))
+        text = "".join(f"{name}\t{reason}\n" for name, reason in unreadable)
+        (out / REPORT).write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def describe(maker: Maker, jobs: list[Job], done: dict[Job, Record], plan: str, latents: Latents | None) -> Manifest:

@@ -1,18 +1,20 @@
 """Images of other libraries' datasets."""
 
 import inspect
+import io
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
+from diffusion_lit.data.hub import choose_columns, open_dataset, sample_of
 from diffusion_lit.data.image_file import UNREADABLE, to_square
 from diffusion_lit.data.layout import SPLIT_NAMES, SPLITS, hashed_split
 from diffusion_lit.prepared.shard import UNLABELLED
 from diffusion_lit.prepared.source import Entry, Reading, Source
 
-__all__ = ["TorchvisionSource", "share_out"]
+__all__ = ["HuggingFaceSource", "TorchvisionSource"]
 
 
 class TorchvisionSource(Source):
@@ -55,6 +57,8 @@ class TorchvisionSource(Source):
                     f"{name} was looked for in {root.absolute()}, and {reason}. Put torchvision's files there, or name "
                     "their folder with root=, or run once with a network and download=true"
                 ) from error
+        if "train" not in self.datasets:
+            raise ValueError(f"torchvision's {name} has no split train: it cannot be prepared from there")
         first = self.datasets["train"]
         names = getattr(first, "classes", None)
         self.class_names = None if names is None else [str(name) for name in names]
@@ -101,3 +105,51 @@ def share_out(sizes: dict[str, int], val_fraction: float) -> dict[str, list[tupl
             split = hashed_split(f"{place[0]}/{place[1]:07d}", val_fraction)
             places[split if split in missing else "train"].append(place)
     return places
+
+
+class HuggingFaceSource(Source):
+    """A dataset of the Hugging Face hub, or one in a folder that its package reads.
+
+    Args:
+        name: `OWNER/NAME`, or a folder; a configuration may follow a colon.
+        columns: of the images and of the classes; None finds the only one of its kind.
+        val_fraction: the share of `train` set aside where there is no `validation` or `test`.
+
+    Raises:
+        ValueError: if it has no split `train`, or no column of images, or several.
+        FileNotFoundError: if it is not there and cannot be fetched.
+    """
+
+    def __init__(self, name: str, columns: tuple[str | None, str | None], val_fraction: float) -> None:
+        from datasets import Image as ImageColumn
+
+        self.description = f"hf:{name}"
+        name, _, config = name.partition(":")
+        tables = open_dataset(name, config or None, streaming=False)
+        features = tables["train"].features if "train" in tables else None
+        self.image_column, self.label_column = choose_columns(name, features, *columns)
+        self.class_names = list(features[self.label_column].names) if features and self.label_column else None
+        self.left_out = []
+        self.tables = {
+            split: table.cast_column(self.image_column, ImageColumn(decode=False)) for split, table in tables.items()
+        }
+        self.places = share_out({split: len(table) for split, table in self.tables.items()}, val_fraction)
+        labels = {
+            split: table[self.label_column][:] if self.label_column else [UNLABELLED] * len(table)
+            for split, table in self.tables.items()
+        }
+        self.splits = {
+            split: [
+                Entry(f"{of}/{row:09d}", labels[of][row], getattr(self.tables[of], "_fingerprint", ""))
+                for of, row in places
+            ]
+            for split, places in self.places.items()
+        }
+
+    def read(self, split: str, index: int, reading: Reading) -> Tensor:
+        of, row = self.places[split][index]
+        name = f"row {row} of {self.description}, {of}"
+        columns, classes = self.tables[of][row], self.class_names
+        label = columns[self.label_column] if self.label_column else None
+        sample = sample_of(columns[self.image_column], label, None if classes is None else len(classes), name)
+        return reading.read(io.BytesIO(sample.image), name)

@@ -1,5 +1,6 @@
 """What a prepared set is: `manifest.json` beside its shards."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import Any
 
 from diffusion_lit.prepared.shard import ShardInfo
 
-__all__ = ["FORMAT", "MANIFEST", "Latents", "Manifest", "Split"]
+__all__ = ["FORMAT", "MANIFEST", "WORK", "Latents", "Manifest", "Split"]
 
 MANIFEST = "manifest.json"
+WORK = ".prepare"
+"""The folder beside it that keeps what is known of finished shards until all are."""
 FORMAT = "diffusion-lit 1"
 
 
@@ -64,6 +67,12 @@ class Manifest:
         if self.encoding != "raw":
             return None
         return self.channels * self.resolution**2 * (1 if self.latents is None else 2)
+
+    @property
+    def shard_hash(self) -> str:
+        """Of the files, by which a cache tells sets apart."""
+        shards = [(shard.file, shard.sha256) for split in self.splits.values() for shard in split.shards]
+        return hashlib.sha256(json.dumps(shards).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
         """Write it to `folder`, whole or not at all."""

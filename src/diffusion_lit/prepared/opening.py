@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.data.image_file import FILTERS, FITS
 from diffusion_lit.prepared.archive import COMPRESSED, TarSource, ZipSource, decompressed
-from diffusion_lit.prepared.library import TorchvisionSource
+from diffusion_lit.prepared.library import HuggingFaceSource, TorchvisionSource
 from diffusion_lit.prepared.making import ENCODINGS
+from diffusion_lit.prepared.plan import PLAN, make_folder, refuse_foreign, saying_that_the_disk_is_full
 from diffusion_lit.prepared.source import FolderSource, Reading, Source
 
 __all__ = ["open_source", "reading_of"]
@@ -21,13 +22,20 @@ def reading_of(cfg: DictConfig) -> tuple[Reading, str]:
     Raises:
         ValueError: if a setting has no such value.
     """
+    if missing := [
+        key for key in ("source", "out", "resolution") if OmegaConf.is_missing(cfg, key) or cfg[key] is None
+    ]:
+        raise ValueError(f"say what to prepare, and where: {' '.join(f'{key}=' for key in missing)} is not given")
     allowed = {"fit": FITS, "filter": tuple(FILTERS), "encoding": ("auto", *ENCODINGS), "channels": (1, 3)}
     for key, values in allowed.items():
         if cfg[key] not in values:
             raise ValueError(f"{key} must be one of {', '.join(map(str, values))}, got {cfg[key]}")
     for key in ("resolution", "workers", "shard_megabytes", "max_pixels"):
-        if cfg[key] < 1:
-            raise ValueError(f"{key} must be at least 1, got {cfg[key]}")
+        if not isinstance(cfg[key], int) or cfg[key] < 1:
+            raise ValueError(f"{key} must be a whole number of at least 1, got {cfg[key]}")
+    for key in ("max_unreadable", "val_fraction"):
+        if not isinstance(cfg[key], int | float):
+            raise ValueError(f"{key} must be a number, got {cfg[key]}")
     if not 0 <= cfg.max_unreadable <= 1:
         raise ValueError(f"max_unreadable is a share of the images, from 0 to 1, got {cfg.max_unreadable}")
     if not 0 < cfg.val_fraction < 0.5:
@@ -51,10 +59,12 @@ def open_source(cfg: DictConfig, work: Path) -> Source:
         ValueError: if it is none of the kinds there are, or cannot be opened.
         FileNotFoundError: if it is not there.
     """
-    kind, colon, name = cfg.source.partition(":")
+    kind, colon, name = str(cfg.source).partition(":")
     if colon and kind == "torchvision":
         return TorchvisionSource(name, Path(cfg.root), cfg.download, cfg.val_fraction)
-    path = Path(cfg.source)
+    if colon and kind == "hf":
+        return HuggingFaceSource(name, (cfg.image_column, cfg.label_column), cfg.val_fraction)
+    path = Path(str(cfg.source))
     if path.is_dir():
         return FolderSource(path, cfg.val_fraction)
     if not path.is_file():
@@ -65,7 +75,11 @@ def open_source(cfg: DictConfig, work: Path) -> Source:
     if suffix == ".zip":
         return ZipSource(path, cfg.val_fraction)
     if suffix in COMPRESSED:
-        return TarSource(decompressed(path, work), cfg.val_fraction, str(path))
+        if not (work / PLAN).is_file():
+            refuse_foreign(work.parent)
+        make_folder(work)
+        with saying_that_the_disk_is_full(work.parent):
+            return TarSource(decompressed(path, work), cfg.val_fraction, str(path))
     if suffix == ".tar":
         return TarSource(path, cfg.val_fraction)
     raise ValueError(

@@ -1,19 +1,38 @@
 """What is to be prepared, and whether a folder can take it."""
 
+import errno
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from diffusion_lit.data.layout import SPLITS
 from diffusion_lit.prepared.making import Job, Maker
-from diffusion_lit.prepared.manifest import MANIFEST, Latents
+from diffusion_lit.prepared.manifest import MANIFEST, WORK, Latents
 
-__all__ = ["REPORT", "check_space", "claim", "jobs_of", "other", "plan_of"]
+__all__ = [
+    "PLAN",
+    "REPORT",
+    "check_space",
+    "claim",
+    "is_prepared",
+    "jobs_of",
+    "make_folder",
+    "other",
+    "plan_of",
+    "refuse_foreign",
+    "saying_that_the_disk_is_full",
+]
 
 REPORT = "unreadable.txt"
+PLAN = "plan"
+"""The file in `WORK` that says whose the folder is."""
+OURS = re.compile(r"index\.json|shard-\d{5}\.bin(\.\d+\.tmp)?")
+"""What there is in a split's folder."""
 MAX_SHARD_IMAGES = 4096
 
 
@@ -31,18 +50,66 @@ def claim(out: Path, work: Path, plan: str, overwrite: bool) -> None:
     Raises:
         ValueError: if it is another's.
     """
-    recorded = work / "plan"
-    ours = recorded.is_file() or (out / MANIFEST).is_file()
+    recorded = work / PLAN
     if recorded.is_file() and recorded.read_text() == plan and not (out / MANIFEST).is_file():
+        for temporary in out.glob("*/*.tmp"):  # of a killed process
+            shutil.rmtree(temporary)
         return
-    there = [path for path in out.iterdir() if path != work]
-    if foreign := [path.name for path in there if not ours or path.name not in (MANIFEST, REPORT, *SPLITS)]:
-        raise ValueError(f"{out} is no prepared set, but not empty (it has {foreign[0]}): choose another out=")
-    if ours and not overwrite:
-        raise ValueError(other(out))
-    for path in [*there, *work.glob("*.json")]:
+    refuse_foreign(out)
+    if recorded.is_file() or is_prepared(out):
+        if not overwrite:
+            raise ValueError(other(out))
+        recorded.write_text("")  # still ours if this ends half-way
+    for path in [*(path for path in out.iterdir() if path != work), *work.glob("*.json")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     recorded.write_text(plan)
+
+
+def is_prepared(out: Path) -> bool:
+    """Whether there is a finished set, and not another program's file of the same name."""
+    path = out / MANIFEST
+    return path.is_file() and '"content_hash"' in path.read_text(errors="replace")
+
+
+def refuse_foreign(out: Path) -> None:
+    """
+    Raises:
+        ValueError: if there is something in the folder that was not prepared.
+    """
+    ours = (out / WORK / PLAN).is_file() or is_prepared(out)
+    for path in out.iterdir() if out.is_dir() else ():
+        if ours and path.is_dir() and path.name in SPLITS:
+            foreign = next((inner for inner in path.iterdir() if not OURS.fullmatch(inner.name)), None)
+        elif path.name == WORK or (ours and path.name in (MANIFEST, f"{MANIFEST}.tmp", REPORT)):
+            foreign = None
+        else:
+            foreign = path
+        if foreign is not None:
+            what = "has more in it than a prepared set" if ours else "is no prepared set, but not empty"
+            raise ValueError(f"{out} {what} (it has {foreign.relative_to(out)}): choose another out=")
+
+
+def make_folder(work: Path) -> None:
+    """
+    Raises:
+        ValueError: if it cannot be made.
+    """
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{work.parent} cannot be written to ({error}); choose another out=") from error
+
+
+@contextmanager
+def saying_that_the_disk_is_full(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ValueError(
+            f"{out}: the disk is full. Finished shards are kept: make room, and go on with the same command"
+        ) from error
 
 
 def other(out: Path) -> str:

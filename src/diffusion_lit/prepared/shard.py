@@ -97,17 +97,24 @@ class Shard:
 
     Args:
         path: the file.
+        info: what the manifest says of it.
         item_bytes: of each image where they are raw; None where they are encoded, and so of any size.
+
+    Raises:
+        ValueError: if the file is not built as the manifest says.
     """
 
-    def __init__(self, path: Path, item_bytes: int | None) -> None:
+    def __init__(self, path: Path, info: ShardInfo, item_bytes: int | None) -> None:
         self.data = np.memmap(path, np.uint8, mode="r")
-        count = int(self.data[:4].view("<u4")[0])
-        self.offsets = np.array(self.data[4 : 4 * (count + 2)]).view("<u4").astype(np.int64)
+        table = 4 * (info.count + 2)
+        self.offsets = np.array(self.data[4:table]).view("<u4").astype(np.int64)
+        sizes = np.diff(self.offsets)
+        whole = len(self.data) == info.bytes and self.offsets[0] == table and self.offsets[-1] == info.bytes
+        if not whole or (sizes < 16).any() or (item_bytes is not None and (sizes != item_bytes + 16).any()):
+            raise ValueError(f"shard {path} is damaged: its table of contents is not what was written; copy it again")
         if item_bytes is not None:
-            first, stride = int(self.offsets[0]), item_bytes + 16
-            assert (np.diff(self.offsets) == stride).all(), f"{path}: not raw images of {item_bytes} bytes"
-            self.images = np.ndarray((count, item_bytes), np.uint8, self.data, first + 8, (stride, 1))
+            strides = (item_bytes + 16, 1)
+            self.images = np.ndarray((info.count, item_bytes), np.uint8, self.data, table + 8, strides)
 
     def raw(self, indices: np.ndarray) -> np.ndarray:
         """Raw images as bytes [n, item_bytes]."""

@@ -13,7 +13,7 @@ from diffusion_lit.data.image_file import read_image
 from diffusion_lit.data.layout import EXTENSIONS, LABEL_FILES, Named, arrange, read_labels, walk
 from diffusion_lit.prepared.shard import UNLABELLED
 
-__all__ = ["Entry", "FileSource", "FolderSource", "Reading", "Source", "class_names_of"]
+__all__ = ["Entry", "FileSource", "FolderSource", "Reading", "Source", "class_names_of", "wanted"]
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,10 @@ class FileSource(Source):
         label_files: list[str] = []
         self.left_out = []
         for name in sorted(stamps):
-            path = PurePosixPath(name)
-            hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-            if path.suffix.lower() in EXTENSIONS and not hidden:
-                images.append(name)
+            if not wanted(name):
+                self.left_out.append(name)
             else:
-                (label_files if path.name in LABEL_FILES and not hidden else self.left_out).append(name)
+                (label_files if PurePosixPath(name).name in LABEL_FILES else images).append(name)
         labels: dict[str, str] | None = {} if label_files else None
         for name in label_files:
             assert labels is not None
@@ -133,15 +131,30 @@ class FolderSource(FileSource):
 
     def stamps(self) -> Iterator[tuple[str, str]]:
         for path in walk(self.root):
-            status = os.stat(path)
-            yield path.relative_to(self.root).as_posix(), f"{status.st_size} {status.st_mtime_ns}"
+            name = path.relative_to(self.root).as_posix()
+            try:
+                status = os.stat(path)
+            except OSError as error:  # a link to nothing, of which reading says so too
+                yield name, str(error)
+            else:
+                yield name, f"{status.st_size} {status.st_mtime_ns}"
 
     def open(self, name: str, max_bytes: int) -> Path:
-        return self.root / name
+        path = self.root / name
+        if path.exists() and not path.is_file():  # to open a pipe is to wait for ever
+            raise ValueError(f"{path} is no ordinary file")
+        return path
+
+
+def wanted(name: str) -> bool:
+    """Whether a name is an image's or a label file's, and not hidden."""
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return not hidden and (path.suffix.lower() in EXTENSIONS or path.name in LABEL_FILES)
 
 
 def class_names_of(splits: Iterable[list[Named]]) -> list[str] | None:
     """All classes, by name or, where all are numbers, by number; None if there are none."""
     names = {label for files in splits for _, label in files if label is not None}
     numbers = all(name.isascii() and name.isdigit() for name in names)
-    return sorted(names, key=int if numbers else str) or None
+    return sorted(sorted(names), key=int if numbers else str) or None  # twice, because 1 and 01 are the same number

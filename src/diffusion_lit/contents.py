@@ -1,0 +1,78 @@
+"""Examples of what a dataset holds."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffusion_lit.data import ImageDataModule
+from diffusion_lit.image import as_array
+
+__all__ = ["choose_examples", "draw_contact_sheet"]
+
+LOOKED_AT = 2000
+"""Images among which examples of each class are looked for, where that takes reading them."""
+
+
+def choose_examples(data: ImageDataModule, split: str, rows: int, columns: int) -> dict[str, Tensor]:
+    """Images as they are stored, spread evenly over a split: a row for each class, or rows of any.
+
+    Args:
+        data: set up.
+        split: its name.
+        rows: at most so many.
+        columns: images in each, where there are as many.
+
+    Returns:
+        Images [n, C, H, W] by the name of the row, with the class's number of images where it is known.
+    """
+    images = data.splits[split]
+    if data.class_names is None:
+        chosen = spread(torch.arange(len(images)), rows * columns)
+        stored, _ = images.fetch(chosen.tolist())
+        return {f"{int(chosen[i])} ...": stored[i : i + columns] for i in range(0, len(chosen), columns)}
+    candidates = torch.arange(len(images))
+    labels: Tensor | None = getattr(images, "labels", None)
+    if labels is None:
+        candidates = spread(candidates, LOOKED_AT)
+        labels = images.fetch(candidates.tolist())[1]
+        assert labels is not None
+    counts = data.class_counts(split)
+    found = [label for label in spread(torch.arange(len(data.class_names)), rows).tolist() if (labels == label).any()]
+    return {
+        data.class_names[label] + ("" if counts is None else f" ({counts[label]})"): images.fetch(
+            spread(candidates[labels == label], columns).tolist()
+        )[0]
+        for label in found
+    }
+
+
+def spread(indices: Tensor, count: int) -> Tensor:
+    """At most `count` of the indices, evenly spread."""
+    if len(indices) <= count:
+        return indices
+    return indices[torch.linspace(0, len(indices) - 1, count).round().long()]
+
+
+def draw_contact_sheet(rows: dict[str, Tensor], path: Path) -> None:
+    """Write a picture with a row of images for each name.
+
+    Args:
+        rows: uint8 [n, C, H, W] by name.
+        path: of the PNG.
+    """
+    from matplotlib.figure import Figure  # of the whole of matplotlib, what needs no display
+
+    columns = max(map(len, rows.values()))
+    figure = Figure(figsize=(0.85 * columns + 2, 0.85 * len(rows) + 0.2), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes, (name, images) in zip(grid, rows.items(), strict=True):
+        for axis, image in zip(axes, images, strict=False):
+            axis.imshow(as_array(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        for axis in axes:
+            axis.set(xticks=[], yticks=[])
+            for side in axis.spines.values():
+                side.set_visible(False)
+        axes[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

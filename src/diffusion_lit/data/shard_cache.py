@@ -1,0 +1,146 @@
+"""Shards of object storage, on this machine's disk for as long as there is room."""
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from diffusion_lit.prepared.shard import ShardInfo, check_shard
+
+__all__ = ["ShardCache", "download"]
+
+ATTEMPTS = 3
+
+
+class ShardCache:
+    """A folder that all processes of a machine share: what is longest unused goes when there is no more room.
+
+    Args:
+        url: of the prepared set.
+        folder: of the cache.
+        max_bytes: how large it may grow.
+        storage_options: for the storage's client.
+    """
+
+    def __init__(self, url: str, folder: Path, max_bytes: int, storage_options: Mapping[str, Any]) -> None:
+        self.url = url
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self.storage_options = storage_options
+
+    def check(self, needed: int) -> None:
+        """
+        Args:
+            needed: bytes of the shards that are in use at a time.
+
+        Raises:
+            ValueError: if the folder cannot be written to, or `needed` is more than it may hold or has room for.
+        """
+        probe = self.folder / f"probe.{os.getpid()}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise ValueError(
+                f"data.cache={self.folder} cannot be written to ({error}); name another folder, data.cache=DIR"
+            ) from error
+        if needed > self.max_bytes:
+            raise ValueError(
+                f"data.cache_gigabytes={self.max_bytes / 2**30:.3g} is too small: the shards in use at a time take "
+                f"{needed / 2**30:.3g}. Raise it, lower data.num_lanes, or prepare with a smaller shard_megabytes"
+            )
+        room = shutil.disk_usage(self.folder).free + sum(path.stat().st_size for path in self.shards())
+        if needed > room:
+            raise ValueError(
+                f"data.cache={self.folder} has room for {room / 2**30:.3g} GiB, and the shards in use at a time take "
+                f"{needed / 2**30:.3g}: make room, or name another folder, data.cache=DIR"
+            )
+
+    def shards(self) -> list[Path]:
+        """Those that are there, the longest unused first."""
+        used = []
+        for path in self.folder.glob("*/*.bin"):
+            try:
+                used.append((path.stat().st_mtime_ns, path))
+            except FileNotFoundError:  # another process has made room
+                continue
+        return [path for _, path in sorted(used)]
+
+    def find(self, info: ShardInfo) -> Path:
+        """A shard's file; it is fetched if it is not there, and compared with the manifest.
+
+        Raises:
+            FileNotFoundError: if the storage does not have it.
+            ValueError: if what it has is damaged, or it does not answer.
+        """
+        path = self.folder / info.file
+        if there(path, info):
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):  # others that want it wait
+            if not there(path, info):
+                self.make_room(info.bytes)
+                temporary = path.with_suffix(f".{os.getpid()}.tmp")
+                try:
+                    download(f"{self.url}/{info.file}", temporary, self.storage_options)
+                    check_shard(temporary, info, True, f"it came from {self.url}/{info.file}: upload it again")
+                    temporary.replace(path)
+                finally:
+                    temporary.unlink(missing_ok=True)
+        return path
+
+    def make_room(self, size: int) -> None:
+        """Remove what is longest unused until `size` bytes more fit. Whoever still reads a removed file can do so."""
+        there = {path: path.stat().st_size for path in self.shards() if path.exists()}
+        excess = sum(there.values()) + size - self.max_bytes
+        for path, freed in there.items():
+            if excess <= 0:
+                return
+            path.unlink(missing_ok=True)
+            excess -= freed
+
+
+def there(path: Path, info: ShardInfo) -> bool:
+    """Whether a shard's file is there, whole; it then counts as just used."""
+    try:
+        os.utime(path)
+        return path.stat().st_size == info.bytes
+    except FileNotFoundError:
+        return False
+
+
+def download(url: str, path: Path, storage_options: Mapping[str, Any]) -> None:
+    """Fetch a file from object storage by litdata's clients, trying again after a fault.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if the storage does not answer, or refuses.
+    """
+    from litdata.streaming.downloader import get_downloader
+
+    folder, _, _ = url.rpartition("/")
+    client = get_downloader(folder, str(path.parent), [], dict(storage_options))
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            client.download_file(url.removeprefix("local:"), str(path))
+            return
+        except Exception as error:  # each client has errors of its own
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise ValueError(
+                    f"{path.parent}: the disk is full; make room, or name another data.cache=DIR"
+                ) from error
+            status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if isinstance(error, FileNotFoundError) or status == 404:
+                raise FileNotFoundError(f"{url} is not there: is data.root right, and all of it uploaded?") from error
+            if attempt == ATTEMPTS or status == 403:
+                raise ValueError(
+                    f"{url} could not be fetched ({type(error).__name__}: {error}). Check the network, the credentials "
+                    "of this machine and data.storage_options; training goes on from the last checkpoint, resume=auto"
+                ) from error
+            time.sleep(2**attempt)

@@ -1,0 +1,142 @@
+"""A prepared set of any size, in a folder or in object storage."""
+
+import multiprocessing
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from diffusion_lit.augmentation import Augmentation
+from diffusion_lit.data.base import Images
+from diffusion_lit.data.order import TrainingOrder, permute_shards
+from diffusion_lit.data.prepared import PreparedData, PreparedImages
+from diffusion_lit.data.shard_cache import ShardCache, download
+from diffusion_lit.prepared.manifest import MANIFEST, Manifest
+
+__all__ = ["StreamData"]
+
+THREADS = 8  # that fetch shards
+
+
+class StreamData(PreparedData):
+    """A prepared set that need not fit on this machine: shards are fetched shortly before they are read.
+
+    Each epoch is an order of all images in which only `num_lanes` shards are being read at a time (`permute_shards`);
+    as with every other set it is a function of (seed, epoch), and a run goes on at any image, with any number of
+    processes. Shards in a folder are read where they are.
+
+    Args:
+        root: a folder, or the URL of one (`s3://`, `gs://`, `azure://`, `r2://`).
+        cache: where fetched shards are kept; by default below the user's cache folder, by the set's content.
+        cache_gigabytes: how large the cache may grow, in GiB.
+        num_lanes: shards that all processes together read at a time. More mix better and need a larger cache; best a
+            multiple of the number of processes, each of which then reads shards of its own.
+        ahead: shards that are fetched before they are needed.
+        storage_options: for the storage's client, such as `endpoint_url`; credentials are the machine's.
+        verify, batch_size, num_workers, seed, augmentation: as `PreparedData`; fetched shards are always verified.
+
+    Raises:
+        ValueError: if a setting is out of range, or the storage does not answer.
+        FileNotFoundError: if there is no prepared set.
+    """
+
+    def __init__(
+        self,
+        root: str | None,
+        cache: str | None = None,
+        cache_gigabytes: float = 50.0,
+        num_lanes: int = 16,
+        ahead: int = 4,
+        storage_options: Mapping[str, Any] | None = None,
+        verify: bool = True,
+        batch_size: int = 64,
+        num_workers: int = 2,
+        seed: int = 0,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        for name, value, least in (("num_lanes", num_lanes, 1), ("ahead", ahead, 0)):
+            if value < least:
+                raise ValueError(f"data.{name} must be at least {least}, got {value}")
+        self.remote = root is not None and (("://" in root) or root.startswith("local:"))
+        self.storage_options = dict(storage_options or {})
+        root = root.rstrip("/") if root is not None else None
+        super().__init__(str(root) if root else None, verify, batch_size, num_workers, seed, augmentation)
+        self.num_lanes = num_lanes
+        self.ahead = ahead
+        caches = Path(cache) if cache is not None else Path.home() / ".cache" / "diffusion-lit"
+        folder = caches / self.manifest.shard_hash[:16]
+        self.cache = ShardCache(self.root, folder, int(cache_gigabytes * 2**30), self.storage_options)
+        if self.remote:
+            self.find = self.cache.find
+            self.start_method = "forkserver"  # storage clients have threads, which a forked process would lack
+            multiprocessing.set_forkserver_preload(["diffusion_lit.data"])
+
+    def read_manifest(self) -> Manifest:
+        if not self.remote:
+            return super().read_manifest()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / MANIFEST
+            download(f"{self.root}/{MANIFEST}", path, self.storage_options)
+            return Manifest.load(path)
+
+    def check(self) -> None:
+        if not self.remote:
+            super().check()
+            return
+        largest = max(shard.bytes for split in self.manifest.splits.values() for shard in split.shards)
+        total = sum(shard.bytes for split in self.manifest.splits.values() for shard in split.shards)
+        self.cache.check(min(total, (self.num_lanes + self.ahead) * largest))
+
+    def load(self) -> dict[str, Images]:
+        max_open = self.num_lanes + self.ahead if self.remote else None
+        return {split: PreparedImages(self.manifest, split, self.find, max_open) for split in self.manifest.splits}
+
+    def training_order(self) -> TrainingOrder:
+        sizes = [shard.count for shard in self.manifest.splits["train"].shards]
+        permutation = partial(permute_shards, sizes, self.num_lanes)
+        options = (sum(sizes), self.batch_size, self.seed, *self.process(), permutation)
+        images = self.splits["train"]
+        assert isinstance(images, PreparedImages)
+        return FetchingOrder(images, self.ahead, *options) if self.remote else TrainingOrder(*options)
+
+
+class FetchingOrder(TrainingOrder):
+    """Sees to it that shards are there when the images of its batches are read.
+
+    Args:
+        images: in shards.
+        ahead: how many more shards to fetch than are needed at once.
+        arguments: of `TrainingOrder`.
+    """
+
+    def __init__(self, images: PreparedImages, ahead: int, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.images = images
+        self.ahead = ahead
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        share = self.share()
+        needed = self.first_needs(share)
+        horizon = self.ahead * len(self.images) // len(self.images.shards)
+        with ThreadPoolExecutor(THREADS) as threads:
+            try:
+                for step, batch in enumerate(self.batches(share)):
+                    while needed and needed[0][0] < (step + 1) * self.batch_size + horizon:
+                        threads.submit(self.images.find, self.images.shards[needed.pop(0)[1]])
+                    yield batch
+            finally:
+                threads.shutdown(wait=True, cancel_futures=True)
+
+    def first_needs(self, share: Tensor) -> list[tuple[int, int]]:
+        """The place in this rank's share where each shard is first needed, and the shard; in that order.
+
+        A fault is not told here: whoever reads the shard meets it again.
+        """
+        homes = np.searchsorted(self.images.ends, share.numpy(), side="right")
+        shards, places = np.unique(homes, return_index=True)
+        return sorted(zip(places.tolist(), shards.tolist(), strict=True))
