@@ -15,7 +15,7 @@ from diffusion_lit.schedule import CosineSchedule
 from diffusion_lit.training import fit_model_to_data
 from tests.launch import config, train_in
 
-ALONE = ("schedule", "parameterization", "density", "weighting", "sampler")
+ALONE = ("schedule", "parameterization", "density", "weighting", "sampler", "augmentation")
 
 
 def members(group: str) -> list[str]:
@@ -35,7 +35,9 @@ def test_each_file_has_a_class_and_each_class_a_file(group: str) -> None:
     modules = {path.stem for path in (CONFIG_FOLDER / f"../src/diffusion_lit/{group}").glob("*.py")}
     if not modules:
         pytest.skip("installed without the checkout's layout")
-    shared = {"__init__", "base", "discrete", "image_file", "loss_by_time", "order", "spacing", "torchvision"}
+    shared = {"__init__", "base", "discrete", "loss_by_time", "resample", "spacing"}
+    shared |= {"hub", "image_file", "iterable", "layout", "order", "prepared", "shard_cache", "streamed", "tar"}
+    shared |= {"torchvision"}
     named = set(members(group)) - {"mnist", "fashion_mnist", "cifar10"}
     assert modules - shared == named
 
@@ -49,7 +51,7 @@ def test_the_yaml_is_what_is_built() -> None:
 @pytest.mark.parametrize("name", members("model"))
 def test_every_model_is_built_for_32_pixels(name: str, tmp_path: Path) -> None:
     cfg = config(tmp_path, f"model={name}", "+data.resolution=32", tiny=False)
-    cfg.model.update(resolution=32, image_channels=3, num_classes=None)
+    cfg.model.update(resolution=32, image_channels=3, num_classes=None, augmentation_dim=0)
     with torch.device("meta"):
         network = instantiate(cfg.model)
     millions = sum(p.numel() for p in network.parameters()) / 1e6

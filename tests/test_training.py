@@ -20,7 +20,7 @@ from PIL import Image
 
 from diffusion_lit.callback import EMA, LastCheckpoint, NaNGuard, SampleGrid
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
-from diffusion_lit.data import DigitsData
+from diffusion_lit.data import Batch, DigitsData
 from diffusion_lit.density import UniformDensity
 from diffusion_lit.image import from_uint8
 from diffusion_lit.loss import MSELoss
@@ -442,12 +442,19 @@ def test_bf16_trains_and_the_average_stays_float32(precision: str, kept: torch.d
 
 
 def test_label_dropout_hides_a_tenth(tmp_path: Path) -> None:
-    cfg = config(tmp_path, "model.resolution=8", "model.image_channels=1", "model.num_classes=10")
+    cfg = config(
+        tmp_path,
+        "model.resolution=8",
+        "model.image_channels=1",
+        "model.num_classes=10",
+        "space=null",
+        "model.augmentation_dim=0",
+    )
     module: DiffusionModule = instantiate(cfg.module)
     seen: list[torch.Tensor] = []
 
     class Witnessed(MSELoss):
-        def forward(self, denoiser: Any, x_0: torch.Tensor, label: Any = None, generator: Any = None) -> dict[str, Any]:
+        def forward(self, denoiser: Any, x_0: torch.Tensor, label: Any = None, *args: Any) -> dict[str, Any]:  # type: ignore[override]
             seen.append(label)
             return {"loss": x_0.mean((1, 2, 3)), "t": x_0.mean((1, 2, 3))}
 
@@ -457,7 +464,7 @@ def test_label_dropout_hides_a_tenth(tmp_path: Path) -> None:
     trainer.strategy.connect(module)
     module.trainer = trainer
     labels = torch.arange(10).repeat(1000)
-    module.training_step((torch.zeros(10_000, 1, 8, 8, dtype=torch.uint8), labels), 0)
+    module.training_step(Batch(torch.zeros(10_000, 1, 8, 8, dtype=torch.uint8), labels), 0)
     hidden = seen[0] == 10
     assert abs(float(hidden.float().mean()) - 0.1) < 0.015  # 5 standard errors
     assert torch.equal(seen[0][~hidden], labels[~hidden])

@@ -7,11 +7,24 @@ from torch import Tensor
 
 from diffusion_lit.denoiser import Prediction
 from diffusion_lit.schedule import Schedule
+from diffusion_lit.space import Space
 
-__all__ = ["bound_term", "discretized_gaussian_nll", "gaussian_kl"]
+__all__ = ["bound_term", "discretized_gaussian_nll", "gaussian_kl", "require_bytes"]
 
 HALF_BIN = 1 / 255
 """Half the distance of neighbouring pixel values in [-1, 1]."""
+
+
+def require_bytes(space: Space) -> None:
+    """
+    Raises:
+        ValueError: if `space` is not that of 8-bit images, whose probability ends the bound.
+    """
+    if not space.bounded:
+        raise ValueError(
+            f"the variational bound and bits/dim are of 8-bit images, and {space.name} have no such probability: train "
+            "with loss=mse or uncertainty; diffusion_lit.likelihood.ode_log_density gives a density"
+        )
 
 
 def bound_term(schedule: Schedule, p: Prediction, x_0: Tensor, s: Tensor, t: Tensor, variance: str) -> Tensor:

@@ -15,12 +15,14 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.space import PIXELS, relocate
 
 __all__ = ["check_resumable", "find_checkpoint", "find_resume", "load_checkpoint", "load_denoiser"]
 
 log = logging.getLogger(__name__)
 
-FIXED = ("model", "schedule", "parameterization", "loss._target_", "density._target_")
+SPACE = ("space._target_", "space.scale", "space.shift", "space.sha256")  # not where its autoencoder is
+FIXED = ("model", "schedule", "parameterization", "loss._target_", "density._target_", *SPACE)
 """What cannot change between a checkpoint and a run that goes on from it."""
 
 
@@ -62,7 +64,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def load_denoiser(
-    path: str | Path, weights: str = "ema", device: torch.device | str = "cpu"
+    path: str | Path,
+    weights: str = "ema",
+    device: torch.device | str = "cpu",
+    autoencoder: str | Path | None = None,
 ) -> tuple[Denoiser, dict[str, Any]]:
     """The model of a checkpoint, in evaluation mode, and the checkpoint.
 
@@ -70,10 +75,11 @@ def load_denoiser(
         path: a run's folder or a checkpoint file.
         weights: `ema`, the averaged ones, or `raw`.
         device: where to put the model.
+        autoencoder: where a latent model's autoencoder is now; None is where it was in training.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not one of ours, or lacks the weights asked for.
+        ValueError: if it is not one of ours, lacks the weights asked for, or has no use for an autoencoder.
     """
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights must be ema or raw, got {weights!r}")
@@ -81,7 +87,9 @@ def load_denoiser(
     if weights == "ema" and not checkpoint.get("ema"):
         raise ValueError(f"{find_checkpoint(path)} has no averaged weights; use weights=raw")
     state = checkpoint["ema" if weights == "ema" else "state_dict"]
-    denoiser: Denoiser = instantiate(OmegaConf.create(checkpoint["config"])["denoiser"])
+    config = OmegaConf.create(checkpoint["config"])["denoiser"]
+    config.space = relocate(config.get("space", PIXELS), autoencoder)
+    denoiser: Denoiser = instantiate(config)
     prefix = "denoiser."
     denoiser.load_state_dict({name.removeprefix(prefix): w for name, w in state.items() if name.startswith(prefix)})
     return denoiser.to(device).eval(), checkpoint
@@ -133,7 +141,11 @@ def load_config(path: Path) -> DictConfig:
 
 def differences(old: DictConfig, new: DictConfig, groups: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
     """Each key of `groups` whose value differs, with both values; how fast data is loaded does not count."""
+    old = DictConfig({"space": PIXELS} | dict(old))  # there was nothing else before there was a choice
     before, after = flatten(old, groups), flatten(new, groups)
+    if "data.augmentation" in after.keys() - before.keys():  # it was data.flip, where there was any
+        name = "FlipAugmentation" if before.pop("data.flip", False) else "NoAugmentation"
+        before["data.augmentation"] = {"_target_": f"diffusion_lit.augmentation.{name}"}
     for key in after.keys() - before.keys():  # an option that there was not yet
         before[key] = default_of(new, key)
     keys = sorted((before.keys() | after.keys()) - {"data.batch_size", "data.num_workers"})

@@ -87,6 +87,11 @@ def explain(error: BaseException) -> str | None:
         return f"{error}{where}"
     if type(error).__module__.startswith("wandb."):
         return f"W&B: {error} Or set logger.wandb.offline=true, which needs neither network nor key"
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+        return (
+            f"a data loading process was ended from outside ({error}). Most often memory ran out: use fewer "
+            "data.num_workers or a smaller data.batch_size. What was saved is whole: go on with resume=auto"
+        )
     if isinstance(error, MISTAKES):
         # A data loader's worker sends its whole traceback as the message; the message proper comes last.
         return str(error).rsplit(f"\n{type(error).__name__}: ", 1)[-1].strip() + where

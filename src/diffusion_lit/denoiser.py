@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from diffusion_lit.parameterization import Coefficients, Parameterization
 from diffusion_lit.schedule import Schedule
+from diffusion_lit.space import PixelSpace, Space
 
 __all__ = ["Denoiser", "Prediction"]
 
@@ -68,19 +69,28 @@ class Denoiser(nn.Module):
 
     Args:
         network: (image [B, C, H, W], c_noise [B], label [B] or None) -> [B, C, H, W], or [B, 2 C, H, W] if its
-            `learn_variance` is true: the second half is then the variance, -1 for small and 1 for large.
+            `learn_variance` is true: the second half is then the variance, -1 for small and 1 for large. Where it has
+            an `augmentation_dim` over 0, training gives it what was done to the images, [B, augmentation_dim], too.
         schedule: how much signal and noise there is at each time.
         parameterization: what the network's output means.
+        space: what x_0 is; None is pixels.
 
     Raises:
         ValueError: if the parameterization cannot give x_0 at some time of the schedule.
     """
 
-    def __init__(self, network: nn.Module, schedule: Schedule, parameterization: Parameterization) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        parameterization: Parameterization,
+        space: Space | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.schedule = schedule
         self.parameterization = parameterization
+        self.space = space or PixelSpace()
         end = torch.ones(1)
         if not all(c.isfinite().all() for c in self.coefficients(end)):
             raise ValueError(
@@ -108,15 +118,22 @@ class Denoiser(nn.Module):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images that the network was made for."""
+        """(C, H, W) of the x_0 that the network was made for."""
         return (self.network.image_channels, self.network.resolution, self.network.resolution)  # type: ignore[return-value]
 
-    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
-        """Denoise `x_t` [B, C, H, W] from the times `t` [B, 1, 1, 1] given the classes `label` [B], or None."""
+    def forward(
+        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, augmentation: Tensor | None = None
+    ) -> Prediction:
+        """Denoise `x_t` [B, C, H, W] from the times `t` [B, 1, 1, 1] given the classes `label` [B], or None.
+
+        `augmentation` is what the network is told of how the images were augmented, [B, k]: in training only. None is
+        not augmented.
+        """
         log_snr = self.schedule.log_snr(t)
         alpha, sigma = self.schedule.signal(log_snr).to(t.dtype), self.schedule.noise(log_snr).to(t.dtype)
         c_skip, c_out, c_in = self.parameterization(alpha, sigma)
-        output = self.network(c_in * x_t, self.schedule.c_noise(t).flatten(), label).to(x_t.dtype)
+        told = () if augmentation is None else (augmentation,)
+        output = self.network(c_in * x_t, self.schedule.c_noise(t).flatten(), label, *told).to(x_t.dtype)
         variance = None
         if self.learns_variance:
             output, variance = output.chunk(2, dim=1)

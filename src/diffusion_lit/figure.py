@@ -1,6 +1,6 @@
 """Pictures of schedules and of what a model does along time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,8 @@ class Trajectory:
 
     times: Tensor
     """From 1 to 0, [n]."""
+    decode: Callable[[Tensor], Tensor]
+    """The frames below, [B, C, H, W], to images, uint8."""
     reverse: Tensor
     """x_t, [n, B, C, H, W]."""
     estimates: Tensor
@@ -118,7 +120,8 @@ def follow(
     estimates = [*(sampler.predict(denoiser, x, t, label).x_0 for t, x in visited[:-1]), x_0]
     times = torch.stack([t[0, 0, 0, 0] for t, _ in visited]).cpu()
     forward = [noised(schedule, x_0, eps, float(time)) for time in times]
-    return Trajectory(times, *(torch.stack(frames).cpu() for frames in (reverse, estimates, forward)))
+    walks = (torch.stack(frames).cpu() for frames in (reverse, estimates, forward))
+    return Trajectory(times, lambda x: denoiser.space.decode(x.to(device)).cpu(), *walks)
 
 
 def draw_strip(trajectory: Trajectory, path: Path, columns: int = 9) -> None:
@@ -139,7 +142,7 @@ def draw_strip(trajectory: Trajectory, path: Path, columns: int = 9) -> None:
         name = list(ROWS)[row % 3]
         for axis, step in zip(axes, chosen, strict=True):
             frame = getattr(trajectory, name)[step, row // 3]
-            axis.imshow(as_array(to_uint8(frame)), cmap="gray", vmin=0, vmax=255)
+            axis.imshow(as_array(trajectory.decode(frame[None])[0]), cmap="gray", vmin=0, vmax=255)
             axis.set(xticks=[], yticks=[])
             if row == 0:
                 axis.set_title(f"t = {trajectory.times[step]:.2f}", fontsize=9)
@@ -151,7 +154,7 @@ def draw_strip(trajectory: Trajectory, path: Path, columns: int = 9) -> None:
 def save_animation(trajectory: Trajectory, path: Path, columns: int, seconds: float = 4.0) -> None:
     """The images from noise to data and, after a pause, back: a GIF or WebP, by the ending of `path`."""
     frames = [*trajectory.reverse, *([trajectory.reverse[-1]] * 5), *trajectory.forward.flip(0)]
-    pictures = [Image.fromarray(as_array(image_grid(to_uint8(frame), columns))) for frame in frames]
+    pictures = [Image.fromarray(as_array(image_grid(trajectory.decode(frame), columns))) for frame in frames]
     path.parent.mkdir(parents=True, exist_ok=True)
     duration = max(20, int(1000 * seconds / len(pictures)))
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0)

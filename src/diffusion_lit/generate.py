@@ -7,7 +7,6 @@ from torch import Tensor
 
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.guidance import GuidedDenoiser
-from diffusion_lit.image import to_uint8
 from diffusion_lit.random import ImageNoise, InterpolatedNoise
 from diffusion_lit.sampler import Noise, Sampler
 
@@ -66,4 +65,4 @@ def generate(
     if interpolate is not None:
         noise = InterpolatedNoise(seed, indices, interpolate, shape, device)
     label = None if labels is None else torch.tensor(labels, device=device)
-    return to_uint8(sampler(denoiser, noise, label, on_step))
+    return denoiser.space.decode(sampler(denoiser, noise, label, on_step))

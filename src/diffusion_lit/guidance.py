@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from diffusion_lit.denoiser import Denoiser, Prediction
 from diffusion_lit.schedule import Schedule
+from diffusion_lit.space import Space
 
 __all__ = ["GuidedDenoiser"]
 
@@ -60,6 +61,10 @@ class GuidedDenoiser(nn.Module):
     @property
     def schedule(self) -> Schedule:
         return self.denoiser.schedule
+
+    @property
+    def space(self) -> Space:
+        return self.denoiser.space
 
     @property
     def learns_variance(self) -> bool:
@@ -117,6 +122,7 @@ def check_guide(denoiser: Denoiser, guide: Denoiser) -> None:
     same = {
         "image shape": denoiser.image_shape == guide.image_shape,
         "number of classes": denoiser.num_classes == guide.num_classes,
+        "space": denoiser.space == guide.space,
         "schedule": all(
             torch.equal(getattr(denoiser.schedule, f)(t), getattr(guide.schedule, f)(t)) for f in ("alpha", "sigma")
         ),

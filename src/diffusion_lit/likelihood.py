@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffusion_lit.bound import bound_term, gaussian_kl
+from diffusion_lit.bound import bound_term, gaussian_kl, require_bytes
 from diffusion_lit.denoiser import VARIANCES, Denoiser
 from diffusion_lit.ode import angle, at_angle, integrate, velocity
 from diffusion_lit.schedule import per_image
@@ -78,8 +78,9 @@ def variational_bound(
         on_step: called after each step.
 
     Raises:
-        ValueError: if the schedule cannot take `num_steps`, or the model does not have such a variance.
+        ValueError: if the schedule cannot take `num_steps`, the model does not have such a variance, or is of latents.
     """
+    require_bytes(denoiser.space)
     if variance not in VARIANCES or (variance == "learned" and not denoiser.learns_variance):
         raise ValueError(
             f"variance={variance} cannot be had of this model; choose small or large"
@@ -119,7 +120,11 @@ def ode_likelihood(
         label: classes [B], or None.
         rtol, atol: of the solver.
         on_step: called after each of its steps.
+
+    Raises:
+        ValueError: if the model is of latents.
     """
+    require_bytes(denoiser.space)
     uniform = torch.special.ndtr(noise()) - 0.5
     log_density = ode_log_density(denoiser, x_0 + BIN * uniform, noise().sign(), label, rtol, atol, on_step)
     return Likelihood(-(log_density / x_0[0].numel() + math.log(BIN)) / math.log(2))

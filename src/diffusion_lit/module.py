@@ -11,9 +11,9 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data import Batch
 from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.image import from_uint8
 from diffusion_lit.loss import Loss
 from diffusion_lit.metric import LossByTime
 from diffusion_lit.model.block import Attention, ResBlock
@@ -44,10 +44,11 @@ class DiffusionModule(LightningModule):
         label_dropout: the probability of training an image without its class, for classifier-free guidance
             (Ho & Salimans 2022, algorithm 1, arXiv:2207.12598).
         seed: of the noise.
+        augmentation: of training images, by what the data module drew for them; None is none.
         config: the run's resolved configuration, stored in its checkpoints so that they describe themselves.
 
     Raises:
-        ValueError: if `label_dropout` is not in [0, 1), or the loss does not suit the denoiser.
+        ValueError: if `label_dropout` is not in [0, 1), or the loss or the augmentation does not suit the denoiser.
     """
 
     def __init__(
@@ -58,18 +59,22 @@ class DiffusionModule(LightningModule):
         lr_schedule: LRScheduleFactory,
         label_dropout: float = 0.1,
         seed: int = 0,
+        augmentation: Augmentation | None = None,
         config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_dropout < 1:
             raise ValueError(f"label_dropout is a probability in [0, 1), got {label_dropout}; 0.1 is usual")
         loss.check(denoiser)
+        if augmentation is not None:
+            check_augmentation(augmentation, denoiser)
         self.denoiser = denoiser
         self.loss = loss
         self.optimizer = optimizer
         self.lr_schedule = lr_schedule
         self.label_dropout = label_dropout
         self.seed = seed
+        self.augmentation = augmentation
         self.config = config
         self.held_out = LossByTime()
 
@@ -94,7 +99,11 @@ class DiffusionModule(LightningModule):
         if label is not None and self.label_dropout > 0:
             dropped = torch.rand(label.shape, generator=generator, device=label.device) < self.label_dropout
             label = label.masked_fill(dropped, self.denoiser.null_label)
-        terms = self.loss(self.denoiser, x_0, label, generator)
+        told = None
+        if batch.augmentation is not None:
+            assert self.augmentation is not None, "the data module draws for the module's augmentation"
+            x_0, told = self.augmentation(x_0, batch.augmentation)
+        terms = self.loss(self.denoiser, x_0, label, generator, told)
         for name in terms.keys() - {"t"}:
             self.log(f"train/{name}", terms[name].mean(), prog_bar=name == "loss")
         return terms["loss"].mean()
@@ -120,9 +129,8 @@ class DiffusionModule(LightningModule):
         self.held_out.reset()
 
     def prepare(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Bytes to [-1, 1]; classes only where the model has them."""
-        images, label = batch
-        return from_uint8(images), None if self.denoiser.num_classes is None else label
+        """What is stored to x_0; classes only where the model has them."""
+        return self.denoiser.space.encode(batch.images), None if self.denoiser.num_classes is None else batch.labels
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer([*self.denoiser.parameters(), *self.loss.parameters()])
@@ -130,3 +138,16 @@ class DiffusionModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config
+
+
+def check_augmentation(augmentation: Augmentation, denoiser: Denoiser) -> None:
+    """
+    Raises:
+        ValueError: if the network does not take what the augmentation tells it.
+    """
+    network, known = type(denoiser.network).__name__, getattr(denoiser.network, "augmentation_dim", 0)
+    if augmentation.dim != known:
+        raise ValueError(
+            f"{type(augmentation).__name__} tells the network {augmentation.dim} numbers of an image, and {network} "
+            f"takes {known}: leave model.augmentation_dim at auto; a network without it needs augmentation=flip or none"
+        )

@@ -36,7 +36,8 @@ def main(cfg: DictConfig) -> None:
         written.append("schedules.png")
     else:
         device = choose_device(cfg.device)
-        model, _ = load_denoiser(cfg.ckpt, cfg.weights, device)
+        model, _ = load_denoiser(cfg.ckpt, cfg.weights, device, cfg.autoencoder)
+        model.space.check()
         denoiser = guide(model, cfg.guidance)
         sampler = instantiate(cfg.sampler)
         sampler.check(denoiser)

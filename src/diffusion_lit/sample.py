@@ -24,7 +24,8 @@ def main(cfg: DictConfig) -> None:
     if cfg.num_samples < 1 or cfg.batch_size < 1:
         raise ValueError(f"need num_samples and batch_size of at least 1, got {cfg.num_samples} and {cfg.batch_size}")
     device = choose_device(cfg.device)
-    model, _ = load_denoiser(cfg.ckpt, cfg.weights, device)
+    model, _ = load_denoiser(cfg.ckpt, cfg.weights, device, cfg.autoencoder)
+    model.space.check()
     worse = None if cfg.guide is None else load_denoiser(cfg.guide, cfg.weights, device)[0]
     denoiser = guide(model, cfg.guidance, worse, cfg.guidance_interval)
     sampler: Sampler = instantiate(cfg.sampler)

@@ -15,10 +15,13 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lit.checkpoint import check_resumable, find_resume, load_checkpoint
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.module import DiffusionModule
+from diffusion_lit.space import relocate
 
 __all__ = ["train"]
 
 log = logging.getLogger(__name__)
+
+UNAUGMENTED = {"_target_": "diffusion_lit.augmentation.NoAugmentation"}
 
 
 def train(cfg: DictConfig) -> Trainer:
@@ -38,7 +41,9 @@ def train(cfg: DictConfig) -> Trainer:
     trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
     data: ImageDataModule = instantiate(cfg.data)
     refuse_ignored_weighting(cfg)
+    refuse_ignored_augmentation(cfg)
     fit_model_to_data(cfg, data)
+    refuse_augmented_latents(cfg, data)
     module: DiffusionModule = instantiate(cfg.module)
     module.config = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     resume = find_resume(cfg)
@@ -90,13 +95,28 @@ def refuse_ignored_weighting(cfg: DictConfig) -> None:
         raise ValueError(f"{name} has no weighting and would ignore {cfg.weighting._target_}: use weighting=unit")
 
 
+def refuse_ignored_augmentation(cfg: DictConfig) -> None:
+    """
+    Raises:
+        ValueError: if the data module draws for another augmentation than the chosen one.
+    """
+    drawn = OmegaConf.select(cfg, "data.augmentation") or UNAUGMENTED
+    if drawn != cfg.augmentation:
+        raise ValueError(
+            f"{cfg.data._target_} augments by {drawn}, and would ignore augmentation={cfg.augmentation}: let its "
+            "configuration say augmentation: ${augmentation}, or use augmentation=none"
+        )
+
+
 def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:
-    """Replace each `auto` of the model by what the data is; a value of the user's must agree with it.
+    """Replace each `auto` of the model and the space by what the data is; a value of the user's must agree with it.
 
     Raises:
         ValueError: if it does not.
     """
     facts = {"resolution": data.resolution, "image_channels": data.channels, "num_classes": data.num_classes}
+    if "augmentation_dim" in cfg.model:
+        facts["augmentation_dim"] = 0 if data.augmentation is None else data.augmentation.dim
     for key, fact in facts.items():
         if cfg.model[key] == "auto":
             cfg.model[key] = fact
@@ -104,13 +124,30 @@ def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:
             raise ValueError(
                 f"model.{key}={cfg.model[key]} does not fit the data, whose {key} is {fact}; leave it at auto"
             )
+    space = relocate(data.space, cfg.autoencoder)
+    if cfg.space == "auto":
+        cfg.space = space
+    elif cfg.space != OmegaConf.create(space):
+        raise ValueError(f"space={cfg.space} does not fit the data, whose space is {space}; leave it at auto")
+
+
+def refuse_augmented_latents(cfg: DictConfig, data: ImageDataModule) -> None:
+    """
+    Raises:
+        ValueError: if latents are to be augmented: an image's mirror image has other latents than theirs mirrored.
+    """
+    if "autoencoder" in cfg.space and data.augmentation is not None and data.augmentation.num_draws > 0:
+        raise ValueError(
+            f"{type(data.augmentation).__name__} is for images, and this data set stores latents: use augmentation=none"
+        )
 
 
 def announce(cfg: DictConfig, data: ImageDataModule, module: DiffusionModule, resume: Path | None) -> None:
     size = sum(p.numel() for p in module.denoiser.parameters()) / 1e6
     classes = f"{data.num_classes} classes" if module.denoiser.num_classes else "no classes"
     log.info("run folder: %s", cfg.run_dir)
-    log.info("model: %.1f M parameters; images: %d x %d, %s", size, data.resolution, data.resolution, classes)
+    kind, side = module.denoiser.space.name, data.resolution
+    log.info("model: %.1f M parameters; %s: %d x %d, %s", size, kind, side, side, classes)
     if resume is not None:
         log.info("going on from %s", resume)
     elif cfg.resume == "auto":

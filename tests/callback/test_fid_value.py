@@ -17,6 +17,7 @@ from diffusion_lit.data import ArrayImages, ImageDataModule, Images
 from diffusion_lit.metric import Pixels
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.sampler import DDIMSampler
+from diffusion_lit.space import PixelSpace
 
 NUM_REAL, NUM_SAMPLES = 150, 130
 SHAPE = (3, 4, 4)
@@ -59,7 +60,7 @@ class Module(DiffusionModule):
 
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
-        self.denoiser = SimpleNamespace(image_shape=SHAPE, num_classes=None)  # type: ignore[assignment]
+        self.denoiser = SimpleNamespace(image_shape=SHAPE, num_classes=None, space=PixelSpace())  # type: ignore[assignment]
 
     @property
     def device(self) -> torch.device:

@@ -74,7 +74,7 @@ def test_batches_are_as_documented() -> None:
         split = data.splits[name]
         assert isinstance(split, ArrayImages)
         addresses = list(loader.batch_sampler)  # type: ignore[arg-type]
-        for (images, labels), batch in zip(loader, addresses, strict=True):
+        for (images, labels, _), batch in zip(loader, addresses, strict=True):
             indices = [index for _, index in batch]
             assert images.dtype == torch.uint8 and images.shape == (len(batch), 1, 8, 8)
             assert labels is not None and labels.dtype == torch.int64
@@ -88,7 +88,7 @@ def test_the_seed_decides_the_order() -> None:
     for seed in (0, 0, 1):
         data = DigitsData(batch_size=32, seed=seed)
         data.setup()
-        images, _ = next(iter(data.train_dataloader()))
+        images = next(iter(data.train_dataloader())).images
         assert torch.equal(first.setdefault(seed, images), images)
     assert not torch.equal(first[0], first[1])
 

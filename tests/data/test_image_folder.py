@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.data import ImageFolderData
+from diffusion_lit.augmentation import FlipAugmentation
+from diffusion_lit.data import Batch, ImageFolderData
 from diffusion_lit.data.image_file import read_image
 
 Pixels = NDArray[Any]
@@ -265,7 +266,7 @@ def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
     assert sorted(level for split in found.values() for level in split) == list(range(20))
     assert all(label is None for split in found.values() for label in split.values())
     data.num_workers = 0
-    images, labels = next(iter(data.train_dataloader()))
+    images, labels, _ = next(iter(data.train_dataloader()))
     assert images.shape == (2, 1, 8, 8) and labels is None
 
 
@@ -357,13 +358,21 @@ def handed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(root)
 
 
+def augmented(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Images and labels as a flip leaves them in a training step."""
+    assert batch.labels is not None
+    if batch.augmentation is None:
+        return batch.images, batch.labels
+    return FlipAugmentation()(batch.images, batch.augmentation)[0], batch.labels
+
+
 def epoch_batches(data: ImageFolderData, epochs: tuple[int, ...]) -> dict[int, list[tuple[Tensor, Tensor]]]:
     data.setup()
     loader = data.train_dataloader()
     batches: dict[int, list[tuple[Tensor, Tensor]]] = {}
     for epoch in epochs:
         _set_sampler_epoch(loader, epoch)
-        batches[epoch] = [(images, labels) for images, labels in loader if labels is not None]
+        batches[epoch] = [augmented(batch) for batch in loader]
     return batches
 
 
@@ -382,8 +391,9 @@ def flipped(batches: list[tuple[Tensor, Tensor]]) -> dict[int, bool]:
 
 def test_a_flip_is_a_function_of_seed_epoch_and_image(handed: str) -> None:
     draws: dict[tuple[int, int], dict[int, bool]] = {}
+    flip = FlipAugmentation()
     for seed, batch_size in product((0, 1), (1, 6, 16)):
-        data = ImageFolderData(handed, 4, channels=1, batch_size=batch_size, num_workers=0, seed=seed, flip=True)
+        data = ImageFolderData(handed, 4, 1, batch_size=batch_size, num_workers=0, seed=seed, augmentation=flip)
         for epoch, batches in epoch_batches(data, (0, 1, 2)).items():
             assert len(batches) == 48 // batch_size
             assert draws.setdefault((seed, epoch), flipped(batches)) == flipped(batches)
@@ -399,16 +409,19 @@ def test_without_flip_nothing_is_mirrored(handed: str) -> None:
 
 
 def test_evaluation_is_never_augmented(handed: str) -> None:
-    data = ImageFolderData(handed, 4, channels=1, num_workers=0, flip=True)
+    data = ImageFolderData(handed, 4, channels=1, num_workers=0, augmentation=FlipAugmentation())
     data.splits = {split: data.load()["train"] for split in ("val", "test")}
     for loader in (data.val_dataloader(), data.test_dataloader()):
-        draw = flipped([(images, labels) for images, labels in loader if labels is not None])
+        draw = flipped([augmented(batch) for batch in loader])
         assert len(draw) == 48 and not any(draw.values())
 
 
 def test_workers_change_nothing(handed: str) -> None:
     here, there = (
-        epoch_batches(ImageFolderData(handed, 4, channels=1, batch_size=7, num_workers=num_workers, flip=True), (0, 1))
+        epoch_batches(
+            ImageFolderData(handed, 4, 1, batch_size=7, num_workers=num_workers, augmentation=FlipAugmentation()),
+            (0, 1),
+        )
         for num_workers in (0, 2)
     )
     for epoch, batches in here.items():

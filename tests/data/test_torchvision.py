@@ -110,7 +110,7 @@ def test_images_and_labels_are_those_of_the_files(
         assert np.array_equal(labels, raw.train_labels[numbers])
     assert len(taken["val"]) == 12 and sorted(taken["train"] + taken["val"]) == list(range(NUM_TRAIN))
 
-    images, labels = next(iter(data.val_dataloader()))  # type: ignore[assignment]
+    images = next(iter(data.val_dataloader())).images
     assert images.dtype == torch.uint8 and images.shape[1:] == (data.channels, resolution, resolution)
 
 

@@ -115,7 +115,7 @@ def test_scale_shift_equals_its_formula() -> None:
         ({"resolution": 9}, ["9", "8 and 10", "data.resolution"]),
         ({"resolution": 28, "channel_multipliers": (1, 2, 2, 2)}, ["28", "24 and 32"]),
         ({"resolution": 2, "channel_multipliers": (1, 1, 1)}, ["2", "4 and 8"]),
-        ({"image_channels": 4}, ["1 or 3", "4"]),
+        ({"image_channels": 0}, ["at least 1", "0"]),
         ({"time_conditioning": "film"}, ["additive or scale_shift", "film"]),
         ({"resampling": "pool"}, ["conv or residual", "pool"]),
         ({"num_groups": 5}, ["channels=16", "num_groups=5"]),

@@ -25,6 +25,9 @@ class FID(Callback):
     Logged as `fid/EXTRACTOR_COUNT`, such as `fid/inception_10k`: a figure means nothing without both, and is biased
     upwards by few images. Each rank generates its share of the images, the same images whatever the number of ranks.
 
+    Where a model works on latents, the validation images are the decoded ones: the figure, `fid/inception_10k_decoded`,
+    is the generator's alone and not to be compared with one in pixels.
+
     Args:
         extractor: what the images are compared by.
         sampler: how to sample.
@@ -68,6 +71,7 @@ class FID(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         assert isinstance(pl_module, DiffusionModule)
         self.sampler.check(guide(pl_module.denoiser, self.guidance))
+        pl_module.denoiser.space.check()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking and trainer.global_step - self.last_step >= self.every_n_steps:
@@ -82,6 +86,7 @@ class FID(Callback):
         """Generate, compare and log."""
         assert isinstance(pl_module, DiffusionModule)
         self.last_step = trainer.global_step
+        name = self.metric_name + pl_module.denoiser.space.suffix
         metric = self.metric = self.metric or self.reference(trainer, pl_module)
         denoiser = guide(pl_module.denoiser, self.guidance)
         order = EvaluationOrder(self.num_samples, self.batch_size, trainer.global_rank, trainer.world_size)
@@ -93,25 +98,26 @@ class FID(Callback):
                 metric.update(images, real=False)
         value = metric.compute()
         metric.reset()
-        trainer.callback_metrics[self.metric_name] = value
+        trainer.callback_metrics[name] = value
         for logger in trainer.loggers:
-            logger.log_metrics({self.metric_name: float(value)}, trainer.global_step)
+            logger.log_metrics({name: float(value)}, trainer.global_step)
 
     def reference(self, trainer: Trainer, pl_module: DiffusionModule) -> FrechetInceptionDistance:
         """A metric that knows the features of the validation images, and keeps them."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, ImageDataModule)
         extractor = self.extractor.to(pl_module.device)
-        empty = torch.zeros(1, *pl_module.denoiser.image_shape, dtype=torch.uint8, device=pl_module.device)
-        extractor.num_features = num_features = extractor(empty).shape[1]
+        space, shape = pl_module.denoiser.space, pl_module.denoiser.image_shape
+        example = space.decode(torch.zeros(1, *shape, device=pl_module.device))
+        extractor.num_features = num_features = extractor(example).shape[1]
         num_real = len(data.splits["val"])
         if trainer.is_global_zero and min(num_real, self.num_samples) <= num_features:
             log.warning(
-                f"{self.metric_name} compares {self.num_samples} samples with {num_real} validation images in "
-                f"{num_features} dimensions. With too few images the covariances are singular: the figure "
+                f"{self.metric_name}{space.suffix} compares {self.num_samples} samples with {num_real} validation "
+                f"images in {num_features} dimensions. With too few images the covariances are singular: the figure "
                 "is only good for following this run. Raise callback.fid.num_samples, or use fewer features.",
             )
         metric = FrechetInceptionDistance(extractor, reset_real_features=False).to(pl_module.device)
-        for images, _ in data.evaluation_loader("val"):
-            metric.update(images.to(pl_module.device), real=True)
+        for batch in data.evaluation_loader("val"):
+            metric.update(space.images(batch.images.to(pl_module.device)), real=True)
         return metric

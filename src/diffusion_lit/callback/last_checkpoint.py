@@ -1,5 +1,6 @@
 """The checkpoint that a run goes on from."""
 
+import logging
 import signal
 import threading
 from pathlib import Path
@@ -10,6 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 __all__ = ["Interrupted", "LastCheckpoint"]
+
+log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -33,7 +36,9 @@ class LastCheckpoint(Checkpoint):
 
     SIGINT (control-C) and SIGTERM (what schedulers send) wait for the step to end, on whichever rank they arrive; all
     ranks then save and stop together. A second control-C stops at once. A checkpoint is written between optimizer
-    steps, so that a run that goes on from it takes the very steps that an uninterrupted one would have.
+    steps, so that a run that goes on from it takes the very steps that an uninterrupted one would have. A fault between
+    two steps, such as a file that cannot be read, loses no step either where there is a single process; several could
+    not agree on a checkpoint.
 
     Args:
         folder: where the file goes; it replaces its predecessor only when it is complete.
@@ -50,6 +55,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self.received = 0
         self.handlers: dict[int, Any] = {}
+        self.between_steps = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_step = self.last_step = trainer.global_step
@@ -61,10 +67,14 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
         self.received = number
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.between_steps = False
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.global_step == self.last_step:  # in the middle of an accumulation, whose gradients are not saved
             return
         self.last_step = trainer.global_step
+        self.between_steps = True
         stop = not trainer.strategy.reduce_boolean_decision(not self.received, all=True)
         last = trainer.should_stop or trainer.global_step == trainer.max_steps
         if stop or last or trainer.global_step % self.every_n_steps == 0:
@@ -85,6 +95,10 @@ class LastCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.restore_handlers()
+        clean = self.between_steps and trainer.training and not isinstance(exception, KeyboardInterrupt)
+        if clean and trainer.world_size == 1 and trainer.global_step != self.saved_step:
+            self.save(trainer)
+            log.warning("step %d was saved to %s before this fault", trainer.global_step, self.path)
 
     def restore_handlers(self) -> None:
         for number, handler in self.handlers.items():

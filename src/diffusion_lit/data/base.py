@@ -1,20 +1,31 @@
-"""What every data module shares: batches of bytes, an order that can be resumed, flips that can be repeated."""
+"""What every data module shares: batches of bytes, an order that can be resumed, draws that can be repeated."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.order import EvaluationOrder, TrainingOrder
 from diffusion_lit.random import fold_in
+from diffusion_lit.space import PIXELS
 
 __all__ = ["ArrayImages", "Batch", "ImageDataModule", "Images"]
 
-Batch = tuple[Tensor, Tensor | None]
-"""Images uint8 [B, C, H, W], and their classes int64 [B] or None."""
+
+class Batch(NamedTuple):
+    """What a training step is given."""
+
+    images: Tensor
+    """uint8 [B, C, H, W], as they are stored: not augmented yet."""
+    labels: Tensor | None
+    """Their classes, int64 [B]."""
+    augmentation: Tensor | None = None
+    """What was drawn for each image, float32 [B, k]; None if nothing is to be done to them."""
 
 
 class Images(Protocol):
@@ -22,7 +33,7 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def fetch(self, indices: list[int]) -> Batch: ...
+    def fetch(self, indices: list[int]) -> tuple[Tensor, Tensor | None]: ...
 
 
 class ArrayImages:
@@ -40,28 +51,27 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self.images)
 
-    def fetch(self, indices: list[int]) -> Batch:
+    def fetch(self, indices: list[int]) -> tuple[Tensor, Tensor | None]:
         return self.images[indices], None if self.labels is None else self.labels[indices]
 
 
-class FlippedImages(Dataset[Batch]):
-    """What a DataLoader reads: images by (epoch, index), mirrored at random where asked for.
+class AugmentedImages(Dataset[Batch]):
+    """What a DataLoader reads: images by (epoch, index), and what is drawn to augment them on the device.
 
-    Whether an image is mirrored is a function of (seed, epoch, index), whichever worker or rank fetches it.
+    The draws are a function of (seed, epoch, index), whichever worker or rank fetches an image.
     """
 
-    def __init__(self, images: Images, seed: int, flip: bool) -> None:
+    def __init__(self, images: Images, seed: int, augmentation: Augmentation | None) -> None:
         self.images = images
         self.seed = seed
-        self.flip = flip
+        self.augmentation = augmentation
 
     def __getitems__(self, addresses: list[tuple[int, int]]) -> Batch:
         images, labels = self.images.fetch([index for _, index in addresses])
-        if self.flip:
-            draws = [torch.rand((), generator=fold_in(self.seed, "flip", *address)) for address in addresses]
-            mirrored = torch.stack(draws) < 0.5
-            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-        return images, labels
+        if self.augmentation is None or self.augmentation.num_draws == 0:
+            return Batch(images, labels)
+        draws = [self.augmentation.draw(fold_in(self.seed, "augmentation", *address)) for address in addresses]
+        return Batch(images, labels, torch.stack(draws))
 
 
 def keep(batch: Any) -> Any:
@@ -78,8 +88,8 @@ class ImageDataModule(LightningDataModule, ABC):
     Args:
         batch_size: images a process and step.
         num_workers: loading processes beside each training process; 0 loads in the training process itself.
-        seed: of the order and the flips.
-        flip: mirror training images left to right half of the time.
+        seed: of the order and the augmentation.
+        augmentation: of training images; None is none.
 
     Raises:
         ValueError: if `batch_size` is under 1 or `num_workers` negative.
@@ -89,8 +99,14 @@ class ImageDataModule(LightningDataModule, ABC):
     channels: int
     num_classes: int | None
     class_names: list[str] | None = None
+    space: Mapping[str, Any] = PIXELS
+    """What is stored, as a configuration."""
+    start_method: str | None = None
+    """How loading processes start (see `multiprocessing`); None is the platform's way."""
 
-    def __init__(self, batch_size: int, num_workers: int = 0, seed: int = 0, flip: bool = False) -> None:
+    def __init__(
+        self, batch_size: int, num_workers: int = 0, seed: int = 0, augmentation: Augmentation | None = None
+    ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"data.batch_size must be at least 1, got {batch_size}")
@@ -99,7 +115,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
-        self.flip = flip
+        self.augmentation = augmentation
         self.splits: dict[str, Images] = {}
         self.resumed = {"epoch": 0, "step": 0, "position": 0}
 
@@ -107,17 +123,30 @@ class ImageDataModule(LightningDataModule, ABC):
     def load(self) -> dict[str, Images]:
         """The splits `train`, `val` and `test`."""
 
+    def class_counts(self, split: str) -> list[int] | None:
+        """How many images of a split each class has; None where there are no classes. After `setup`."""
+        labels: Tensor | None = getattr(self.splits[split], "labels", None)
+        return None if labels is None else torch.bincount(labels, minlength=self.num_classes or 0).tolist()
+
+    def facts(self) -> dict[str, str]:
+        """What else there is to say of the set, by name."""
+        return {}
+
     def setup(self, stage: str | None = None) -> None:
         if not self.splits:
             self.splits = self.load()
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        order = TrainingOrder(len(self.splits["train"]), self.batch_size, self.seed, *self.process())
+        order = self.training_order()
         order.resume(self.resumed["epoch"], self.resumed["position"])
         self.step_size = order.step_size
         if self.resumed["position"]:
             self.recount_steps()
-        return self.loader("train", order, self.flip)
+        return self.loader("train", order, self.augmentation)
+
+    def training_order(self) -> TrainingOrder:
+        """This rank's share of an epoch, from its beginning."""
+        return TrainingOrder(len(self.splits["train"]), self.batch_size, self.seed, *self.process())
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.evaluation_loader("val")
@@ -128,15 +157,18 @@ class ImageDataModule(LightningDataModule, ABC):
     def evaluation_loader(self, split: str) -> DataLoader[Batch]:
         """This rank's share of a split, in order and never augmented."""
         return self.loader(
-            split, EvaluationOrder(len(self.splits[split]), self.batch_size, *self.process()), flip=False
+            split, EvaluationOrder(len(self.splits[split]), self.batch_size, *self.process()), augmentation=None
         )
 
-    def loader(self, split: str, order: TrainingOrder | EvaluationOrder, flip: bool) -> DataLoader[Batch]:
+    def loader(
+        self, split: str, order: TrainingOrder | EvaluationOrder, augmentation: Augmentation | None
+    ) -> DataLoader[Batch]:
         return DataLoader(
-            FlippedImages(self.splits[split], self.seed, flip),
+            AugmentedImages(self.splits[split], self.seed, augmentation),
             batch_sampler=order,
             collate_fn=keep,
             num_workers=self.num_workers,
+            multiprocessing_context=self.start_method if self.num_workers else None,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

@@ -2,6 +2,7 @@
 
 import torch
 
+from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.base import ArrayImages, ImageDataModule, Images
 
 __all__ = ["DigitsData"]
@@ -15,15 +16,18 @@ class DigitsData(ImageDataModule):
     Args:
         batch_size: images a process and step.
         num_workers: loading processes; the images are in memory, so 0 is best.
-        seed: of the order.
+        seed: of the order and the augmentation.
+        augmentation: of training images; None is none.
     """
 
     resolution = 8
     channels = 1
     num_classes = 10
 
-    def __init__(self, batch_size: int = 64, num_workers: int = 0, seed: int = 0) -> None:
-        super().__init__(batch_size, num_workers, seed)
+    def __init__(
+        self, batch_size: int = 64, num_workers: int = 0, seed: int = 0, augmentation: Augmentation | None = None
+    ) -> None:
+        super().__init__(batch_size, num_workers, seed, augmentation)
         self.class_names = [str(digit) for digit in range(10)]
 
     def load(self) -> dict[str, Images]:

@@ -13,6 +13,7 @@ __all__ = ["FILTERS", "FITS", "MAX_PIXELS", "UNREADABLE", "read_image", "to_squa
 UNREADABLE = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
 FITS = ("center_crop", "resize")
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # Pillow runs Ghostscript for another
 MAX_PIXELS = 100_000_000
 
 
@@ -37,7 +38,7 @@ def read_image(
         ValueError: if the file is not an image that can be read; the message names it.
     """
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise ValueError(f"{image.width} x {image.height} pixels are over the limit of {max_pixels}")
             return to_square(image, resolution, channels, fit, filter)

@@ -79,7 +79,7 @@ def arrange(
 
 def hashed_split(name: str, val_fraction: float) -> str:
     """The split that an image of this name falls into, whatever other images there are."""
-    hashed = zlib.crc32(name.encode()) / 2**32
+    hashed = zlib.crc32(name.encode(errors="surrogateescape")) / 2**32  # names need not be text
     return "val" if hashed < val_fraction else "test" if hashed < 2 * val_fraction else "train"
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.base import ArrayImages, ImageDataModule, Images
 from diffusion_lit.random import fold_in
 
@@ -27,8 +28,8 @@ class TorchvisionData(ImageDataModule):
         val_fraction: share of the training split set aside for validation.
         batch_size: images a process and step.
         num_workers: loading processes; the images are in memory, so 0 is best.
-        seed: of the order and the flips.
-        flip: mirror training images half of the time.
+        seed: of the order and the augmentation.
+        augmentation: of training images; None is none.
 
     Raises:
         ValueError: if the dataset is not one of these, or the resolution or the fraction does not fit.
@@ -46,9 +47,9 @@ class TorchvisionData(ImageDataModule):
         batch_size: int = 128,
         num_workers: int = 0,
         seed: int = 0,
-        flip: bool = False,
+        augmentation: Augmentation | None = None,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed, flip)
+        super().__init__(batch_size, num_workers, seed, augmentation)
         if dataset not in NATIVE:
             raise ValueError(f"data.dataset must be one of {', '.join(NATIVE)}, got {dataset!r}")
         native, self.channels = NATIVE[dataset]

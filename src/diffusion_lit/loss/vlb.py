@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from diffusion_lit.bound import bound_term
+from diffusion_lit.bound import bound_term, require_bytes
 from diffusion_lit.denoiser import VARIANCES, Denoiser, Prediction
 from diffusion_lit.density import Density
 from diffusion_lit.loss.base import Loss
@@ -41,6 +41,7 @@ class VLBLoss(Loss):
 
     def check(self, denoiser: Denoiser) -> None:
         super().check(denoiser)
+        require_bytes(denoiser.space)
         if denoiser.schedule.num_timesteps is None:
             raise ValueError(
                 f"{type(self).__name__} sums over the steps of a chain, and {type(denoiser.schedule).__name__} is "

@@ -19,7 +19,7 @@ class UNet(nn.Module):
 
     Args:
         resolution: height and width of the images; must be divisible by 2 for each level after the first.
-        image_channels: 1 or 3, in and out.
+        image_channels: in and out: 1 or 3, or those of latents.
         channels: width of the first level.
         channel_multipliers: width of each level, as multiples of `channels`; the resolution halves between levels.
         num_res_blocks: residual blocks on each level on the way down; one more on the way up.
@@ -32,6 +32,7 @@ class UNet(nn.Module):
         resampling: `conv` (strided convolution; repeat and convolve) or `residual` (a residual block that resamples).
         num_classes: None for an unconditional network; else labels are 0..num_classes - 1, and the label
             `num_classes`, or None, means no class.
+        augmentation_dim: how many numbers say how a training image was augmented; 0 takes none.
         learn_variance: twice as many channels out as in; the second half says how uncertain a reverse step is
             (Nichol & Dhariwal 2021, section 3.1).
 
@@ -54,6 +55,7 @@ class UNet(nn.Module):
         resampling: str = "conv",
         num_classes: int | None = None,
         learn_variance: bool = False,
+        augmentation_dim: int = 0,
     ) -> None:
         super().__init__()
         factor = 2 ** (len(channel_multipliers) - 1)
@@ -64,8 +66,8 @@ class UNet(nn.Module):
                 f"multiple of {factor}, and {resolution} is not; {below} and {below + factor} are. Set "
                 "data.resolution, or shorten model.channel_multipliers"
             )
-        if image_channels not in (1, 3):
-            raise ValueError(f"images must have 1 or 3 channels, got {image_channels}")
+        if image_channels < 1:
+            raise ValueError(f"model.image_channels must be at least 1, got {image_channels}; auto takes the data's")
         if time_conditioning not in ("additive", "scale_shift"):
             raise ValueError(f"time_conditioning must be additive or scale_shift, got {time_conditioning!r}")
         if resampling not in ("conv", "residual"):
@@ -79,6 +81,7 @@ class UNet(nn.Module):
         self.image_channels = image_channels
         self.num_classes = num_classes
         self.learn_variance = learn_variance
+        self.augmentation_dim = augmentation_dim
         out_channels = 2 * image_channels if learn_variance else image_channels
         emb_channels = 4 * channels
 
@@ -94,6 +97,8 @@ class UNet(nn.Module):
 
         self.time = TimeEmbedding(channels, emb_channels)
         self.label = nn.Embedding(num_classes + 1, emb_channels) if num_classes is not None else None
+        # without a bias, and so without effect on an image left as it is
+        self.augmentation = nn.Linear(augmentation_dim, emb_channels, bias=False) if augmentation_dim else None
         self.first = nn.Conv2d(image_channels, channels, 3, padding=1)
 
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
@@ -127,19 +132,24 @@ class UNet(nn.Module):
             nn.GroupNorm(num_groups, c), nn.SiLU(), zero(nn.Conv2d(c, out_channels, 3, padding=1))
         )
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, c_noise: Tensor, label: Tensor | None = None, augmentation: Tensor | None = None
+    ) -> Tensor:
         """The raw output F, [B, C, H, W], or [B, 2 C, H, W] with a learned variance.
 
         Args:
             x: images [B, C, H, W].
             c_noise: what the schedule tells of the time, [B].
             label: classes [B], or None for no class.
+            augmentation: how the images were augmented, [B, augmentation_dim]; None is the same as zeros.
         """
         emb = self.time(c_noise)
         if self.label is not None:
             if label is None:
                 label = torch.full((len(x),), self.label.num_embeddings - 1, device=x.device)
             emb = emb + self.label(label)
+        if self.augmentation is not None and augmentation is not None:
+            emb = emb + self.augmentation(augmentation.to(self.augmentation.weight.dtype))
 
         h = self.first(x.to(self.first.weight.dtype))
         skips = [h]

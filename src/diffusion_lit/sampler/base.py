@@ -97,6 +97,10 @@ class Sampler(ABC):
     def check(self, denoiser: Denoiser | GuidedDenoiser) -> None:
         """Raise a ValueError if the sampler cannot draw from `denoiser`."""
         self.times(denoiser.schedule)
+        if self.clip is not None and not denoiser.space.bounded:
+            raise ValueError(
+                f"clip={self.clip} would cut off {denoiser.space.name}, which may lie anywhere: use sampler.clip=null"
+            )
 
     @torch.no_grad()
     def __call__(

@@ -1,0 +1,169 @@
+"""A trained autoencoder of diffusers: images to latents, and back."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_lit.image import from_uint8, to_uint8
+
+__all__ = ["Autoencoder"]
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+LATENTS: dict[str, Callable[[Any], Tensor]] = {
+    "AutoencoderKL": lambda encoded: encoded.latent_dist.mode(),
+    "AutoencoderTiny": lambda encoded: encoded.latents,
+    "VQModel": lambda encoded: encoded.latents,
+}
+"""The kinds of autoencoders, and where each has its latents: without a random draw."""
+PIXELS_AT_A_TIME = 2**19
+"""Bounds the memory: eight images of 256 x 256. Stable Diffusion's decoder takes some 500 MB for one."""
+
+
+class Autoencoder:
+    """Not a module, so that no model's parameters, checkpoints or averages include it. Frozen, and always in float32.
+
+    Args:
+        folder: as diffusers' `save_pretrained` writes it: `config.json` and the weights as safetensors.
+        sha256: of the weights' file, which must be these; None takes any.
+
+    Raises:
+        FileNotFoundError: if the folder is not there, or lacks one of the files.
+        ValueError: if it is of no kind that is known here, is damaged or has other weights, or diffusers is missing.
+    """
+
+    def __init__(self, folder: str | Path, sha256: str | None = None) -> None:
+        self.folder = Path(folder)
+        self.config = read_config(self.folder)
+        self.sha256 = hash_weights(self.folder)
+        if sha256 is not None and self.sha256 != sha256:
+            raise ValueError(
+                f"the weights of the autoencoder {folder} (sha256 {self.sha256[:12]}...) are not those that made the "
+                f"latents ({sha256[:12]}...): give the folder of the same autoencoder, autoencoder=FOLDER"
+            )
+        self.network = load_network(self.folder, self.config["_class_name"])
+
+    @property
+    def factor(self) -> int:
+        """How many times larger the images are than the latents, in height and in width."""
+        blocks = self.config.get("block_out_channels") or self.config["encoder_block_out_channels"]
+        return 2 ** (len(blocks) - 1)
+
+    @property
+    def channels(self) -> int:
+        """Of the latents."""
+        return self.config["latent_channels"]
+
+    @property
+    def scale(self) -> float:
+        """What latents are multiplied by, after `shift` is taken off, so that their variance is about 1."""
+        return self.config.get("scaling_factor", 1.0)
+
+    @property
+    def shift(self) -> float:
+        """What is taken off latents first."""
+        return self.config.get("shift_factor") or 0.0
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images uint8 [B, C, H, W] to latents as the encoder gives them, float32 [B, c, H / factor, W / factor].
+
+        The mean of the posterior where there is one: the same at each call. Grey is repeated for an encoder of colour.
+
+        Raises:
+            ValueError: if height or width cannot be divided by `factor`, or the channels are not the encoder's.
+        """
+        channels, height, width = images.shape[1:]
+        if height % self.factor or width % self.factor:
+            raise ValueError(
+                f"the autoencoder {self.folder} divides height and width by {self.factor}, and the images are "
+                f"{height} x {width}: choose a resolution that is a multiple of {self.factor}"
+            )
+        if channels not in (1, self.config["in_channels"]):
+            raise ValueError(
+                f"the autoencoder {self.folder} takes images of {self.config['in_channels']} channels, not {channels}"
+            )
+        x = from_uint8(images).expand(-1, self.config["in_channels"], -1, -1)
+        latents = LATENTS[self.config["_class_name"]]
+        return self.in_parts(lambda part: latents(self.network.encode(part)), x, height * width)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents as `encode` gives them to images uint8 [B, C, H, W]."""
+        num_pixels = latents.shape[-1] * latents.shape[-2] * self.factor**2
+        return self.in_parts(lambda part: to_uint8(self.network.decode(part).sample), latents.float(), num_pixels)
+
+    def in_parts(self, function: Callable[[Tensor], Tensor], x: Tensor, num_pixels: int) -> Tensor:
+        """`function` of a few examples at a time, each an image of `num_pixels`; on the device of `x`, in float32."""
+        self.network.to(x.device)
+        with torch.autocast(x.device.type, enabled=False):  # half precision overflows in Stable Diffusion's decoder
+            return torch.cat([function(part) for part in torch.split(x, max(1, PIXELS_AT_A_TIME // num_pixels))])
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The autoencoder's own description.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is of something else.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"the autoencoder {folder} is not there; if it was moved, say where it is now: autoencoder=FOLDER"
+        )
+    file = folder / "config.json"
+    if not file.is_file():
+        inside = [folder / part for part in ("vae", "vqvae", "movq") if (folder / part / "config.json").is_file()]
+        remedy = f"its autoencoder is {inside[0]}" if inside else "give a folder that save_pretrained has written"
+        raise FileNotFoundError(f"{folder} has no config.json and so is no autoencoder of diffusers; {remedy}")
+    try:
+        config = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON, or is damaged ({error})") from error
+    kind = config.get("_class_name") if isinstance(config, dict) else None
+    if kind not in LATENTS:
+        raise ValueError(f"{file} describes {kind or 'no class'}; an autoencoder must be one of {', '.join(LATENTS)}")
+    if config.get("latents_mean") is not None or config.get("latents_std") is not None:
+        raise ValueError(
+            f"{file} scales each channel of the latents by itself (latents_mean, latents_std); only a scaling_factor "
+            "and a shift_factor for all channels can be used here"
+        )
+    return config
+
+
+def hash_weights(folder: Path) -> str:
+    """The SHA-256 of the weights' file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"the autoencoder {folder} has no {WEIGHTS}; write it with save_pretrained")
+    with (folder / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_network(folder: Path, kind: str) -> Any:
+    """The diffusers model in `folder`, in evaluation mode, without gradients.
+
+    Raises:
+        ValueError: if diffusers is not installed, or the weights are damaged or not those of the configuration.
+    """
+    try:
+        import diffusers
+    except ImportError as error:
+        raise ValueError("latents need diffusers: pip install 'diffusion-lit[diffusers]'") from error
+    from safetensors import SafetensorError
+
+    options = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
+    try:
+        network, loading = getattr(diffusers, kind).from_pretrained(folder, output_loading_info=True, **options)
+    except (OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
+        raise ValueError(f"the autoencoder {folder} cannot be loaded ({str(error).splitlines()[0]})") from error
+    if absent := loading["missing_keys"]:
+        raise ValueError(f"{folder / WEIGHTS} lacks {len(absent)} weights of the autoencoder, such as {absent[0]}")
+    return network.float().eval().requires_grad_(False)
