@@ -87,7 +87,7 @@ def explain(error: BaseException) -> str | None:
         return f"{error}{where}"
     if type(error).__module__.startswith("wandb."):
         return f"W&B: {error} Or set logger.wandb.offline=true, which needs neither network nor key"
-    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+    if lost_worker(error):
         return (
             f"a data loading process was ended from outside ({error}). Most often memory ran out: use fewer "
             "data.num_workers or a smaller data.batch_size. What was saved is whole: go on with resume=auto"
@@ -96,6 +96,14 @@ def explain(error: BaseException) -> str | None:
         # A data loader's worker sends its whole traceback as the message; the message proper comes last.
         return str(error).rsplit(f"\n{type(error).__name__}: ", 1)[-1].strip() + where
     return None
+
+
+def lost_worker(error: BaseException) -> bool:
+    """Whether a data loader found one of its processes gone."""
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker")
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, ConnectionError) and any(Path(f.filename).name == "dataloader.py" for f in frames)
 
 
 def finish_job() -> None:

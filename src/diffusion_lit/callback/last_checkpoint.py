@@ -55,17 +55,26 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self.received = 0
         self.handlers: dict[int, Any] = {}
-        self.between_steps = False
+        self.between_steps = self.lost_worker = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_step = self.last_step = trainer.global_step
+        self.trainer = trainer
         if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
             self.handlers = {number: signal.signal(number, self.receive) for number in SIGNALS}
+            if callable(signal.getsignal(signal.SIGCHLD)):
+                self.handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self.lose_worker)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:  # asked twice by a person: stop at once, without saving
             raise KeyboardInterrupt
         self.received = number
+
+    def lose_worker(self, number: int, frame: FrameType | None) -> None:
+        """Where torch raises that a loading process has ended, wherever training is, wait for the end of the step."""
+        self.lost_worker = not self.between_steps
+        if self.between_steps and not self.trainer.interrupted:  # a second one that ends must not disturb the saving
+            self.handlers[signal.SIGCHLD](number, frame)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.between_steps = False
@@ -81,6 +90,8 @@ class LastCheckpoint(Checkpoint):
             self.save(trainer)
         if stop:
             raise Interrupted(self.received or signal.SIGTERM, self.path)
+        if self.lost_worker:
+            self.lose_worker(signal.SIGCHLD, None)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step != self.saved_step:
@@ -94,11 +105,11 @@ class LastCheckpoint(Checkpoint):
         self.restore_handlers()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.restore_handlers()
         clean = self.between_steps and trainer.training and not isinstance(exception, KeyboardInterrupt)
         if clean and trainer.world_size == 1 and trainer.global_step != self.saved_step:
             self.save(trainer)
             log.warning("step %d was saved to %s before this fault", trainer.global_step, self.path)
+        self.restore_handlers()
 
     def restore_handlers(self) -> None:
         for number, handler in self.handlers.items():

@@ -13,6 +13,8 @@ __all__ = ["ProgressBar"]
 class ProgressBar(LightningProgressBar):
     """Optimizer steps done, time left, images a second over all ranks, and the newest losses.
 
+    `img/s` counts the time of training steps and of waiting for their images; `data` is the share of waiting in it.
+
     Lightning's own bar starts anew at each epoch, which for a small dataset is every few seconds.
 
     Args:
@@ -41,19 +43,29 @@ class ProgressBar(LightningProgressBar):
             dynamic_ncols=True,
         )
         self.num_images = 0
-        self.seconds = 0.0
+        self.seconds = self.waiting = 0.0
+        self.ended: float | None = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.started = time.perf_counter()
+        if self.ended is not None:
+            self.waiting += self.started - self.ended
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert self.bar is not None
-        self.seconds += time.perf_counter() - self.started
+        self.ended = time.perf_counter()
+        self.seconds += self.ended - self.started
         self.num_images += len(batch[0]) * trainer.world_size
         if self.enabled and self.bar.update(trainer.global_step - self.bar.n):
             self.bar.set_postfix(self.figures(trainer, pl_module), refresh=False)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.ended = None  # what follows is no waiting for images
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.ended = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.bar is not None and self.enabled and not trainer.sanity_checking:
@@ -70,6 +82,7 @@ class ProgressBar(LightningProgressBar):
             self.bar.close()
 
     def figures(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:
-        """Images a second of training time, and what the module logs for the bar."""
+        """Images a second, the share of time spent waiting for them, and what the module logs for the bar."""
         metrics = {k: f"{v:.4g}" for k, v in self.get_metrics(trainer, pl_module).items() if isinstance(v, float)}
-        return {"img/s": f"{self.num_images / max(self.seconds, 1e-9):.0f}", **metrics}
+        total = max(self.seconds + self.waiting, 1e-9)
+        return {"img/s": f"{self.num_images / total:.0f}", "data": f"{self.waiting / total:.1%}", **metrics}

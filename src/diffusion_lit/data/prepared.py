@@ -1,99 +1,21 @@
 """What `python -m diffusion_lit.prepare` made, as training reads it."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.base import ImageDataModule, Images
+from diffusion_lit.prepared.images import REMEDY, PreparedImages
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
-from diffusion_lit.prepared.shard import Shard, ShardInfo, check_shard
+from diffusion_lit.prepared.shard import ShardInfo, check_shard
 from diffusion_lit.space import PIXELS
 
-__all__ = ["PreparedData", "PreparedImages"]
-
-REMEDY = "copy it again, or prepare the set again"
-
-
-class PreparedImages:
-    """A split of a prepared set: shards that are mapped into memory when they are first read.
-
-    Args:
-        manifest: of the set.
-        split: its name.
-        find: where a shard is, on this machine.
-        max_open: shards that are kept mapped at a time; None is all.
-    """
-
-    def __init__(
-        self, manifest: Manifest, split: str, find: Callable[[ShardInfo], Path], max_open: int | None = None
-    ) -> None:
-        self.manifest = manifest
-        self.shards = manifest.splits[split].shards
-        self.ends = np.cumsum([shard.count for shard in self.shards])
-        self.find = find
-        self.max_open = max_open
-        self.opened: OrderedDict[int, Shard] = OrderedDict()
-
-    def __len__(self) -> int:
-        return int(self.ends[-1])
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"opened": OrderedDict()}  # a worker process maps shards itself
-
-    def fetch(self, indices: list[int]) -> tuple[Tensor, Tensor | None]:
-        """Images uint8, or latents float16, [B, C, H, W], and their classes."""
-        wanted = np.asarray(indices)
-        homes = np.searchsorted(self.ends, wanted, side="right")
-        shape = (len(wanted), self.manifest.channels, self.manifest.resolution, self.manifest.resolution)
-        images = np.empty(shape, np.uint8 if self.manifest.latents is None else np.float16)
-        labels = np.empty(len(wanted), np.int64)
-        for home in np.unique(homes):
-            [places] = np.nonzero(homes == home)
-            shard = self.shard(int(home))
-            inside = wanted[places] - (self.ends[home] - self.shards[home].count)
-            labels[places] = shard.labels(inside)
-            if self.manifest.encoding == "raw":
-                images[places] = shard.raw(inside).view(images.dtype).reshape(-1, *shape[1:])
-            else:
-                for place, index in zip(places, inside, strict=True):
-                    images[place] = self.decode(shard.encoded(int(index)), int(home))
-        return torch.from_numpy(images), torch.from_numpy(labels) if self.manifest.class_names else None
-
-    def decode(self, file: np.ndarray, home: int) -> Tensor:
-        from torchvision.io import ImageReadMode, decode_image
-
-        mode = ImageReadMode.GRAY if self.manifest.channels == 1 else ImageReadMode.RGB
-        try:
-            return decode_image(torch.from_numpy(np.array(file)), mode)
-        except RuntimeError as error:
-            raise ValueError(f"shard {self.shards[home].file} is damaged ({error}); {REMEDY}") from error
-
-    def shard(self, number: int) -> Shard:
-        if number in self.opened:
-            self.opened.move_to_end(number)
-        else:
-            self.opened[number] = self.open(self.shards[number])
-            if self.max_open is not None and len(self.opened) > self.max_open:
-                self.opened.popitem(last=False)
-        return self.opened[number]
-
-    def open(self, info: ShardInfo) -> Shard:
-        path = self.find(info)
-        try:
-            return Shard(path, info, self.manifest.item_bytes)
-        except FileNotFoundError:  # another process may have made room in the cache in between
-            path = self.find(info)
-        check_shard(path, info, False, REMEDY)
-        return Shard(path, info, self.manifest.item_bytes)
+__all__ = ["PreparedData"]
 
 
 class PreparedData(ImageDataModule):

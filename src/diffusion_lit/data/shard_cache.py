@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class ShardCache:
     Args:
         url: of the prepared set.
         folder: of the cache.
-        max_bytes: how large it may grow.
+        max_bytes: how large it may grow, without what is just being fetched.
         storage_options: for the storage's client.
     """
 
@@ -85,12 +86,13 @@ class ShardCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):  # others that want it wait
             if not there(path, info):
-                self.make_room(info.bytes)
                 temporary = path.with_suffix(f".{os.getpid()}.tmp")
                 try:
                     download(f"{self.url}/{info.file}", temporary, self.storage_options)
                     check_shard(temporary, info, True, f"it came from {self.url}/{info.file}: upload it again")
-                    temporary.replace(path)
+                    with FileLock(self.folder / "lock"):
+                        self.make_room(info.bytes)
+                        temporary.replace(path)
                 finally:
                     temporary.unlink(missing_ok=True)
         return path
@@ -122,25 +124,40 @@ def download(url: str, path: Path, storage_options: Mapping[str, Any]) -> None:
         FileNotFoundError: if it is not there.
         ValueError: if the storage does not answer, or refuses.
     """
-    from litdata.streaming.downloader import get_downloader
-
-    folder, _, _ = url.rpartition("/")
-    client = get_downloader(folder, str(path.parent), [], dict(storage_options))
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            client.download_file(url.removeprefix("local:"), str(path))
+            fetch(url, path, storage_options)
             return
         except Exception as error:  # each client has errors of its own
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise ValueError(
-                    f"{path.parent}: the disk is full; make room, or name another data.cache=DIR"
-                ) from error
+                raise ValueError(f"{path.parent}: the disk is full; make room, or name another data.cache=") from error
             status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode")
             if isinstance(error, FileNotFoundError) or status == 404:
                 raise FileNotFoundError(f"{url} is not there: is data.root right, and all of it uploaded?") from error
             if attempt == ATTEMPTS or status == 403:
+                [reason, *_] = str(error).splitlines() or [""]
                 raise ValueError(
-                    f"{url} could not be fetched ({type(error).__name__}: {error}). Check the network, the credentials "
+                    f"{url} could not be fetched ({type(error).__name__}: {reason}). Check the network, the credentials "
                     "of this machine and data.storage_options; training goes on from the last checkpoint, resume=auto"
                 ) from error
             time.sleep(2**attempt)
+
+
+def fetch(url: str, path: Path, storage_options: Mapping[str, Any]) -> None:
+    scheme, _, rest = url.partition("://")
+    if scheme == "s3":  # litdata's downloader refuses endpoints without TLS, which stores of one's own often are
+        bucket, _, key = rest.partition("/")
+        s3_client(tuple(storage_options.items())).download_file(bucket, key, str(path))
+        return
+    from litdata.streaming.downloader import get_downloader
+
+    client = get_downloader(url.rpartition("/")[0], str(path.parent), [], dict(storage_options))
+    client.download_file(url.removeprefix("local:"), str(path))
+
+
+@cache
+def s3_client(options: tuple[tuple[str, Any], ...]) -> Any:
+    """boto3's client, which threads may share, with the credentials that litdata finds."""
+    from litdata.streaming.client import S3Client
+
+    return S3Client(storage_options=dict(options)).client

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -56,14 +58,9 @@ def build(
         return manifest
     if not (work / PLAN).is_file():
         refuse_foreign(out)
-    make_folder(work)
-    lock = FileLock(work / "lock")
-    try:
-        lock.acquire(timeout=10)  # workers of a killed process let go after a moment
-    except Timeout as error:
-        raise ValueError(f"another process is preparing into {out}; wait for it, or choose another out=") from error
-    with lock, saying_that_the_disk_is_full(out):
+    with held(out, work), saying_that_the_disk_is_full(out):
         if not overwrite and (manifest := made_before(out, plan)) is not None:  # while this process waited
+            shutil.rmtree(work)
             return manifest
         claim(out, work, plan, overwrite)
         jobs = list(jobs_of(maker, shard_bytes))
@@ -75,6 +72,28 @@ def build(
         manifest.save(out)
     shutil.rmtree(work)
     return manifest
+
+
+@contextmanager
+def held(out: Path, work: Path) -> Iterator[None]:
+    """This process's alone.
+
+    Raises:
+        ValueError: if another has it.
+    """
+    lock = FileLock(work / "lock")
+    while not lock.is_locked:
+        make_folder(work)
+        try:
+            lock.acquire(timeout=10)  # workers of a killed process let go after a moment
+        except FileNotFoundError:  # the other process has finished, and removed the folder
+            continue
+        except Timeout as error:
+            raise ValueError(f"another process is preparing into {out}; wait for it, or choose another out=") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def made_before(out: Path, plan: str) -> Manifest | None:

@@ -53,7 +53,7 @@ def claim(out: Path, work: Path, plan: str, overwrite: bool) -> None:
     recorded = work / PLAN
     if recorded.is_file() and recorded.read_text() == plan and not (out / MANIFEST).is_file():
         for temporary in out.glob("*/*.tmp"):  # of a killed process
-            shutil.rmtree(temporary)
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
         return
     refuse_foreign(out)
     if recorded.is_file() or is_prepared(out):

@@ -1,0 +1,93 @@
+"""The images of a prepared set, as training reads them."""
+
+import io
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffusion_lit.data.image_file import UNREADABLE
+from diffusion_lit.prepared.manifest import Manifest
+from diffusion_lit.prepared.shard import Shard, ShardInfo, check_shard
+
+__all__ = ["REMEDY", "PreparedImages"]
+
+REMEDY = "copy it again, or prepare the set again"
+
+
+class PreparedImages:
+    """A split of a prepared set: shards that are mapped into memory when they are first read.
+
+    Args:
+        manifest: of the set.
+        split: its name.
+        find: where a shard is, on this machine.
+        max_open: shards that are kept mapped at a time; None is all.
+    """
+
+    def __init__(
+        self, manifest: Manifest, split: str, find: Callable[[ShardInfo], Path], max_open: int | None = None
+    ) -> None:
+        self.manifest = manifest
+        self.shards = manifest.splits[split].shards
+        self.ends = np.cumsum([shard.count for shard in self.shards])
+        self.find = find
+        self.max_open = max_open
+        self.opened: OrderedDict[int, Shard] = OrderedDict()
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"opened": OrderedDict()}  # a worker process maps shards itself
+
+    def fetch(self, indices: list[int]) -> tuple[Tensor, Tensor | None]:
+        """Images uint8, or latents float16, [B, C, H, W], and their classes."""
+        wanted = np.asarray(indices)
+        homes = np.searchsorted(self.ends, wanted, side="right")
+        shape = (len(wanted), self.manifest.channels, self.manifest.resolution, self.manifest.resolution)
+        images = np.empty(shape, np.uint8 if self.manifest.latents is None else np.float16)
+        labels = np.empty(len(wanted), np.int64)
+        for home in np.unique(homes):
+            [places] = np.nonzero(homes == home)
+            shard = self.shard(int(home))
+            inside = wanted[places] - (self.ends[home] - self.shards[home].count)
+            labels[places] = shard.labels(inside)
+            if self.manifest.encoding == "raw":
+                images[places] = shard.raw(inside).view(images.dtype).reshape(-1, *shape[1:])
+            else:
+                for place, index in zip(places, inside, strict=True):
+                    images[place] = self.decode(shard.encoded(int(index)), int(home))
+        return torch.from_numpy(images), torch.from_numpy(labels) if self.manifest.class_names else None
+
+    def decode(self, file: np.ndarray, home: int) -> np.ndarray:
+        """An encoded image as [C, H, W]."""
+        try:
+            with Image.open(io.BytesIO(file.tobytes())) as image:
+                pixels = np.asarray(image)
+        except UNREADABLE as error:
+            raise ValueError(f"shard {self.shards[home].file} is damaged ({error}); {REMEDY}") from error
+        return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
+
+    def shard(self, number: int) -> Shard:
+        if number in self.opened:
+            self.opened.move_to_end(number)
+        else:
+            self.opened[number] = self.open(self.shards[number])
+            if self.max_open is not None and len(self.opened) > self.max_open:
+                self.opened.popitem(last=False)
+        return self.opened[number]
+
+    def open(self, info: ShardInfo) -> Shard:
+        path = self.find(info)
+        try:
+            return Shard(path, info, self.manifest.item_bytes)
+        except FileNotFoundError:  # another process may have made room in the cache in between
+            path = self.find(info)
+        check_shard(path, info, False, REMEDY)
+        return Shard(path, info, self.manifest.item_bytes)

@@ -1,0 +1,161 @@
+"""The command as a user types it: help, mistakes, and what it says to do next."""
+
+import logging
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.prepare import main
+from tests.launch import TINY, run_command
+from tests.pictures import named, tree, write_folder, write_tar
+
+FILES = named(24)
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Hydra's own handlers write to an output that is closed after the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write_folder(tmp_path / "in", FILES)
+
+
+def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """What the command says in this process, which has loaded everything already."""
+    monkeypatch.setattr(sys, "argv", ["prepare", *options])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.out + printed.err
+    assert len(printed.err.splitlines()) <= 20, "it fits a screen"
+    return printed.err
+
+
+MISTAKES = {
+    "fit=cover": ["fit", "center_crop, resize", "cover"],
+    "filter=nearest": ["filter", "bicubic, lanczos, box", "nearest"],
+    "encoding=webp": ["encoding", "auto, raw, png, jpeg", "webp"],
+    "channels=4": ["channels", "1, 3", "got 4"],
+    "resolution=0": ["resolution", "at least 1", "got 0"],
+    "resolution=-8": ["resolution", "at least 1", "got -8"],
+    "resolution=big": ["resolution", "whole number", "got big"],
+    "resolution=64.5": ["resolution", "whole number", "got 64.5"],
+    "resolution=null": ["resolution= is not given"],
+    "workers=0": ["workers", "at least 1", "got 0"],
+    "workers=auto": ["workers", "whole number", "got auto"],
+    "shard_megabytes=0": ["shard_megabytes", "at least 1"],
+    "max_pixels=0": ["max_pixels", "at least 1"],
+    "val_fraction=0": ["val_fraction", "between 0 and 0.5", "got 0"],
+    "val_fraction=0.5": ["val_fraction", "between 0 and 0.5", "got 0.5"],
+    "val_fraction=half": ["val_fraction", "a number", "got half"],
+    "max_unreadable=-0.1": ["max_unreadable", "from 0 to 1", "got -0.1"],
+    "max_unreadable=2": ["max_unreadable", "from 0 to 1", "got 2"],
+    "max_unreadable=some": ["max_unreadable", "a number", "got some"],
+    "source=nowhere": ["source=nowhere is not there", "a folder, a .zip or .tar file, hf:NAME or torchvision:NAME"],
+    "source=null": ["source= is not given"],
+    "source=7": ["source=7 is not there"],
+    "source=notes.txt": ["source=notes.txt", "must end in .zip, .tar"],
+    "source=empty": ["no images in empty", ".png"],
+    "source=torchvision:CIFAR": ["torchvision has no dataset CIFAR", "CIFAR10"],
+    "out=null": ["out= is not given"],
+    "out=notes.txt": ["notes.txt cannot be written to", "out="],
+    "out=notes.txt/set": ["notes.txt/set cannot be written to", "out="],
+    "out=in": ["in is no prepared set, but not empty", "out="],
+    "+sise=3": ["nothing reads sise", "--cfg job"],
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_on_one_screen(
+    mistake: str, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("notes.txt").write_text("not a folder")
+    Path("empty").mkdir()
+    before = tree(Path.cwd())
+    message = told(monkeypatch, capsys, "source=in", "out=out", "resolution=8", mistake)
+    for words in MISTAKES[mistake]:
+        assert words in message
+    assert tree(Path.cwd()).keys() - before.keys() <= {"error.log"}
+
+
+@pytest.mark.parametrize("missing", ["source", "out", "resolution"])
+def test_what_is_not_given_is_named(
+    missing: str, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"source": "in", "out": "out", "resolution": "8"}
+    options = [f"{key}={value}" for key, value in given.items() if key != missing]
+    assert f"{missing}= is not given" in told(monkeypatch, capsys, *options)
+
+
+@pytest.mark.parametrize("encoding", ["png", "jpeg"])
+def test_latents_are_stored_raw(
+    encoding: str, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("source=in", "out=out", "resolution=8", "latents=vae", f"encoding={encoding}")
+    assert f"latents are stored raw; encoding={encoding}" in told(monkeypatch, capsys, *options)
+
+
+def test_an_archive_into_a_file_in_the_way(
+    images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is decompressed into the set's folder before anything else."""
+    Path("notes.txt").write_text("not a folder")
+    write_tar(Path("a.tar.gz"), FILES, "w:gz")
+    message = told(monkeypatch, capsys, "source=a.tar.gz", "out=notes.txt", "resolution=8")
+    assert "notes.txt cannot be written to" in message
+    before = tree(images)
+    assert "in is no prepared set" in told(monkeypatch, capsys, "source=a.tar.gz", "out=in", "resolution=8")
+    assert tree(images) == before
+
+
+def test_help_names_every_setting(tmp_path: Path) -> None:
+    shown = (CONFIG_FOLDER / "hydra" / "help" / "prepare.yaml").read_text()
+    settings = OmegaConf.load(CONFIG_FOLDER / "prepare.yaml").keys() - {"defaults", "hydra"}
+    assert sorted(key for key in settings if f"  {key}=" not in shown) == []
+
+
+def test_help_comes_without_loading_torch(tmp_path: Path) -> None:
+    """What takes the time is torch; a clock would be at the mercy of the machine."""
+    for name in ("torch", "torchvision", "litdata", "datasets", "numpy", "PIL"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} was loaded')")
+    done = run_command("prepare", "--help", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0 and done.stdout.count("python -m diffusion_lit.prepare") >= 3
+    assert "  resolution=64 " in done.stdout
+
+
+def test_what_it_says_to_do_next_works(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "cat" / "broken.png").write_bytes(b"no image")
+    (images / "notes.txt").write_text("about")
+    options = ("source=in", "out=set", "resolution=8", "val_fraction=0.2", "channels=1", "max_unreadable=0.1")
+    monkeypatch.setattr(sys, "argv", ["prepare", *options])
+    main()
+    printed = capsys.readouterr().out
+    for words in ("25 images, 3 classes", "left out 1 files", "notes.txt", "left out 1 images", "1 x 8 x 8 raw"):
+        assert words in printed
+    lines = printed.split("Try next\n")[1].splitlines()
+    assert len(lines) == 2
+    for line, name in zip(lines, ("inspect", "train"), strict=True):
+        python, dash, module, *arguments = shlex.split(line)
+        assert (python, dash, module) == ("python", "-m", f"diffusion_lit.{name}")
+        tiny = [*TINY, "data.batch_size=8", "trainer.max_steps=2", "callback.fid=null"] if name == "train" else []
+        tried = run_command(name, *arguments, *tiny, cwd=tmp_path)
+        assert tried.returncode == 0, tried.stderr
+        assert name == "train" or "cat" in tried.stdout
+    before = tree(tmp_path / "set")
+    main()
+    assert "prepared before" in capsys.readouterr().out and tree(tmp_path / "set") == before
