@@ -87,7 +87,7 @@ def test_processes_share_an_epoch_and_others_go_on_with_it(tmp_path: Path, kind:
     epochs: dict[int, list[int]] = {}
     for epoch, images in steps:
         epochs.setdefault(epoch, []).extend(images)
-    # 61 images are 6 steps of 10; 4 steps into the second epoch, 21 are left: 3 steps of 7; the last step is the third's.
+    # 61 images are 6 steps of 10; 4 steps into the second epoch, 21 are left: 3 steps of 7; the last is the third's.
     assert {epoch: len(images) for epoch, images in epochs.items()} == {0: 60, 1: 40 + 21, 2: 7}
     assert all(len(set(images)) == len(images) for images in epochs.values())
     assert sorted(epochs[1]) == list(range(NUM_IMAGES))

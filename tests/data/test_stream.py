@@ -71,7 +71,7 @@ def test_ranks_read_shards_of_their_own(world_size: int) -> None:
 
 
 def test_s3_is_read_through_its_own_client(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each shard is fetched once, by whichever process needs it first; a second epoch and a second run fetch nothing."""
+    """Each shard is fetched once, by whichever process needs it first; further epochs and runs fetch nothing."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
         monkeypatch.setenv(name, "us-east-1")
     shutil.copytree(root / "set", tmp_path / "s3" / "bucket" / "deep" / "set")
@@ -89,7 +89,7 @@ def test_s3_is_read_through_its_own_client(root: Path, tmp_path: Path, monkeypat
         assert sorted(visited(again)) == list(range(NUM_IMAGES))
         fetched = Counter(key.removeprefix("deep/set/") for key in asked)
         assert fetched == {"manifest.json": 2, **{f"train/shard-{i:05d}.bin": 1 for i in range(8)}}
-        with pytest.raises(FileNotFoundError, match="s3://bucket/nowhere/manifest.json is not there"):
+        with pytest.raises(FileNotFoundError, match=r"s3://bucket/nowhere/manifest\.json is not there"):
             StreamData("s3://bucket/nowhere", **options)
     monkeypatch.setattr("time.sleep", lambda _: None)
     options["storage_options"] = {"endpoint_url": "http://127.0.0.1:9"}  # where nobody listens

@@ -137,8 +137,8 @@ def download(url: str, path: Path, storage_options: Mapping[str, Any]) -> None:
             if attempt == ATTEMPTS or status == 403:
                 [reason, *_] = str(error).splitlines() or [""]
                 raise ValueError(
-                    f"{url} could not be fetched ({type(error).__name__}: {reason}). Check the network, the credentials "
-                    "of this machine and data.storage_options; training goes on from the last checkpoint, resume=auto"
+                    f"{url} could not be fetched ({type(error).__name__}: {reason}). Check the network, this machine's "
+                    "credentials and data.storage_options; training goes on from the last checkpoint, resume=auto"
                 ) from error
             time.sleep(2**attempt)
 

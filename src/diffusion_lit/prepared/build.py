@@ -3,11 +3,8 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from diffusion_lit.prepared.making import Job, Maker, Record
@@ -17,9 +14,9 @@ from diffusion_lit.prepared.plan import (
     REPORT,
     check_space,
     claim,
+    held,
     is_prepared,
     jobs_of,
-    make_folder,
     other,
     plan_of,
     refuse_foreign,
@@ -72,28 +69,6 @@ def build(
         manifest.save(out)
     shutil.rmtree(work)
     return manifest
-
-
-@contextmanager
-def held(out: Path, work: Path) -> Iterator[None]:
-    """This process's alone.
-
-    Raises:
-        ValueError: if another has it.
-    """
-    lock = FileLock(work / "lock")
-    while not lock.is_locked:
-        make_folder(work)
-        try:
-            lock.acquire(timeout=10)  # workers of a killed process let go after a moment
-        except FileNotFoundError:  # the other process has finished, and removed the folder
-            continue
-        except Timeout as error:
-            raise ValueError(f"another process is preparing into {out}; wait for it, or choose another out=") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def made_before(out: Path, plan: str) -> Manifest | None:

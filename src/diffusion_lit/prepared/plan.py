@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from diffusion_lit.data.layout import SPLITS
 from diffusion_lit.prepared.making import Job, Maker
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Latents
@@ -19,9 +21,9 @@ __all__ = [
     "REPORT",
     "check_space",
     "claim",
+    "held",
     "is_prepared",
     "jobs_of",
-    "make_folder",
     "other",
     "plan_of",
     "refuse_foreign",
@@ -98,6 +100,28 @@ def make_folder(work: Path) -> None:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{work.parent} cannot be written to ({error}); choose another out=") from error
+
+
+@contextmanager
+def held(out: Path, work: Path) -> Iterator[None]:
+    """This process's alone.
+
+    Raises:
+        ValueError: if another has it.
+    """
+    lock = FileLock(work / "lock")
+    while not lock.is_locked:
+        make_folder(work)
+        try:
+            lock.acquire(timeout=10)  # workers of a killed process let go after a moment
+        except FileNotFoundError:  # the other process has finished, and removed the folder
+            continue
+        except Timeout as error:
+            raise ValueError(f"another process is preparing into {out}; wait for it, or choose another out=") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
