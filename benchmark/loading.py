@@ -11,6 +11,7 @@ included, hold at the end of an epoch (proportional set size).
 """
 
 import argparse
+import contextlib
 import io
 import os
 import statistics
@@ -138,13 +139,12 @@ def memory() -> float:
     """MiB of this process and its children."""
     pids, total = [os.getpid()], 0
     for pid in pids:
-        try:
-            children = [c for t in Path(f"/proc/{pid}/task").iterdir() for c in (t / "children").read_text().split()]
-            pids += [int(child) for child in children]
+        with contextlib.suppress(OSError):  # it has ended
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
             total += int(next(line for line in rollup.splitlines() if line.startswith("Pss:")).split()[1])
-        except OSError:  # it has ended
-            continue
+        for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                pids += [int(child) for child in thread.read_text().split()]
     return total / 1024
 
 

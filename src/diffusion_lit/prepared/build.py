@@ -86,9 +86,15 @@ def made_before(out: Path, plan: str) -> Manifest | None:
 
 
 def latents_of(maker: Maker) -> Latents | None:
+    """
+    Raises:
+        ValueError: if the autoencoder does not take images of this size.
+    """
     if maker.latents is None:
         return None
-    a = maker.autoencoder
+    a, resolution = maker.autoencoder, maker.reading.resolution
+    if resolution % a.factor:
+        raise ValueError(f"resolution={resolution} cannot be divided by {a.factor}, as the autoencoder does")
     return Latents(str(Path(maker.latents).resolve()), a.sha256, a.scale, a.shift, a.factor)
 
 

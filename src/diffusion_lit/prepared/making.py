@@ -144,8 +144,9 @@ class Maker:
         return Autoencoder(self.latents)
 
     def encode_latents(self, images: list[Tensor]) -> list[Tensor]:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         batches = [torch.stack(images[i : i + LATENT_BATCH]) for i in range(0, len(images), LATENT_BATCH)]
-        return [latent for batch in batches for latent in self.autoencoder.encode(batch).half().cpu()]
+        return [latent for batch in batches for latent in self.autoencoder.encode(batch.to(device)).half().cpu()]
 
 
 def digest(image: Tensor, label: int) -> str:

@@ -1,0 +1,68 @@
+"""What a dataset holds, said and drawn."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffusion_lit.contents import choose_examples, spread
+from diffusion_lit.data import DigitsData
+from tests.data.prepared_set import data_module, numbers, prepare, settings, write_folder
+from tests.launch import run_command
+
+
+def test_it_says_what_a_prepared_set_holds(tmp_path: Path) -> None:
+    prepare(write_folder(tmp_path / "folder", 31), tmp_path / "set")
+    done = run_command("inspect", f"data.root={tmp_path / 'set'}", f"out={tmp_path / 'out'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["train:", "31", "images", "of", "3", "x", "4", "x", "4"] in lines
+    assert ["class", "0", "16", "2", "2"] in lines and ["class", "1", "15", "1", "1"] in lines
+    assert ["source:", str(tmp_path / "folder")] in lines and f"{tmp_path / 'out' / 'contact_sheet.png'}" in done.stdout
+    with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
+        assert sheet.width > 400 and np.asarray(sheet).std() > 20
+
+
+@pytest.mark.parametrize("kind", ["image_folder", "stream", "memmap"])
+def test_counts_and_examples_are_those_of_the_classes(tmp_path: Path, kind: str) -> None:
+    """A row for each class with its own images, spread evenly; the counts are the same however a set is read."""
+    prepare(write_folder(tmp_path / "folder", 31), tmp_path / "set")
+    data = data_module(kind, tmp_path)
+    assert data.class_counts("train") == [16, 15] and data.class_counts("val") == [2, 1]
+    rows = choose_examples(data, "train", rows=5, columns=4)
+    assert list(rows) == ["class 0 (16)", "class 1 (15)"]
+    assert {i % 2 for i in numbers(rows["class 0 (16)"])} == {0} and len(set(numbers(rows["class 0 (16)"]))) == 4
+    assert {i % 2 for i in numbers(rows["class 1 (15)"])} == {1}
+
+
+def test_sets_without_classes_and_with_many(tmp_path: Path) -> None:
+    data = DigitsData()
+    data.setup()
+    assert list(choose_examples(data, "val", rows=3, columns=2)) == ["0 (18)", "4 (18)", "9 (18)"]
+    data.class_names = None
+    rows = choose_examples(data, "val", rows=3, columns=4)
+    assert list(rows) == ["0 ...", "65 ...", "130 ..."] and all(len(row) == 4 for row in rows.values())
+    assert spread(torch.arange(100), 3).tolist() == [0, 50, 99] and spread(torch.arange(2), 3).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["split=all"], "split must be train, val or test, got all"),
+        (["rows=0"], "rows and columns of at least 1"),
+        ([], "data.root=DIR"),
+        (["data.root=nowhere"], "diffusion_lit.prepare source=FOLDER"),
+    ],
+)
+def test_mistakes_are_told(tmp_path: Path, options: list[str], words: str) -> None:
+    done = run_command("inspect", *options, cwd=tmp_path)
+    assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_any_dataset_can_be_looked_at(tmp_path: Path) -> None:
+    write_folder(tmp_path / "folder", 12)
+    options = [f"data.{key}={value}" for key, value in settings("image_folder", tmp_path).items()]
+    done = run_command("inspect", "data=image_folder", *options, "split=val", f"out={tmp_path / 'out'}", cwd=tmp_path)
+    assert done.returncode == 0 and (tmp_path / "out" / "contact_sheet.png").is_file(), done.stderr
