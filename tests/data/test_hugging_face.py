@@ -187,7 +187,7 @@ def test_the_size_of_an_epoch(tmp_path: Path) -> None:
 def test_a_dataset_that_is_not_there(tmp_path: Path, name: str, streaming: bool) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         HuggingFaceData(name, streaming=streaming, epoch_size=1 if streaming else None)
-    for word in (f"data.name={name} is not", str(tmp_path / "cache"), "Check the name", "HF_HOME"):
+    for word in (f"the dataset {name} is not", str(tmp_path / "cache"), "Check the name", "HF_HOME"):
         assert word in str(caught.value)
 
 
@@ -217,10 +217,10 @@ def test_columns_are_found_or_chosen() -> None:
     from datasets import Image as ImageFeature
 
     one = Features({"photo": ImageFeature(), "text": Value("string"), "fine": ClassLabel(names=["a"])})
-    assert choose_columns("x", one, None, None) == ("photo", "fine")
-    assert choose_columns("x", one, "photo", "fine") == ("photo", "fine")
+    assert choose_columns("x", one, (None, None)) == ("photo", "fine")
+    assert choose_columns("x", one, ("photo", "fine")) == ("photo", "fine")
     several = Features(one | {"mask": ImageFeature(), "coarse": ClassLabel(names=["a"])})
-    assert choose_columns("x", several, "mask", "coarse") == ("mask", "coarse")
+    assert choose_columns("x", several, ("mask", "coarse")) == ("mask", "coarse")
     for features, image, label, words in (
         (
             several,
@@ -240,7 +240,7 @@ def test_columns_are_found_or_chosen() -> None:
         (None, None, None, "does not say what its columns are"),
     ):
         with pytest.raises(ValueError, match=words):
-            choose_columns("x", features, image, label)
+            choose_columns("x", features, (image, label))
 
 
 def test_splits_are_found_or_chosen() -> None:

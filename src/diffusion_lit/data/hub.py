@@ -135,7 +135,7 @@ def open_dataset(name: str, config: str | None, streaming: bool) -> Any:
         import datasets
     except ImportError as error:
         raise ValueError(
-            f"data=hugging_face needs a package: pip install 'diffusion-lit[hugging_face]' ({error})"
+            f"Hugging Face datasets need a package: pip install 'diffusion-lit[hugging_face]' ({error})"
         ) from error
 
     try:
@@ -143,12 +143,12 @@ def open_dataset(name: str, config: str | None, streaming: bool) -> Any:
     except OSError as error:
         cache = datasets.config.HF_DATASETS_CACHE
         raise FileNotFoundError(
-            f"data.name={name} is not a folder with images that can be read, is not in the cache {cache}, and was not "
-            f"got from the Hugging Face hub ({error}). Check the name on huggingface.co/datasets; where there is no "
-            f"network, run once with one and data.streaming=false, and copy the cache (HF_HOME says where it is)"
+            f"the dataset {name} is not a folder with images that can be read, is not in the cache {cache}, and was "
+            f"not got from the Hugging Face hub ({error}). Check the name on huggingface.co/datasets; where there is "
+            "no network, run once with one, without streaming, and copy the cache (HF_HOME says where it is)"
         ) from error
     except ValueError as error:  # such as an unknown configuration: its message names those there are
-        raise ValueError(f"data.name={name} data.config={config} cannot be opened: {error}") from error
+        raise ValueError(f"the dataset {name}, config={config}, cannot be opened: {error}") from error
 
 
 def choose_splits(name: str, there: list[str], val_split: str | None, test_split: str | None) -> dict[str, str]:
@@ -168,7 +168,7 @@ def choose_splits(name: str, there: list[str], val_split: str | None, test_split
 
 
 def choose_columns(
-    name: str, features: Mapping[str, Any] | None, image_column: str | None, label_column: str | None
+    name: str, features: Mapping[str, Any] | None, asked: tuple[str | None, str | None], prefix: str = "data."
 ) -> tuple[str, str | None]:
     """The columns of the images and of the labels, if there are any.
 
@@ -181,16 +181,16 @@ def choose_columns(
         raise ValueError(f"{name} does not say what its columns are; store it as parquet with a column of type Image")
     listed = ", ".join(f"{column} ({type(feature).__name__})" for column, feature in features.items())
     chosen: list[str | None] = []
-    for option, column, kind in (("image_column", image_column, Image), ("label_column", label_column, ClassLabel)):
+    for option, column, kind in zip(("image_column", "label_column"), asked, (Image, ClassLabel), strict=True):
         fitting = [key for key, feature in features.items() if isinstance(feature, kind)]
         if column is not None and column not in fitting:
             raise ValueError(
-                f"data.{option}={column} is no column of type {kind.__name__} of {name}, which has {listed}"
+                f"{prefix}{option}={column} is no column of type {kind.__name__} of {name}, which has {listed}"
             )
         if column is None and (len(fitting) > 1 or (kind is Image and not fitting)):
             many = "several columns" if fitting else "no column"
             raise ValueError(
-                f"{name} has {many} of type {kind.__name__}; choose one with data.{option}=: it has {listed}"
+                f"{name} has {many} of type {kind.__name__}; choose one with {prefix}{option}=: it has {listed}"
             )
         chosen.append(column or next(iter(fitting), None))
     assert chosen[0] is not None

@@ -86,7 +86,7 @@ class HuggingFaceData(IterableDataModule):
         self.val_fraction = val_fraction
         streams = open_dataset(name, config, streaming=True)  # what the dataset is, without downloading it
         self.split_names = choose_splits(name, list(streams), val_split, test_split)
-        self.columns = choose_columns(name, streams["train"].features, image_column, label_column)
+        self.columns = choose_columns(name, streams["train"].features, (image_column, label_column))
         self.class_names = None if self.columns[1] is None else streams["train"].features[self.columns[1]].names
         self.num_classes = None if self.class_names is None else len(self.class_names)
         self.streams = streams

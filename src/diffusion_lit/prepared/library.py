@@ -127,7 +127,7 @@ class HuggingFaceSource(Source):
         name, _, config = name.partition(":")
         tables = open_dataset(name, config or None, streaming=False)
         features = tables["train"].features if "train" in tables else None
-        self.image_column, self.label_column = choose_columns(name, features, *columns)
+        self.image_column, self.label_column = choose_columns(name, features, columns, prefix="")
         self.class_names = list(features[self.label_column].names) if features and self.label_column else None
         self.left_out = []
         self.tables = {
