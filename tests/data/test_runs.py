@@ -61,7 +61,10 @@ def seen(folder: Path, world_size: int) -> list[tuple[int, list[int]]]:
     return [(steps[0][0], [i for _, images in steps for i in images]) for steps in zip(*ranks, strict=True)]
 
 
-@pytest.mark.parametrize("kind", ["memmap", "image_folder", "stream", "remote"])
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("image_folder", "stream")]
+
+
+@pytest.mark.parametrize("kind", ["memmap", "remote", *SLOW])
 def test_processes_share_an_epoch_and_others_go_on_with_it(tmp_path: Path, kind: str) -> None:
     """Two processes with two loading processes each, stopped in the second epoch; one process does the rest of it."""
     prepare(write_folder(tmp_path / "folder", NUM_IMAGES), tmp_path / "set")
@@ -93,7 +96,7 @@ def test_processes_share_an_epoch_and_others_go_on_with_it(tmp_path: Path, kind:
     assert sorted(epochs[1]) == list(range(NUM_IMAGES))
 
 
-@pytest.mark.parametrize("kind", ["memmap", "image_folder"])
+@pytest.mark.parametrize("kind", [pytest.param("memmap", marks=pytest.mark.slow), "image_folder"])
 def test_a_killed_worker_costs_no_step(tmp_path: Path, kind: str) -> None:
     """The message names the cause and the remedy; what was trained is saved, and goes on as if nothing had happened."""
     prepare(write_folder(tmp_path / "folder", NUM_IMAGES), tmp_path / "set")

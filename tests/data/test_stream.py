@@ -1,6 +1,7 @@
 """Prepared sets in object storage: every shard fetched once, in time, verified, and kept within bounds."""
 
 import shutil
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,10 @@ def test_shards_are_fetched_before_they_are_needed(root: Path, tmp_path: Path) -
     order = data.training_order()
     batches = iter(order)
     next(batches)
-    batches.close()  # type: ignore[attr-defined]  # waits for what is being fetched
+    deadline = time.monotonic() + 30
+    while len(list(tmp_path.rglob("*.bin"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    batches.close()  # type: ignore[attr-defined]  # fetches no more
     there = {int(path.stem.rpartition("-")[2]) for path in tmp_path.rglob("*.bin")}
     homes = {index // PER_SHARD for batch in list(order)[:5] for _, index in batch}
     assert homes <= there and len(there) == 3

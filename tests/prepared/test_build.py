@@ -416,7 +416,7 @@ class Impatient(FileLock):  # type: ignore[misc]
 
 
 def test_a_second_process_is_told(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffusion_lit.prepared.build.FileLock", Impatient)
+    monkeypatch.setattr("diffusion_lit.prepared.plan.FileLock", Impatient)
     out = tmp_path / "out"
     (out / WORK).mkdir(parents=True)
     with FileLock(out / WORK / "lock"), pytest.raises(ValueError) as caught:

@@ -148,7 +148,7 @@ def open_dataset(name: str, config: str | None, streaming: bool) -> Any:
             "no network, run once with one, without streaming, and copy the cache (HF_HOME says where it is)"
         ) from error
     except ValueError as error:  # such as an unknown configuration: its message names those there are
-        raise ValueError(f"the dataset {name}, config={config}, cannot be opened: {error}") from error
+        raise ValueError(f"the dataset {name} with config={config} cannot be opened: {error}") from error
 
 
 def choose_splits(name: str, there: list[str], val_split: str | None, test_split: str | None) -> dict[str, str]:
