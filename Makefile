@@ -26,7 +26,7 @@ check-digits: setup ## Measure the newest digits run: do its samples read as the
 	$(BIN)/python benchmark/digits.py $$(ls -dt outputs/train/*/checkpoints/last.ckpt | head -n 1)
 
 test: setup ## Run the tests (minutes)
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 test-slow: setup ## Run the tests that train a model for minutes, and those that install the wheel afresh
 	$(BIN)/python -m pytest -m slow

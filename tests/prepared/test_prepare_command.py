@@ -58,6 +58,7 @@ MISTAKES = {
     "workers=auto": ["workers", "whole number", "got auto"],
     "shard_megabytes=0": ["shard_megabytes", "at least 1"],
     "max_pixels=0": ["max_pixels", "at least 1"],
+    "max_pixels=200000000": ["max_pixels", "at most 178956970"],
     "val_fraction=0": ["val_fraction", "between 0 and 0.5", "got 0"],
     "val_fraction=0.5": ["val_fraction", "between 0 and 0.5", "got 0.5"],
     "val_fraction=half": ["val_fraction", "a number", "got half"],

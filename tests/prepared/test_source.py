@@ -309,3 +309,12 @@ def test_a_row_without_a_class_is_left_out(tmp_path: Path, offline: None) -> Non
 def test_hugging_face_s_set_that_is_not_there(tmp_path: Path, offline: None) -> None:
     with pytest.raises(FileNotFoundError, match="nobody/nothing"):
         HuggingFaceSource("nobody/nothing", (None, None), 0.1)
+
+
+def test_label_files_that_contradict_each_other(tmp_path: Path) -> None:
+    files = {f"{i}.png": data for i, data in enumerate(named().values())}
+    rows = "".join(f"{name},x\n" for name in files)
+    lines = "".join(f'{{"file_name": "{name}", "label": "{"y" if name == "3.png" else "x"}"}}\n' for name in files)
+    labels = {"labels.csv": f"file_name,label\n{rows}".encode(), "metadata.jsonl": lines.encode()}
+    with pytest.raises(ValueError, match=r"labels\.csv and metadata\.jsonl give 3\.png different labels"):
+        FolderSource(write_folder(tmp_path / "in", files | labels), 0.2)

@@ -144,7 +144,8 @@ def check_unreadable(out: Path, unreadable: list[tuple[str, str]], total: int, l
     more = "\n  ..." if len(unreadable) > 10 else ""
     raise ValueError(
         f"{len(unreadable)} of {total} images cannot be read, over max_unreadable={limit:g}:{listed}{more}\nSee "
-        f"{out / REPORT}. Repair or remove them, or raise max_unreadable; finished shards are kept"
+        f"{out / REPORT}. Either raise max_unreadable and go on, for finished shards are kept; or repair or remove "
+        "them, and start anew with overwrite=true"
     )
 
 

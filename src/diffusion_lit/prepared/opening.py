@@ -13,6 +13,7 @@ from diffusion_lit.prepared.source import FolderSource, Reading, Source
 
 __all__ = ["open_source", "reading_of"]
 
+PILLOW_LIMIT = 178_956_970
 MAX_RAW = 64  # pixels: up to here reading bytes beats decoding files, and they are small
 
 
@@ -33,6 +34,8 @@ def reading_of(cfg: DictConfig) -> tuple[Reading, str]:
     for key in ("resolution", "workers", "shard_megabytes", "max_pixels"):
         if not isinstance(cfg[key], int) or cfg[key] < 1:
             raise ValueError(f"{key} must be a whole number of at least 1, got {cfg[key]}")
+    if cfg.max_pixels > PILLOW_LIMIT:
+        raise ValueError(f"max_pixels must be at most {PILLOW_LIMIT}, where Pillow refuses; got {cfg.max_pixels}")
     for key in ("max_unreadable", "val_fraction"):
         if not isinstance(cfg[key], int | float):
             raise ValueError(f"{key} must be a number, got {cfg[key]}")

@@ -86,7 +86,10 @@ class FileSource(Source):
         labels: dict[str, str] | None = {} if label_files else None
         for name in label_files:
             assert labels is not None
-            labels |= read_labels(self.text(name), name)
+            read = read_labels(self.text(name), name)
+            if differing := [image for image, label in read.items() if labels.get(image, label) != label]:
+                raise ValueError(f"{' and '.join(label_files)} give {differing[0]} different labels; keep one of them")
+            labels |= read
         files = arrange(images, self.description, val_fraction, labels)
         self.class_names = class_names_of(files.values())
         number = {name: i for i, name in enumerate(self.class_names or [])}
