@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from diffusion_lit.command import CONFIG_FOLDER
-from tests.launch import TINY, run_command, train_in
+from tests.launch import TINY, run_command, run_forked, train_in
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_a_mistake_is_told_on_one_screen(args: list[str], words: str, tmp_path: 
         Image.effect_noise((64, 64), 50).save(path)
         path.write_bytes(path.read_bytes()[:1200])
     name, *overrides = args
-    done = run_command(name, *overrides, cwd=tmp_path)
+    done = run_forked(name, *overrides, cwd=tmp_path)
     said = done.stdout + done.stderr
     assert done.returncode not in (0, -9)
     assert words in said.replace(str(tmp_path) + "/", "")
@@ -203,12 +203,12 @@ def test_what_the_checkpoint_cannot_do_is_refused(
     unconditional: Path, options: list[str], words: str, tmp_path: Path
 ) -> None:
     weights = [] if any("weights" in option for option in options) else ["weights=raw"]
-    done = run_command("sample", f"ckpt={unconditional}", *weights, *options, cwd=tmp_path)
+    done = run_forked("sample", f"ckpt={unconditional}", *weights, *options, cwd=tmp_path)
     assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
 
 
 def test_labels_out_of_range_are_refused(run: Path, tmp_path: Path) -> None:
-    done = run_command("sample", f"ckpt={run}", "labels=[3,10]", cwd=tmp_path)
+    done = run_forked("sample", f"ckpt={run}", "labels=[3,10]", cwd=tmp_path)
     assert done.returncode == 1 and "from 0 to 9" in done.stderr
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from diffusion_lit.contents import choose_examples, spread
 from diffusion_lit.data import DigitsData
 from tests.data.prepared_set import data_module, numbers, prepare, settings, write_folder
-from tests.launch import run_command
+from tests.launch import run_command, run_forked
 
 
 def test_it_says_what_a_prepared_set_holds(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_sets_without_classes_and_with_many(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_told(tmp_path: Path, options: list[str], words: str) -> None:
-    done = run_command("inspect", *options, cwd=tmp_path)
+    done = run_forked("inspect", *options, cwd=tmp_path)
     assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
 
 
