@@ -51,7 +51,7 @@ def run_command(
     return subprocess.run(
         [sys.executable, "-m", f"diffusion_lit.{name}", *args],
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(env or {})},
+        env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
         timeout=240,

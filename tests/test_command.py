@@ -1,5 +1,6 @@
 """The commands as a user types them: help, mistakes, samples."""
 
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from diffusion_lit.command import CONFIG_FOLDER
-from tests.launch import TINY, run_command, run_forked, train_in
+from tests.launch import ROOT, TINY, run_command, run_forked, train_in
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +59,17 @@ def test_answers_without_loading_torch(option: str, tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('torch was loaded')")
     (tmp_path / "lightning.py").write_text("raise ImportError('lightning was loaded')")
     started = time.monotonic()
-    done = run_command("train", *option.split("="), cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    done = run_command("train", *option.split("="), cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"})
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - started < 30
     assert "schedule" in done.stdout
+
+
+def test_started_processes_run_this_checkout(tmp_path: Path) -> None:
+    """And not whatever version of the package is installed."""
+    where = [sys.executable, "-c", "import diffusion_lit; print(diffusion_lit.__file__)"]
+    done = subprocess.run(where, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()).is_relative_to(ROOT / "src")
 
 
 def write_images(folder: Path, count: int = 4) -> None:

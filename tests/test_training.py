@@ -3,7 +3,6 @@
 import csv
 import itertools
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -363,7 +362,6 @@ def test_a_run_that_is_told_to_stop_saves_first(tmp_path: Path, number: signal.S
             "logger.csv.flush_logs_every_n_steps=1",
         ],
         cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
     )

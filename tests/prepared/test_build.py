@@ -30,7 +30,6 @@ from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
 from diffusion_lit.prepared.plan import REPORT, jobs_of
 from diffusion_lit.prepared.shard import checksum
 from diffusion_lit.prepared.source import FolderSource, Reading
-from tests.launch import ROOT
 from tests.pictures import SIZE, named, pixels, png, prepare, reading, stored, tree, write_folder
 
 FILES = named(24)
@@ -312,7 +311,6 @@ def command(images: Path, out: Path, workers: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", SLOW, *options_of(images, out, workers)],
         cwd=images.parent,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
