@@ -2,9 +2,9 @@
 
     python benchmark/compare_commits.py OLD [NEW]
 
-NEW is the working tree if it is left out. Each side trains the demo for 200 steps and draws 64 images by each sampler; the
-new side also draws from the old side's checkpoint, and resumes the old side's run after 100 steps. What must agree, to the
-bit or to --tolerance: the 200 losses, the checkpoint's weights and their average, the samples.
+NEW is the working tree if it is left out. Each side trains the demo for 200 steps, and draws 64 images by each sampler
+from the old side's checkpoint; the new side also resumes a run of the old side's after 100 steps. What must agree, to
+the bit or to --tolerance: the 200 losses, the checkpoint's weights and their average, the samples.
 """
 
 import argparse
@@ -25,7 +25,12 @@ STEPS = 200
 SAMPLERS = ("ddpm", "ddim", "heun", "dpmpp_2m", "unipc")
 FEW = {"ddpm": "sampler.num_steps=20"}
 """DDPM takes all 1,000 steps otherwise."""
-OPTIONS = ("trainer.log_every_n_steps=1", "trainer.val_check_interval=100", "callback.fid=null", "callback.sample_grid=null")
+OPTIONS = (
+    "trainer.log_every_n_steps=1",
+    "trainer.val_check_interval=100",
+    "callback.fid=null",
+    "callback.sample_grid=null",
+)
 
 
 def check_out(commit: str, folder: Path) -> Path:

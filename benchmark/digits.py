@@ -19,7 +19,8 @@ from sklearn.svm import SVC
 from diffusion_lit.checkpoint import load_denoiser
 from diffusion_lit.data import ArrayImages, DigitsData
 from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.generate import default_labels, generate, guide
+from diffusion_lit.generate import default_labels, generate
+from diffusion_lit.guidance import guided
 from diffusion_lit.sampler import DDIMSampler, Sampler
 
 
@@ -57,7 +58,7 @@ def judge(images: torch.Tensor, labels: list[int]) -> Verdict:
 def draw(denoiser: Denoiser, sampler: Sampler, num_samples: int, guidance: float) -> tuple[torch.Tensor, list[int]]:
     labels = default_labels(denoiser, range(num_samples))
     assert labels is not None
-    return generate(guide(denoiser, guidance), sampler, range(num_samples), labels, seed=1), labels
+    return generate(guided(denoiser, guidance), sampler, range(num_samples), labels, seed=1), labels
 
 
 def reader(train: ArrayImages) -> SVC:

@@ -29,7 +29,7 @@ from diffusion_lit.weighting import UnitWeighting
 def ours(channels: int, device: str) -> tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor]]:
     denoiser = Denoiser(UNet(32, 3, channels=channels), LinearSchedule(), EpsParameterization()).to(device)
     loss = MSELoss(UniformDensity(), UnitWeighting())
-    return denoiser, lambda x_0: loss(denoiser, x_0)["loss"].mean()
+    return denoiser, lambda x_0: loss(denoiser, x_0).loss.mean()
 
 
 def theirs(channels: int, device: str) -> tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor]]:

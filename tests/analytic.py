@@ -6,14 +6,27 @@ from typing import Any
 import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import Denoiser, Prediction
+from diffusion_lit.model import Network
 from diffusion_lit.parameterization import Parameterization, VParameterization
 from diffusion_lit.schedule import DiscreteSchedule, Schedule
+from diffusion_lit.weighting import Weighting
 
-__all__ = ["FiniteDenoiser", "GaussianDenoiser", "Impulses", "MixtureDenoiser", "build", "grid_times", "members"]
+__all__ = [
+    "Fake",
+    "FiniteDenoiser",
+    "GaussianDenoiser",
+    "Impulses",
+    "MixtureDenoiser",
+    "build",
+    "grid_times",
+    "members",
+    "weight_of",
+]
 
 
 def members(group: str, base: type = object) -> list[str]:
@@ -32,6 +45,34 @@ def grid_times(schedule: DiscreteSchedule, steps: list[int]) -> Tensor:
     return torch.tensor([i / schedule.num_timesteps for i in steps], dtype=torch.float64).view(-1, 1, 1, 1)
 
 
+class Fake(Network):
+    """The base of networks in tests: of single pixels, unless they say otherwise."""
+
+    image_shape = (1, 1, 1)
+
+
+class Silent(Fake):
+    """For models that know x_0 without asking it."""
+
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        raise NotImplementedError
+
+
+def prediction(denoiser: Denoiser, x_0: Tensor, x_t: Tensor, t: Tensor) -> Prediction:
+    """What `denoiser` would make of x_t if its estimate was `x_0`."""
+    alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
+    c_skip, c_out, _ = denoiser.parameterization(alpha, sigma)
+    output = (x_0 - c_skip * x_t) / c_out
+    log_snr = denoiser.schedule.log_snr(t)
+    return Prediction(denoiser.schedule, t, x_t, x_0, output, alpha, sigma, c_skip, c_out, log_snr)
+
+
+def weight_of(weighting: Weighting, denoiser: Denoiser, t: Tensor) -> Tensor:
+    """The weight of the error of the output at each of the times `t`, whose shape it has."""
+    zeros = torch.zeros(1, 1, 1, 1, dtype=t.dtype)
+    return weighting(prediction(denoiser, zeros, zeros, t.view(-1, 1, 1, 1))).view_as(t)
+
+
 class GaussianDenoiser(Denoiser):
     """The perfect model of data whose pixels are independent N(mean, std^2).
 
@@ -47,15 +88,15 @@ class GaussianDenoiser(Denoiser):
     def __init__(
         self, schedule: Schedule, mean: float, std: float, parameterization: Parameterization | None = None
     ) -> None:
-        super().__init__(nn.Identity(), schedule, parameterization or VParameterization())
+        super().__init__(Silent(), schedule, parameterization or VParameterization())
         self.mean = mean
         self.std = std
 
-    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         gain = alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2)
         x_0 = self.mean + gain * (x_t - alpha * self.mean)
-        return Prediction(x_0, x_t, alpha, sigma, self.target(x_0, x_t, t))
+        return prediction(self, x_0, x_t, t)
 
     def log_density(self, x_t: Tensor, t: Tensor) -> Tensor:
         """log p_t(x_t), summed over the whole batch; x_t ~ N(alpha mean, alpha^2 std^2 + sigma^2)."""
@@ -95,10 +136,10 @@ class MixtureDenoiser(Denoiser):
         weights: Tensor,
         parameterization: Parameterization | None = None,
     ) -> None:
-        super().__init__(nn.Identity(), schedule, parameterization or VParameterization())
+        super().__init__(Silent(), schedule, parameterization or VParameterization())
         self.means, self.stds, self.weights = means.double(), stds.double(), weights.double()
 
-    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
         alpha, sigma = self.schedule.alpha(t).double(), self.schedule.sigma(t).double()
         x = x_t.double()
         responsibility = self.joint(x, alpha, sigma).softmax(1)[..., None, None, None]  # [B, K, 1, 1, 1]
@@ -106,8 +147,7 @@ class MixtureDenoiser(Denoiser):
         variance = (self.stds**2).view(-1, 1, 1, 1)
         gain = alpha[:, None] * variance / (alpha[:, None] ** 2 * variance + sigma[:, None] ** 2)
         x_0 = (responsibility * (self.means + gain * offset)).sum(1).to(x_t.dtype)
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        return Prediction(x_0, x_t, alpha, sigma, self.target(x_0, x_t, t))
+        return prediction(self, x_0, x_t, t)
 
     def joint(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """log weight_k + log N(x; alpha mean_k, alpha^2 std_k^2 + sigma^2), [B, K]."""

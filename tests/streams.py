@@ -90,6 +90,6 @@ def epoch_of(loader: Any, epoch: int) -> list[list[int]]:
     batches = []
     for batch in loader:
         numbers = batch.images[:, 0, 0, 0].tolist()
-        assert batch.labels is None or batch.labels.tolist() == [n % 3 for n in numbers]
+        assert batch.condition.label is None or batch.condition.label.tolist() == [n % 3 for n in numbers]
         batches.append(numbers)
     return batches

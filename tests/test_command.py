@@ -59,7 +59,12 @@ def test_answers_without_loading_torch(option: str, tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('torch was loaded')")
     (tmp_path / "lightning.py").write_text("raise ImportError('lightning was loaded')")
     started = time.monotonic()
-    done = run_command("train", *option.split("="), cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"})
+    done = run_command(
+        "train",
+        *option.split("="),
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"},
+    )
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - started < 30
     assert "schedule" in done.stdout

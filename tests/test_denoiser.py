@@ -5,13 +5,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from diffusion_lit.condition import NO_CLASS, UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import Denoiser, Prediction
 from diffusion_lit.guidance import GuidedDenoiser
 from diffusion_lit.parameterization import EDMParameterization, EpsParameterization, X0Parameterization
 from diffusion_lit.schedule import CosineSchedule, EDMSchedule, FlowSchedule, LinearSchedule, Schedule
-from tests.analytic import GaussianDenoiser, build, members
+from tests.analytic import Fake, GaussianDenoiser, build, members
 
 PARAMETERIZATIONS = members("parameterization")
 ZERO = "cosine, zero terminal SNR"
@@ -43,20 +44,20 @@ ORACLES: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 """What the literature says that the network predicts."""
 
 
-class Fixed(nn.Module):
+class Fixed(Fake):
     """A network that gives a known answer and remembers what it was asked."""
 
     def __init__(self, output: Tensor) -> None:
         super().__init__()
         self.output = output
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
-        self.asked = x, c_noise, label
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        self.asked = x, c_noise, condition
         return self.output
 
 
-class Classes(nn.Module):
-    """A class-conditional network that counts its calls; class 10 is the null label."""
+class Classes(Fake):
+    """A class-conditional network that counts its calls."""
 
     num_classes = 10
 
@@ -64,10 +65,10 @@ class Classes(nn.Module):
         super().__init__()
         self.calls = 0
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
-        assert label is not None
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        assert condition.label is not None
         self.calls += 1
-        return torch.sin(x + c_noise.view(-1, 1, 1, 1) / 100 + label.view(-1, 1, 1, 1))
+        return torch.sin(x + c_noise.view(-1, 1, 1, 1) / 100 + condition.label.view(-1, 1, 1, 1))
 
 
 def draws(num: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -91,8 +92,8 @@ def test_a_network_on_target_gives_back_the_image_and_the_noise(name: str, param
     x_t = alpha * x_0 + sigma * eps
     oracle = ORACLES[parameterization](x_0, eps, alpha, sigma)
     denoiser = Denoiser(Fixed(oracle), schedule, build("parameterization", parameterization))
-    torch.testing.assert_close(denoiser.target(x_0, x_t, t), oracle, rtol=0, atol=1e-9)
     p = denoiser(x_t, t)
+    torch.testing.assert_close(p.target(x_0), oracle, rtol=0, atol=1e-9)
     assert torch.equal(p.output, oracle)
     torch.testing.assert_close(p.x_0, x_0, rtol=0, atol=1e-9)
     torch.testing.assert_close(p.eps, eps, rtol=0, atol=1e-9)
@@ -112,7 +113,7 @@ def test_any_output_gives_mutually_consistent_views(name: str, parameterization:
     torch.testing.assert_close((alpha * x_t - sigma * p.v) / norm, p.x_0, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close((sigma * x_t + alpha * p.v) / norm, p.eps, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(p.score * sigma, -p.eps, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(denoiser.target(p.x_0, x_t, t), output, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(p.target(p.x_0), output, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", [name for name in SCHEDULES if refused(name, "eps")])
@@ -139,10 +140,11 @@ def test_edm_is_the_published_preconditioning(sigma_data: float) -> None:
     c_out = sigma * sigma_data / (sigma_data**2 + sigma**2).sqrt()
     c_in = 1 / (sigma**2 + sigma_data**2).sqrt()
     denoiser = Denoiser(Fixed(eps), schedule, EDMParameterization(sigma_data))
-    for actual, expected in zip(denoiser.coefficients(t), (c_skip, c_out, c_in), strict=True):
+    coefficients = denoiser.parameterization(schedule.alpha(t), sigma)
+    for actual, expected in zip(coefficients, (c_skip, c_out, c_in), strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
     noisy = y + sigma * eps
-    torch.testing.assert_close(denoiser.target(y, noisy, t), (y - c_skip * noisy) / c_out, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(denoiser(noisy, t).target(y), (y - c_skip * noisy) / c_out, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(denoiser(noisy, t).x_0, c_skip * noisy + c_out * eps, rtol=1e-9, atol=1e-9)
 
 
@@ -153,9 +155,9 @@ def test_edm_s_target_has_unit_variance_and_its_errors_are_amplified_least(name:
     schedule, t = process(name), moments()
     alpha, sigma, one = schedule.alpha(t), schedule.sigma(t), torch.ones_like(t)
     denoiser = Denoiser(Fixed(one), schedule, EDMParameterization(sigma_data))
-    of_x_0, of_eps = denoiser.target(one, alpha, t), denoiser.target(0 * one, sigma, t)
+    of_x_0, of_eps = denoiser(alpha, t).target(one), denoiser(sigma, t).target(0 * one)
     torch.testing.assert_close(of_x_0**2 * sigma_data**2 + of_eps**2, one, rtol=1e-9, atol=0)
-    c_skip, c_out, _ = denoiser.coefficients(t)
+    c_skip, c_out, _ = denoiser.parameterization(alpha, sigma)
 
     def amplified(skip: Tensor) -> Tensor:
         return (1 - skip * alpha) ** 2 * sigma_data**2 + skip**2 * sigma**2
@@ -175,12 +177,13 @@ def test_a_spread_of_data_that_is_not_positive_is_refused(sigma_data: float) -> 
 def test_the_network_is_asked_at_its_own_scale_and_time(name: str, parameterization: str) -> None:
     schedule, t = process(name), moments()
     x_t, output = draws(len(t), seed=2)
-    network, label = Fixed(output), torch.arange(len(t))
+    network, condition = Fixed(output), Condition(torch.arange(len(t)))
     denoiser = Denoiser(network, schedule, build("parameterization", parameterization))
-    denoiser(x_t, t, label)
-    torch.testing.assert_close(network.asked[0], denoiser.coefficients(t).c_in * x_t)
+    denoiser(x_t, t, condition)
+    c_in = denoiser.parameterization(schedule.alpha(t), schedule.sigma(t)).c_in
+    torch.testing.assert_close(network.asked[0], c_in * x_t)
     assert torch.equal(network.asked[1], schedule.c_noise(t).flatten())
-    assert network.asked[2] is label
+    assert network.asked[2] is condition
 
 
 def test_a_chain_s_network_is_told_the_step_counted_from_0() -> None:
@@ -204,12 +207,12 @@ def test_a_learned_variance_is_the_second_half_of_the_output(name: str, paramete
     plain = Denoiser(Fixed(output), schedule, member)(x_t, t)
     assert torch.equal(p.x_0, plain.x_0)
     assert plain.variance is None
-    small, large = (p.log_variance(schedule, s, t, variance) for variance in ("small", "large"))
+    small, large = (p.log_variance(s, variance) for variance in ("small", "large"))
     for variance, fraction in (("small", 0), ("large", 1)):
         expected = schedule.log_variance(s, t, fraction)
-        assert torch.equal(plain.log_variance(schedule, s, t, variance), expected)
+        assert torch.equal(plain.log_variance(s, variance), expected)
     expected = (1 - said) / 2 * small + (1 + said) / 2 * large
-    torch.testing.assert_close(p.log_variance(schedule, s, t, "learned"), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(p.log_variance(s, "learned"), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_a_low_precision_network_does_not_lower_the_images() -> None:
@@ -267,10 +270,14 @@ def guided(guidance: float, parameterization: str = "eps") -> tuple[Classes, Den
     return network, denoiser, GuidedDenoiser(denoiser, guidance)
 
 
-def question() -> tuple[Tensor, Tensor, Tensor]:
+def question() -> tuple[Tensor, Tensor, Condition]:
     """Noisy images, their times and their classes."""
     x_t, _ = draws(4, seed=4)
-    return x_t, torch.tensor([0.1, 0.4, 0.7, 0.9], dtype=torch.float64).view(-1, 1, 1, 1), torch.tensor([3, 0, 9, 3])
+    return (
+        x_t,
+        torch.tensor([0.1, 0.4, 0.7, 0.9], dtype=torch.float64).view(-1, 1, 1, 1),
+        Condition(torch.tensor([3, 0, 9, 3])),
+    )
 
 
 def views(p: Prediction) -> dict[str, Tensor]:
@@ -282,10 +289,10 @@ def views(p: Prediction) -> dict[str, Tensor]:
 def test_guidance_combines_two_forwards_in_one_call(parameterization: str, guidance: float) -> None:
     """null + guidance (label - null) in x_0, eps, v, score and output alike."""
     network, denoiser, guide = guided(guidance, parameterization)
-    x_t, t, label = question()
-    actual = views(guide(x_t, t, label))
+    x_t, t, condition = question()
+    actual = views(guide(x_t, t, condition))
     assert network.calls == 1
-    given, null = views(denoiser(x_t, t, label)), views(denoiser(x_t, t, torch.full_like(label, 10)))
+    given, null = views(denoiser(x_t, t, condition)), views(denoiser(x_t, t, Condition(torch.full((4,), NO_CLASS))))
     for name in ("x_0", "eps", "v", "score", "output"):
         expected = null[name] + guidance * (given[name] - null[name])
         torch.testing.assert_close(actual[name], expected, rtol=1e-9, atol=1e-9)
@@ -296,9 +303,9 @@ def test_guidance_combines_two_forwards_in_one_call(parameterization: str, guida
 @pytest.mark.parametrize(("guidance", "which"), [(1.0, "label"), (0.0, "null")])
 def test_guidance_of_one_is_conditional_and_of_zero_unconditional(guidance: float, which: str) -> None:
     _, denoiser, guide = guided(guidance)
-    x_t, t, label = question()
-    plain = denoiser(x_t, t, label if which == "label" else torch.full_like(label, denoiser.null_label))
-    assert torch.equal(guide(x_t, t, label).x_0, plain.x_0)
+    x_t, t, condition = question()
+    plain = denoiser(x_t, t, condition if which == "label" else condition.null())
+    assert torch.equal(guide(x_t, t, condition).x_0, plain.x_0)
 
 
 def test_guidance_has_the_schedule_of_its_model() -> None:
@@ -317,10 +324,9 @@ def test_guidance_refuses_what_cannot_be_guided() -> None:
         guide(*question()[:2])
 
 
-def test_an_unconditional_model_has_no_null_label() -> None:
-    _, denoiser, _ = guided(1.0)
-    assert (denoiser.num_classes, denoiser.null_label) == (10, 10)
+def test_a_denoiser_says_of_itself_what_its_network_says() -> None:
+    _, denoiser, guide = guided(1.0)
     unconditional = Denoiser(Fixed(torch.zeros(())), denoiser.schedule, denoiser.parameterization)
-    assert unconditional.num_classes is None
-    with pytest.raises(ValueError, match="unconditional model has no labels"):
-        _ = unconditional.null_label
+    assert (denoiser.num_classes, guide.num_classes, unconditional.num_classes) == (10, 10, None)
+    for model in (denoiser, guide):
+        assert (model.image_shape, model.learns_variance, model.space) == ((1, 1, 1), False, denoiser.space)

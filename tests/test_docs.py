@@ -59,11 +59,12 @@ def test_every_recipe_of_the_readme_fits_together(name: str, tmp_path: Path) -> 
     module, sampler = instantiate(cfg.module), instantiate(cfg.sampler)
     sampler.check(module.denoiser)
     x_0 = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)).mul(255).round() / 127.5 - 1
-    loss = module.loss(module.denoiser, x_0)["loss"]
+    loss = module.loss(module.denoiser, x_0).loss
     assert loss.shape == (4,) and loss.isfinite().all()
     t, s = sampler.times(module.denoiser.schedule)[:2].float().view(2, 1, 1, 1, 1).expand(2, 4, 1, 1, 1)
     with torch.no_grad():
-        x_s = sampler.step(module.denoiser.eval(), module.denoiser.schedule.sigma(t) * x_0, t, s, None, lambda: x_0)
+        walk = sampler.walk(module.denoiser.eval(), noise=lambda: x_0)
+        x_s = sampler.step(walk, walk.schedule.sigma(t) * x_0, t, s)
     assert x_s.isfinite().all()
 
 

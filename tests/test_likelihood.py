@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 from diffusion_lit.bound import bound_term, discretized_gaussian_nll
+from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import Denoiser, Prediction
 from diffusion_lit.likelihood import (
     Bound,
@@ -24,7 +26,7 @@ from diffusion_lit.likelihood import (
 )
 from diffusion_lit.parameterization import VParameterization
 from diffusion_lit.schedule import CosineSchedule, LinearSchedule, Schedule, VPSchedule
-from tests.analytic import GaussianDenoiser, MixtureDenoiser, build, members
+from tests.analytic import Fake, GaussianDenoiser, MixtureDenoiser, build, members
 
 SCHEDULES = members("schedule")
 MEAN, STD = 0.1, 0.25
@@ -211,29 +213,29 @@ class Shifted(GaussianDenoiser):
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__(schedule, 0.0, STD)
-        self.asked: list[Tensor | None] = []
+        self.asked: list[Condition] = []
 
-    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
-        self.asked.append(label)
-        assert label is not None
-        shift = label.view(-1, 1, 1, 1) / 10
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
+        self.asked.append(condition)
+        assert condition.label is not None
+        shift = condition.label.view(-1, 1, 1, 1) / 10
         p = super().forward(x_t - self.schedule.alpha(t) * shift, t)
-        return Prediction(p.x_0 + shift, x_t, p.alpha, p.sigma, p.output)
+        return replace(p, x_0=p.x_0 + shift, x_t=x_t)
 
 
 def test_both_likelihoods_are_those_of_the_class() -> None:
     """The same label at each call, and the density about the class's mean."""
-    denoiser, label = Shifted(build("schedule", "vp")), torch.tensor([0, 4, -3])
+    denoiser, condition = Shifted(build("schedule", "vp")), Condition(torch.tensor([0, 4, -3]))
     x_0 = torch.full((3, 1, 2, 2), 30 / 255, dtype=torch.float64)
-    actual = ode_log_density(denoiser, x_0, torch.ones_like(x_0), label)
+    actual = ode_log_density(denoiser, x_0, torch.ones_like(x_0), condition)
     for i, mean in enumerate((0.0, 0.4, -0.3)):
         expected = gaussian_log_density(denoiser.schedule, x_0[i : i + 1], mean)
         torch.testing.assert_close(actual[i : i + 1], expected, rtol=0, atol=1e-3)
-    bits = ode_likelihood(denoiser, x_0, draws(x_0.shape), label).bits_per_dim
-    bound = variational_bound(denoiser, x_0, draws(x_0.shape), label, 10, "large").total
+    bits = ode_likelihood(denoiser, x_0, draws(x_0.shape), condition).bits_per_dim
+    bound = variational_bound(denoiser, x_0, draws(x_0.shape), condition, 10, "large").total
     for given in (bits, bound):
         assert given.argsort().tolist() == [0, 1, 2]
-    assert all(given is label for given in denoiser.asked)
+    assert all(given is condition for given in denoiser.asked)
 
 
 @pytest.mark.parametrize("name", SHARP)
@@ -264,7 +266,7 @@ def test_dequantisation_fills_the_bin_and_probes_are_signs() -> None:
     class Asked(GaussianDenoiser):
         first: Tensor | None = None
 
-        def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+        def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
             p = super().forward(x_t, t)
             if self.first is None:
                 self.first = x_t.detach() / p.alpha
@@ -305,12 +307,12 @@ def test_one_image_has_no_standard_error() -> None:
 def test_likelihood_keeps_no_graph_and_needs_none() -> None:
     """Within no_grad as well, and with weights that want gradients; they get none."""
 
-    class Weighted(nn.Module):
+    class Weighted(Fake):
         def __init__(self) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.tensor(0.5))
 
-        def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
+        def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
             return self.weight * torch.tanh(x)
 
     denoiser = Denoiser(Weighted(), build("schedule", "vp"), VParameterization())
@@ -326,9 +328,9 @@ def test_likelihood_keeps_no_graph_and_needs_none() -> None:
 
 def test_a_model_that_gives_nan_is_named() -> None:
     class Broken(GaussianDenoiser):
-        def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+        def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
             p = super().forward(x_t, t)
-            return Prediction(torch.where(t > 0.5, math.nan, p.x_0), x_t, p.alpha, p.sigma, p.output)
+            return replace(p, x_0=torch.where(t > 0.5, math.nan, p.x_0))
 
     denoiser = Broken(build("schedule", "vp"), MEAN, STD)
     with pytest.raises(FloatingPointError, match="does the model give NaN"):
@@ -421,7 +423,7 @@ def chain_bound(schedule: Schedule, num_steps: int | None, variance: str) -> flo
     x_0 = mean + spread * torch.tensor([[-1.0, -1.0], [1.0, 1.0]]).double().expand(len(t), 1, 2, 2)
     eps = torch.tensor([[-1.0, 1.0], [-1.0, 1.0]]).double().expand(len(t), 1, 2, 2)
     p = GaussianDenoiser(schedule, MEAN, STD)(schedule.add_noise(x_0, eps, t), t)
-    divergence = float(bound_term(schedule, p, x_0, s, t, variance).sum())
+    divergence = float(bound_term(p, x_0, s, variance).sum())
     prior, expected, decoder = closed_form(schedule, num_steps, variance)
     assert divergence == pytest.approx(expected, rel=1e-6)
     return prior + divergence + decoder
@@ -515,7 +517,7 @@ def test_the_bound_sums_one_term_for_each_step_of_the_walk(num_steps: int | None
     noise, terms = draws(x_0.shape), []
     for t, s in pairwise(schedule.times(num_steps).view(-1, 1, 1, 1, 1)):
         p = denoiser(schedule.add_noise(x_0, noise(), t.expand(3, 1, 1, 1)), t.expand(3, 1, 1, 1))
-        terms.append(bound_term(schedule, p, x_0, s, t, "large"))
+        terms.append(bound_term(p, x_0, s, "large"))
     torch.testing.assert_close(bound.terms, torch.stack(terms, 1), rtol=1e-12, atol=0)
     assert bound.terms.shape == (3, num_steps or 12)
     torch.testing.assert_close(bound.total, bound.prior + torch.stack(terms, 1).sum(1), rtol=1e-12, atol=0)
@@ -538,8 +540,8 @@ def test_the_bound_of_one_step_is_the_decoder(variance: str) -> None:
 
 def test_a_clipped_bound_is_that_of_a_model_that_clips_itself() -> None:
     class Clipped(GaussianDenoiser):
-        def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
-            return super().forward(x_t, t, label).clip(0.3)
+        def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
+            return super().forward(x_t, t, condition).clip(0.3)
 
     schedule = CosineSchedule(10)
     x_0, _ = eight_bit(4)
@@ -550,7 +552,7 @@ def test_a_clipped_bound_is_that_of_a_model_that_clips_itself() -> None:
     assert float((clipped.total - free.total).abs().min()) > 0.01
 
 
-class Spread(nn.Module):
+class Spread(Fake):
     """Predicts nothing but a variance: -1 is small, 1 is large."""
 
     learn_variance = True
@@ -559,7 +561,7 @@ class Spread(nn.Module):
         super().__init__()
         self.value = value
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         return torch.cat([torch.zeros_like(x), torch.full_like(x, self.value)], 1)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from diffusion_lit.bound import bound_term, discretized_gaussian_nll
+from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.density import Density, ImportanceDensity, LognormalDensity
 from diffusion_lit.likelihood import variational_bound
@@ -24,7 +25,7 @@ from diffusion_lit.parameterization import (
 from diffusion_lit.sampler import DDPMSampler, EulerSampler, HeunSampler
 from diffusion_lit.schedule import CosineSchedule, DiscreteSchedule, EDMSchedule, LinearSchedule, Schedule, VPSchedule
 from diffusion_lit.weighting import UnitWeighting
-from tests.analytic import MixtureDenoiser
+from tests.analytic import Fake, MixtureDenoiser
 
 FOLDER = Path(__file__).parent / "reference"
 T = 40
@@ -94,10 +95,14 @@ def test_edm_sampler(kind: str, num_steps: int) -> None:
     denoiser, latents = mixture(), numbers("edm")["latents"]
     schedule, times = denoiser.schedule, sampler.times(denoiser.schedule)
     close(schedule.sigma(times), recorded["t_steps"])
-    _, later = sampler.churned(denoiser, torch.zeros(num_steps), times[:-1], lambda: torch.zeros(num_steps))
+    _, later = sampler.churned(
+        sampler.walk(denoiser, noise=lambda: torch.zeros(num_steps)), torch.zeros(num_steps), times[:-1]
+    )
     close(schedule.sigma(later), recorded["t_hat"], 1e-7)
     states: list[Tensor] = []
-    final = sampler(denoiser, draws(latents, *recorded.get("noise", [])), None, lambda s, x_s: states.append(x_s))
+    final = sampler(
+        denoiser, draws(latents, *recorded.get("noise", [])), UNCONDITIONAL, lambda s, x_s: states.append(x_s)
+    )
     for actual, expected in zip(states, recorded["x"][1:], strict=True):
         close(actual, expected, 1e-7)
     close(final, recorded["final"], 1e-7)
@@ -138,10 +143,10 @@ def test_vp_levels() -> None:
     close((-VPSchedule().log_snr(tensor([1e-5, 1.0])) / 2).exp(), [recorded["sigma_min"], recorded["sigma_max"]])
 
 
-class Sine(nn.Module):
+class Sine(Fake):
     """The network inside EDM's loss."""
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         return torch.sin(2 * x) + 0.1 * c_noise.view(-1, 1, 1, 1)
 
 
@@ -153,13 +158,13 @@ def test_edm_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     give(monkeypatch, recorded["rnd_normal"], recorded["noise"])
     density = LognormalDensity(recorded["P_mean"], recorded["P_std"])
     terms = MSELoss(density, UnitWeighting())(denoiser, pixels(recorded["levels"]))
-    t = terms["t"]
+    t = terms.t
     close(schedule.sigma(t), recorded["sigma"])
-    close(terms["loss"], tensor(recorded["loss"]).mean((1, 2, 3)).tolist())
+    close(terms.loss, tensor(recorded["loss"]).mean((1, 2, 3)).tolist())
     close(denoiser(tensor(recorded["noisy"]), t.view(-1, 1, 1, 1)).x_0, recorded["denoised"])
 
 
-class Model(nn.Module):
+class Model(Fake):
     """The network that Improved DDPM's code was given; both count its steps from 0."""
 
     def __init__(self, learn_variance: bool) -> None:
@@ -168,7 +173,7 @@ class Model(nn.Module):
         self.mean_scale = nn.Parameter(tensor(0.8))
         self.variance_scale = nn.Parameter(tensor(1.0))
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         t = c_noise.view(-1, 1, 1, 1)
         output = self.mean_scale * x * torch.cos(t / 50) + 0.1 * torch.sin(3 * x)
         if not self.learn_variance:
@@ -237,10 +242,10 @@ def test_reverse_step(name: str, mean: str, variance: str) -> None:
     p = denoiser(x_t, TIMES)
     close(p.x_0, recorded["pred_xstart"])
     close(denoiser.schedule.posterior(p.x_0, x_t, BEFORE, TIMES)[0], recorded["mean"])
-    log_variance = p.log_variance(denoiser.schedule, BEFORE, TIMES, VARIANCES[variance]).squeeze()
+    log_variance = p.log_variance(BEFORE, VARIANCES[variance]).squeeze()
     if variance == "learned_range":
         log_variance = log_variance.view(T, 1, 2, 2)
-    terms = bound_term(denoiser.schedule, p, pixels(improved("levels")), BEFORE, TIMES, VARIANCES[variance])
+    terms = bound_term(p, pixels(improved("levels")), BEFORE, VARIANCES[variance])
     first = 1 if variance == "fixed_large" else 0
     close(log_variance[first:], recorded["log_variance"][first:])
     close(terms[first:], decoded(recorded, "vb")[first:])
@@ -253,7 +258,7 @@ def test_clipped_reverse_step() -> None:
     p = denoiser(x_t, TIMES).clip(1.0)
     close(p.x_0, recorded["clipped"]["pred_xstart"])
     close(denoiser.schedule.posterior(p.x_0, x_t, BEFORE, TIMES)[0], recorded["clipped"]["mean"])
-    terms = bound_term(denoiser.schedule, p, pixels(improved("levels")), BEFORE, TIMES, "learned")
+    terms = bound_term(p, pixels(improved("levels")), BEFORE, "learned")
     close(terms, decoded(recorded, "clipped", "vb"))
 
 
@@ -264,10 +269,10 @@ def test_hybrid_loss(name: str, mean: str, monkeypatch: pytest.MonkeyPatch) -> N
     recorded, denoiser = improved("schedule", name, mean, "learned_range"), model(name, mean, "learned_range")
     give(monkeypatch, improved("noise"))
     terms = HybridLoss(EveryStep(), UnitWeighting())(denoiser, pixels(improved("levels")))
-    close(terms["mse"], recorded["rescaled_mse"]["mse"])
-    close(terms["bound"] / 1000, decoded(recorded, "rescaled_mse", "vb"))
-    close(terms["loss"], decoded(recorded, "rescaled_mse", "loss"))
-    check_gradients(denoiser, terms["loss"], recorded["exact_decoder"]["rescaled_mse"])
+    close(terms.parts["mse"], recorded["rescaled_mse"]["mse"])
+    close(terms.parts["bound"] / 1000, decoded(recorded, "rescaled_mse", "vb"))
+    close(terms.loss, decoded(recorded, "rescaled_mse", "loss"))
+    check_gradients(denoiser, terms.loss, recorded["exact_decoder"]["rescaled_mse"])
 
 
 @pytest.mark.parametrize("mean", PARAMETERIZATIONS)
@@ -276,8 +281,8 @@ def test_vlb_loss(name: str, mean: str, monkeypatch: pytest.MonkeyPatch) -> None
     recorded, denoiser = improved("schedule", name, mean, "learned_range"), model(name, mean, "learned_range")
     give(monkeypatch, improved("noise"))
     terms = VLBLoss(EveryStep())(denoiser, pixels(improved("levels")))
-    close(terms["loss"], decoded(recorded, "rescaled_kl", "loss"))
-    check_gradients(denoiser, terms["loss"], recorded["exact_decoder"]["rescaled_kl"])
+    close(terms.loss, decoded(recorded, "rescaled_kl", "loss"))
+    check_gradients(denoiser, terms.loss, recorded["exact_decoder"]["rescaled_kl"])
 
 
 def check_gradients(denoiser: Denoiser, loss: Tensor, recorded: dict[str, Any]) -> None:
@@ -336,10 +341,11 @@ def test_fewer_steps(name: str, variance: str) -> None:
     close(schedule.log_variance(before, times, 1).exp().flatten(), recorded["betas"])
     p = denoiser(x_t, times)
     close(schedule.posterior(p.x_0, x_t, before, times)[0], recorded[variance]["mean"])
-    log_variance = p.log_variance(schedule, before, times, VARIANCES[variance])
+    log_variance = p.log_variance(before, VARIANCES[variance])
     close(log_variance[1:].squeeze(), tensor(recorded[variance]["log_variance"])[1:].squeeze().tolist())
-    sampler = DDPMSampler(10, VARIANCES[variance])
-    close(sampler.step(denoiser, x_t, times, before, noise=draws(spaced["noise"])), recorded[variance]["sample"])
+    sampler = DDPMSampler(10, variance=VARIANCES[variance])
+    walk = sampler.walk(denoiser, noise=draws(spaced["noise"]))
+    close(sampler.step(walk, x_t, times, before), recorded[variance]["sample"])
 
 
 def spaced_times() -> tuple[Tensor, Tensor]:
@@ -352,10 +358,11 @@ def spaced_times() -> tuple[Tensor, Tensor]:
 def test_sampling(variance: str) -> None:
     """A whole chain of ten steps, clipped."""
     recorded, denoiser = improved("spaced", "chain"), model("linear", "eps", variance)
-    sampler, noise = DDPMSampler(10, VARIANCES[variance], clip=1.0), draws(*recorded["noise"])
+    sampler, noise = DDPMSampler(10, variance=VARIANCES[variance], clip=1.0), draws(*recorded["noise"])
     x, (times, before) = tensor(recorded["start"]), spaced_times()
+    walk = sampler.walk(denoiser, noise=noise)
     for t, s, expected in zip(times.flip(0), before.flip(0), recorded[variance], strict=True):
-        x = sampler.step(denoiser, x, t.expand(2, 1, 1, 1), s.expand(2, 1, 1, 1), noise=noise)
+        x = sampler.step(walk, x, t.expand(2, 1, 1, 1), s.expand(2, 1, 1, 1))
         close(x, expected)
 
 

@@ -204,7 +204,7 @@ def test_what_is_about_bytes_is_refused(folder: Path) -> None:
 def test_a_guide_is_of_the_same_space(folder: Path) -> None:
     latents, pixels = model_of(latent_space(folder)), model_of(PixelSpace())
     for model in (latents, pixels):
-        model.network.image_channels, model.network.resolution = 4, 8  # type: ignore[assignment]
+        model.image_shape = (4, 8, 8)
     assert GuidedDenoiser(latents, 2.0, latents).space is latents.space
     with pytest.raises(ValueError, match="another space"):
         GuidedDenoiser(latents, 2.0, pixels)

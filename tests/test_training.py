@@ -19,10 +19,11 @@ from PIL import Image
 
 from diffusion_lit.callback import EMA, LastCheckpoint, NaNGuard, SampleGrid
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
+from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.data import Batch, DigitsData
 from diffusion_lit.density import UniformDensity
 from diffusion_lit.image import from_uint8
-from diffusion_lit.loss import MSELoss
+from diffusion_lit.loss import LossTerms, MSELoss
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.weighting import UnitWeighting
 from tests.launch import TINY, config, run_command, train_in
@@ -452,18 +453,18 @@ def test_label_dropout_hides_a_tenth(tmp_path: Path) -> None:
     seen: list[torch.Tensor] = []
 
     class Witnessed(MSELoss):
-        def forward(self, denoiser: Any, x_0: torch.Tensor, label: Any = None, *args: Any) -> dict[str, Any]:  # type: ignore[override]
-            seen.append(label)
-            return {"loss": x_0.mean((1, 2, 3)), "t": x_0.mean((1, 2, 3))}
+        def forward(self, denoiser: Any, x_0: Any, condition: Any, *args: Any) -> LossTerms:  # type: ignore[override]
+            seen.append(condition.label)
+            return LossTerms(x_0.mean((1, 2, 3)), x_0.mean((1, 2, 3)))
 
     module.loss = Witnessed(UniformDensity(), UnitWeighting())
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
     trainer.strategy.connect(module)
     module.trainer = trainer
-    labels = torch.arange(10).repeat(1000)
-    module.training_step(Batch(torch.zeros(10_000, 1, 8, 8, dtype=torch.uint8), labels), 0)
-    hidden = seen[0] == 10
+    images, labels = torch.zeros(10_000, 1, 8, 8, dtype=torch.uint8), torch.arange(10).repeat(1000)
+    module.training_step(Batch(images, Condition(labels), torch.arange(10_000)), 0)
+    hidden = seen[0] == NO_CLASS
     assert abs(float(hidden.float().mean()) - 0.1) < 0.015  # 5 standard errors
     assert torch.equal(seen[0][~hidden], labels[~hidden])
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.denoiser import Prediction
-from diffusion_lit.schedule import Schedule
 from diffusion_lit.space import Space
 
 __all__ = ["bound_term", "discretized_gaussian_nll", "gaussian_kl", "require_bytes"]
@@ -27,21 +26,21 @@ def require_bytes(space: Space) -> None:
         )
 
 
-def bound_term(schedule: Schedule, p: Prediction, x_0: Tensor, s: Tensor, t: Tensor, variance: str) -> Tensor:
-    """L_t in bits/dim, [B]: what the step from `t` to `s` costs (Ho et al. 2020, eq. 5, arXiv:2006.11239).
+def bound_term(p: Prediction, x_0: Tensor, s: Tensor, variance: str) -> Tensor:
+    """L_t in bits/dim, [B]: what the step from the prediction's time t to `s` costs (Ho et al. 2020, eq. 5).
 
-    KL(q(x_s | x_t, x_0) || p(x_s | x_t)); at s = 0, -log p(x_0 | x_t) of 8-bit images.
+    KL(q(x_s | x_t, x_0) || p(x_s | x_t)); at s = 0, -log p(x_0 | x_t) of 8-bit images. arXiv:2006.11239.
 
     Args:
-        schedule: the model's.
         p: what the model makes of x_t.
         x_0: clean images, multiples of 2 / 255 in [-1, 1], [B, C, H, W].
-        s, t: times, [B, 1, 1, 1].
+        s: times before t, [B, 1, 1, 1].
         variance: of p(x_s | x_t): small, large or learned.
     """
-    true_mean, _ = schedule.posterior(x_0, p.x_t, s, t)
-    mean, _ = schedule.posterior(p.x_0, p.x_t, s, t)
-    log_variance = p.log_variance(schedule, s, t, variance)
+    schedule, x_t, t = p.schedule, p.x_t, p.t
+    true_mean, _ = schedule.posterior(x_0, x_t, s, t)
+    mean, _ = schedule.posterior(p.x_0, x_t, s, t)
+    log_variance = p.log_variance(s, variance)
     kl = gaussian_kl(true_mean, schedule.log_variance(s, t, 0), mean, log_variance)
     nll = discretized_gaussian_nll(x_0, mean, log_variance / 2)
     return torch.where(s > 0, kl, nll).mean((1, 2, 3)) / math.log(2)

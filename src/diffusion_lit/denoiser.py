@@ -1,30 +1,41 @@
 """The network, the schedule and the parameterization, joined: noisy image in, estimate of the clean one out."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from diffusion_lit.parameterization import Coefficients, Parameterization
+from diffusion_lit.condition import UNCONDITIONAL, Condition
+from diffusion_lit.model.base import Network
+from diffusion_lit.parameterization import Parameterization
 from diffusion_lit.schedule import Schedule
 from diffusion_lit.space import PixelSpace, Space
 
-__all__ = ["Denoiser", "Prediction"]
+__all__ = ["VARIANCES", "BaseDenoiser", "Denoiser", "DenoiserWrapper", "Prediction"]
 
-VARIANCES = {"small": 0.0, "large": 1.0, "learned": None}
+VARIANCES = ("small", "large", "learned")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model makes of x_t. All images are [B, C, H, W]; alpha and sigma broadcast against them."""
+    """What the model makes of x_t. Images are [B, C, H, W]; times and coefficients are [B, 1, 1, 1]."""
 
+    schedule: Schedule
+    t: Tensor
+    x_t: Tensor
     x_0: Tensor
     """The estimate of the clean image, E[x_0 | x_t] for a perfect model."""
-    x_t: Tensor
-    alpha: Tensor
-    sigma: Tensor
     output: Tensor
     """The network's raw output F."""
+    alpha: Tensor
+    sigma: Tensor
+    c_skip: Tensor
+    c_out: Tensor
+    log_snr: Tensor
+    """log SNR in float64; the coefficients have the dtype of `t`."""
     variance: Tensor | None = None
     """Where the network learns it: the share of the way from the small to the large log variance, about [0, 1]."""
 
@@ -43,6 +54,10 @@ class Prediction:
         """The gradient of log p_t at x_t: -eps / sigma (Song et al. 2021, arXiv:2011.13456)."""
         return -self.eps / self.sigma
 
+    def target(self, x_0: Tensor) -> Tensor:
+        """What the network's output should have been for the clean images `x_0`: (x_0 - c_skip x_t) / c_out."""
+        return (x_0 - self.c_skip * self.x_t) / self.c_out
+
     def clip(self, limit: float, percentile: float | None = None) -> "Prediction":
         """The same with x_0 held to [-limit, limit]; eps, v and score follow.
 
@@ -57,20 +72,69 @@ class Prediction:
             x_0 = x_0 * (limit / extent).view(-1, 1, 1, 1)
         return replace(self, x_0=x_0.clamp(-limit, limit))
 
-    def log_variance(self, schedule: Schedule, s: Tensor, t: Tensor, variance: str) -> Tensor:
+    def log_variance(self, s: Tensor, variance: str) -> Tensor:
         """log variance of p(x_s | x_t), `variance` being small, large or learned (see `Schedule.log_variance`)."""
-        fraction = self.variance if variance == "learned" else VARIANCES[variance]
+        fraction = self.variance if variance == "learned" else float(variance == "large")
         assert fraction is not None, "checked at start-up"
-        return schedule.log_variance(s, t, fraction)
+        return self.schedule.log_variance(s, self.t, fraction)
+
+    def chunk(self, num: int) -> Sequence["Prediction"]:
+        """The predictions of `num` equal parts of the batch."""
+        tensors = {name: value.chunk(num) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        parts: list[dict[str, Any]] = [{name: chunks[i] for name, chunks in tensors.items()} for i in range(num)]
+        return [replace(self, **part) for part in parts]
 
 
-class Denoiser(nn.Module):
-    """x_0 = c_skip x_t + c_out F(c_in x_t, c_noise(t), label).
+class BaseDenoiser(nn.Module, ABC):
+    """What samplers, likelihoods, metrics and figures see of a model.
 
     Args:
-        network: (image [B, C, H, W], c_noise [B], label [B] or None) -> [B, C, H, W], or [B, 2 C, H, W] if its
-            `learn_variance` is true: the second half is then the variance, -1 for small and 1 for large. Where it has
-            an `augmentation_dim` over 0, training gives it what was done to the images, [B, augmentation_dim], too.
+        schedule: how much signal and noise there is at each time.
+        space: what x_0 is.
+        image_shape: (C, H, W) of x_0.
+        num_classes: how many classes the model knows; None if it is unconditional.
+        learns_variance: whether the model also says how uncertain a reverse step is.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        space: Space,
+        image_shape: tuple[int, int, int],
+        num_classes: int | None,
+        learns_variance: bool,
+    ) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.space = space
+        self.image_shape = image_shape
+        self.num_classes = num_classes
+        self.learns_variance = learns_variance
+
+    @abstractmethod
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
+        """Denoise `x_t` [B, C, H, W] from the times `t` [B, 1, 1, 1], given what else is known of the images."""
+
+
+class DenoiserWrapper(BaseDenoiser):
+    """A denoiser that changes what another one predicts, and is like it in everything else.
+
+    Args:
+        denoiser: the other one.
+    """
+
+    def __init__(self, denoiser: BaseDenoiser) -> None:
+        super().__init__(
+            denoiser.schedule, denoiser.space, denoiser.image_shape, denoiser.num_classes, denoiser.learns_variance
+        )
+        self.denoiser = denoiser
+
+
+class Denoiser(BaseDenoiser):
+    """x_0 = c_skip x_t + c_out F(c_in x_t, c_noise(t), condition).
+
+    Args:
+        network: F.
         schedule: how much signal and noise there is at each time.
         parameterization: what the network's output means.
         space: what x_0 is; None is pixels.
@@ -81,70 +145,32 @@ class Denoiser(nn.Module):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         schedule: Schedule,
         parameterization: Parameterization,
         space: Space | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            schedule, space or PixelSpace(), network.image_shape, network.num_classes, network.learn_variance
+        )
         self.network = network
-        self.schedule = schedule
         self.parameterization = parameterization
-        self.space = space or PixelSpace()
         end = torch.ones(1)
-        if not all(c.isfinite().all() for c in self.coefficients(end)):
+        if not all(c.isfinite().all() for c in parameterization(schedule.alpha(end), schedule.sigma(end))):
             raise ValueError(
                 f"{type(parameterization).__name__} cannot give x_0 at t = 1 of {type(schedule).__name__}, where no "
                 "signal is left: it divides by alpha = 0. Use parameterization=v, velocity, x0 or edm, or a schedule "
                 "that keeps some signal (zero_terminal_snr=false)"
             )
 
-    @property
-    def num_classes(self) -> int | None:
-        """How many classes the network knows, its null label not counted; None if it is unconditional."""
-        return getattr(self.network, "num_classes", None)
-
-    @property
-    def learns_variance(self) -> bool:
-        """Whether the network also says how uncertain a reverse step is."""
-        return bool(getattr(self.network, "learn_variance", False))
-
-    @property
-    def null_label(self) -> int:
-        """The label that means no class: the one after the last."""
-        if self.num_classes is None:
-            raise ValueError("an unconditional model has no labels; use a model with num_classes")
-        return self.num_classes
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the x_0 that the network was made for."""
-        return (self.network.image_channels, self.network.resolution, self.network.resolution)  # type: ignore[return-value]
-
-    def forward(
-        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, augmentation: Tensor | None = None
-    ) -> Prediction:
-        """Denoise `x_t` [B, C, H, W] from the times `t` [B, 1, 1, 1] given the classes `label` [B], or None.
-
-        `augmentation` is what the network is told of how the images were augmented, [B, k]: in training only. None is
-        not augmented.
-        """
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
         log_snr = self.schedule.log_snr(t)
         alpha, sigma = self.schedule.signal(log_snr).to(t.dtype), self.schedule.noise(log_snr).to(t.dtype)
         c_skip, c_out, c_in = self.parameterization(alpha, sigma)
-        told = () if augmentation is None else (augmentation,)
-        output = self.network(c_in * x_t, self.schedule.c_noise(t).flatten(), label, *told).to(x_t.dtype)
+        output = self.network(c_in * x_t, self.schedule.c_noise(t).flatten(), condition).to(x_t.dtype)
         variance = None
         if self.learns_variance:
             output, variance = output.chunk(2, dim=1)
             variance = (variance + 1) / 2
-        return Prediction(c_skip * x_t + c_out * output, x_t, alpha, sigma, output, variance)
-
-    def coefficients(self, t: Tensor) -> Coefficients:
-        """c_skip, c_out and c_in at the times `t`, each in its shape."""
-        return self.parameterization(self.schedule.alpha(t), self.schedule.sigma(t))
-
-    def target(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """What the network's output should be: (x_0 - c_skip x_t) / c_out."""
-        c_skip, c_out, _ = self.coefficients(t)
-        return (x_0 - c_skip * x_t) / c_out
+        x_0 = c_skip * x_t + c_out * output
+        return Prediction(self.schedule, t, x_t, x_0, output, alpha, sigma, c_skip, c_out, log_snr, variance)

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.guidance import GuidedDenoiser
+from diffusion_lit.condition import Condition
+from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.image import as_array, image_grid, to_uint8
 from diffusion_lit.random import ImageNoise
 from diffusion_lit.sampler import Sampler
@@ -103,10 +103,10 @@ class Trajectory:
 
 @torch.no_grad()
 def follow(
-    denoiser: Denoiser | GuidedDenoiser,
+    denoiser: BaseDenoiser,
     sampler: Sampler,
     indices: Sequence[int],
-    label: Tensor | None,
+    condition: Condition,
     seed: int,
     device: torch.device | str = "cpu",
 ) -> Trajectory:
@@ -114,10 +114,11 @@ def follow(
     schedule, shape = denoiser.schedule, denoiser.image_shape
     one = torch.ones(len(indices), 1, 1, 1, device=device)
     visited = [(one, schedule.sigma(one) * ImageNoise(seed, indices, shape, device)())]
-    sampler(denoiser, ImageNoise(seed, indices, shape, device), label, lambda s, x_s: visited.append((s, x_s)))
+    sampler(denoiser, ImageNoise(seed, indices, shape, device), condition, lambda s, x_s: visited.append((s, x_s)))
+    walk = sampler.walk(denoiser, condition)
     x_0, eps = visited[-1][1], ImageNoise(seed + 1, indices, shape, device)()
     reverse = [x / schedule.scale(t) for t, x in visited]
-    estimates = [*(sampler.predict(denoiser, x, t, label).x_0 for t, x in visited[:-1]), x_0]
+    estimates = [*(walk.predict(x, t).x_0 for t, x in visited[:-1]), x_0]
     times = torch.stack([t[0, 0, 0, 0] for t, _ in visited]).cpu()
     forward = [noised(schedule, x_0, eps, float(time)) for time in times]
     walks = (torch.stack(frames).cpu() for frames in (reverse, estimates, forward))

@@ -5,31 +5,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.guidance import GuidedDenoiser
+from diffusion_lit.condition import Condition
+from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.random import ImageNoise, InterpolatedNoise
 from diffusion_lit.sampler import Noise, Sampler
 
-__all__ = ["default_labels", "generate", "guide"]
-
-
-def guide(
-    denoiser: Denoiser, guidance: float, by: Denoiser | None = None, interval: Sequence[float] | None = None
-) -> Denoiser | GuidedDenoiser:
-    """`denoiser` with guidance (see `GuidedDenoiser`); itself where `guidance` is 1.
-
-    Raises:
-        ValueError: if it cannot be guided so.
-    """
-    if guidance != 1:
-        return GuidedDenoiser(denoiser, guidance, by, interval)
-    if by is not None or interval is not None:
-        raise ValueError("guidance=1 is none: set guidance, to 2 say, for a guide or guidance_interval to take effect")
-    return denoiser
+__all__ = ["default_labels", "generate"]
 
 
 def default_labels(
-    denoiser: Denoiser | GuidedDenoiser, indices: Sequence[int], classes: Sequence[int] | None = None
+    denoiser: BaseDenoiser, indices: Sequence[int], classes: Sequence[int] | None = None
 ) -> list[int] | None:
     """The `classes` in turn, by image index; None takes all, and is None where the model has none."""
     if classes is None and denoiser.num_classes is not None:
@@ -38,7 +23,7 @@ def default_labels(
 
 
 def generate(
-    denoiser: Denoiser | GuidedDenoiser,
+    denoiser: BaseDenoiser,
     sampler: Sampler,
     indices: Sequence[int],
     labels: Sequence[int] | None,
@@ -64,5 +49,5 @@ def generate(
     noise: Noise = ImageNoise(seed, indices, shape, device)
     if interpolate is not None:
         noise = InterpolatedNoise(seed, indices, interpolate, shape, device)
-    label = None if labels is None else torch.tensor(labels, device=device)
-    return denoiser.space.decode(sampler(denoiser, noise, label, on_step))
+    condition = Condition(None if labels is None else torch.tensor(labels, device=device))
+    return denoiser.space.decode(sampler(denoiser, noise, condition, on_step))

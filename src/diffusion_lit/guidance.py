@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser, Prediction
-from diffusion_lit.schedule import Schedule
-from diffusion_lit.space import Space
+from diffusion_lit.condition import UNCONDITIONAL, Condition
+from diffusion_lit.denoiser import BaseDenoiser, DenoiserWrapper, Prediction
 
-__all__ = ["GuidedDenoiser"]
+__all__ = ["GuidedDenoiser", "guided"]
 
 
-class GuidedDenoiser(nn.Module):
+class GuidedDenoiser(DenoiserWrapper):
     """x_0 = x_0(worse) + guidance (x_0(better) - x_0(worse)), and so, each being linear in x_0, for eps, v and score.
 
     1 is the model itself. The worse one is the model without the label (classifier-free guidance in one batched call,
@@ -34,12 +33,12 @@ class GuidedDenoiser(nn.Module):
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        denoiser: BaseDenoiser,
         guidance: float,
-        guide: Denoiser | None = None,
+        guide: BaseDenoiser | None = None,
         interval: Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(denoiser)
         if not guidance >= 0:  # nor NaN
             raise ValueError(f"guidance must not be negative, got {guidance}; 1 is no guidance, 1.5 to 4 is usual")
         if guide is None and denoiser.num_classes is None:
@@ -53,66 +52,59 @@ class GuidedDenoiser(nn.Module):
             )
         if guide is not None:
             check_guide(denoiser, guide)
-        self.denoiser = denoiser
         self.guidance = guidance
         self.guide = guide
         self.interval = interval
 
-    @property
-    def schedule(self) -> Schedule:
-        return self.denoiser.schedule
-
-    @property
-    def space(self) -> Space:
-        return self.denoiser.space
-
-    @property
-    def learns_variance(self) -> bool:
-        return self.denoiser.learns_variance
-
-    @property
-    def num_classes(self) -> int | None:
-        return self.denoiser.num_classes
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return self.denoiser.image_shape
-
-    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
-        """As `Denoiser`; without a guide, `label` is required.
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
+        """As `Denoiser`; without a guide, a condition is required.
 
         Raises:
-            ValueError: if it is None.
+            ValueError: if there is none.
         """
-        if label is None and self.guide is None:
+        if self.guide is None and condition.is_empty:
             raise ValueError("guidance pushes towards a class: give labels, or use guidance=1 without them")
         guidance: Tensor | float = self.guidance
         if self.interval is not None:
             noise = (-self.schedule.log_snr(t) / 2).exp()
             inside = (noise > self.interval[0]) & (noise <= self.interval[1])
             if not inside.any():
-                return self.denoiser(x_t, t, label)
+                return self.denoiser(x_t, t, condition)
             guidance = torch.where(inside, x_t.new_tensor(self.guidance), x_t.new_ones(()))
-        better, worse = self.compare(x_t, t, label)
+        better, worse = self.compare(x_t, t, condition)
         return replace(
             better,
             x_0=torch.lerp(worse.x_0, better.x_0, guidance),  # exactly the better one where guidance is 1
             output=torch.lerp(worse.output, better.output, guidance),
         )
 
-    def compare(self, x_t: Tensor, t: Tensor, label: Tensor | None) -> tuple[Prediction, Prediction]:
+    def compare(self, x_t: Tensor, t: Tensor, condition: Condition) -> Sequence[Prediction]:
         """What the better and the worse model make of `x_t`."""
         if self.guide is not None:
-            return self.denoiser(x_t, t, label), self.guide(x_t, t, label)
-        assert label is not None
-        null = torch.full_like(label, self.denoiser.null_label)
-        both = self.denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([label, null]))
-        halves = {name: part.chunk(2) for name, part in vars(both).items() if part is not None}
-        better, worse = (Prediction(**{name: half[i] for name, half in halves.items()}) for i in (0, 1))
-        return better, worse
+            return self.denoiser(x_t, t, condition), self.guide(x_t, t, condition)
+        both = Condition.cat([condition, condition.null()])
+        return self.denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
 
 
-def check_guide(denoiser: Denoiser, guide: Denoiser) -> None:
+def guided(
+    denoiser: BaseDenoiser,
+    guidance: float,
+    guide: BaseDenoiser | None = None,
+    interval: Sequence[float] | None = None,
+) -> BaseDenoiser:
+    """`denoiser` with guidance (see `GuidedDenoiser`); itself where `guidance` is 1.
+
+    Raises:
+        ValueError: if it cannot be guided so.
+    """
+    if guidance != 1:
+        return GuidedDenoiser(denoiser, guidance, guide, interval)
+    if guide is not None or interval is not None:
+        raise ValueError("guidance=1 is none: set guidance, to 2 say, for a guide or guidance_interval to take effect")
+    return denoiser
+
+
+def check_guide(denoiser: BaseDenoiser, guide: BaseDenoiser) -> None:
     """Refuse a guide that does not speak of the same images, times and classes.
 
     Raises:

@@ -5,8 +5,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.guidance import GuidedDenoiser
+from diffusion_lit.condition import UNCONDITIONAL, Condition
+from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.schedule import per_image
 
 __all__ = ["invert"]
@@ -14,9 +14,9 @@ __all__ = ["invert"]
 
 @torch.no_grad()
 def invert(
-    denoiser: Denoiser | GuidedDenoiser,
+    denoiser: BaseDenoiser,
     x_0: Tensor,
-    label: Tensor | None = None,
+    condition: Condition = UNCONDITIONAL,
     num_steps: int = 50,
     spacing: str | None = None,
     num_iterations: int = 5,
@@ -31,7 +31,7 @@ def invert(
     Args:
         denoiser: the model, guided or not, in evaluation mode.
         x_0: images in [-1, 1], [B, C, H, W].
-        label: classes [B], or None.
+        condition: what else the model is given.
         num_steps: of the walk.
         spacing: of its steps, as `Sampler`.
         num_iterations: network calls a step.
@@ -47,7 +47,7 @@ def invert(
     for s, t in pairwise(times):
         x_t, noisy = x_s, bool((schedule.log_snr(t) < 0).all() and (s > 0).all())
         for _ in range(num_iterations):
-            p = denoiser(x_t, t, label)
+            p = denoiser(x_t, t, condition)
             if noisy:
                 x_t = p.alpha * p.x_0 + p.sigma * (x_s - schedule.alpha(s) * p.x_0) / schedule.sigma(s)
             else:

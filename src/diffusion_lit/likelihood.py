@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.bound import bound_term, gaussian_kl, require_bytes
-from diffusion_lit.denoiser import VARIANCES, Denoiser
+from diffusion_lit.condition import UNCONDITIONAL, Condition
+from diffusion_lit.denoiser import VARIANCES, BaseDenoiser
 from diffusion_lit.ode import angle, at_angle, integrate, velocity
 from diffusion_lit.schedule import per_image
 
@@ -53,10 +54,10 @@ class Likelihood:
 
 @torch.no_grad()
 def variational_bound(
-    denoiser: Denoiser,
+    denoiser: BaseDenoiser,
     x_0: Tensor,
     noise: Callable[[], Tensor],
-    label: Tensor | None = None,
+    condition: Condition = UNCONDITIONAL,
     num_steps: int | None = None,
     variance: str = "small",
     clip: float | None = None,
@@ -71,7 +72,7 @@ def variational_bound(
         denoiser: the model, in evaluation mode.
         x_0: 8-bit images as multiples of 2 / 255 in [-1, 1], [B, C, H, W].
         noise: gives standard Gaussian noise like `x_0`, once for each step.
-        label: classes [B], or None.
+        condition: what else the model is given.
         num_steps: of the chain; None takes all T of a discrete schedule.
         variance: of its steps: small, large or learned.
         clip: the limit that each estimate of x_0 is held to, or None.
@@ -92,18 +93,18 @@ def variational_bound(
     prior = gaussian_kl(alpha * x_0, log_variance, torch.zeros_like(x_0), log_variance)
     terms = []
     for t, s in pairwise(times):
-        p = denoiser(schedule.add_noise(x_0, noise(), t), t, label)
-        terms.append(bound_term(schedule, p if clip is None else p.clip(clip), x_0, s, t, variance))
+        p = denoiser(schedule.add_noise(x_0, noise(), t), t, condition)
+        terms.append(bound_term(p if clip is None else p.clip(clip), x_0, s, variance))
         if on_step is not None:
             on_step()
     return Bound(prior.mean((1, 2, 3)) / math.log(2), torch.stack(terms, dim=1))
 
 
 def ode_likelihood(
-    denoiser: Denoiser,
+    denoiser: BaseDenoiser,
     x_0: Tensor,
     noise: Callable[[], Tensor],
-    label: Tensor | None = None,
+    condition: Condition = UNCONDITIONAL,
     rtol: float = 1e-5,
     atol: float = 1e-5,
     on_step: Callable[[], object] | None = None,
@@ -117,7 +118,7 @@ def ode_likelihood(
         denoiser: the model, in evaluation mode.
         x_0: 8-bit images as multiples of 2 / 255 in [-1, 1], [B, C, H, W].
         noise: gives standard Gaussian noise like `x_0`: once for the dequantisation, once for the probe.
-        label: classes [B], or None.
+        condition: what else the model is given.
         rtol, atol: of the solver.
         on_step: called after each of its steps.
 
@@ -126,16 +127,16 @@ def ode_likelihood(
     """
     require_bytes(denoiser.space)
     uniform = torch.special.ndtr(noise()) - 0.5
-    log_density = ode_log_density(denoiser, x_0 + BIN * uniform, noise().sign(), label, rtol, atol, on_step)
+    log_density = ode_log_density(denoiser, x_0 + BIN * uniform, noise().sign(), condition, rtol, atol, on_step)
     return Likelihood(-(log_density / x_0[0].numel() + math.log(BIN)) / math.log(2))
 
 
 @torch.no_grad()
 def ode_log_density(
-    denoiser: Denoiser,
+    denoiser: BaseDenoiser,
     x_0: Tensor,
     probe: Tensor | None = None,
-    label: Tensor | None = None,
+    condition: Condition = UNCONDITIONAL,
     rtol: float = 1e-5,
     atol: float = 1e-5,
     on_step: Callable[[], object] | None = None,
@@ -149,7 +150,7 @@ def ode_log_density(
         x_0: images [B, C, H, W].
         probe: of the trace, with independent entries of mean 0 and variance 1, like `x_0`; None computes it exactly,
             with a backward pass for each of the C H W dimensions.
-        label: classes [B], or None.
+        condition: what else the model is given.
         rtol, atol: of the solver.
         on_step: called after each of its steps.
     """
@@ -164,7 +165,7 @@ def ode_log_density(
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             t, x_t = at_angle(schedule, phi, x)
-            x_0_hat = denoiser(x_t, t, label).x_0
+            x_0_hat = denoiser(x_t, t, condition).x_0
             trace = exact_trace(x_0_hat, x) if probe is None else probed_trace(x_0_hat, x, probe)
         divergence = (dim * torch.cos(phi).to(x.dtype) - trace) / torch.sin(phi).to(x.dtype)
         return torch.cat([velocity(phi, x, x_0_hat).flatten(1), divergence[:, None]], dim=1).detach()

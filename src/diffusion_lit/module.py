@@ -1,5 +1,6 @@
 """Training, as Lightning wants it: wiring only."""
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +17,6 @@ from diffusion_lit.data import Batch
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.loss import Loss
 from diffusion_lit.metric import LossByTime
-from diffusion_lit.model.block import Attention, ResBlock
 from diffusion_lit.random import fold_in
 
 __all__ = ["DiffusionModule"]
@@ -83,9 +83,8 @@ class DiffusionModule(LightningModule):
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and not sharded:
             assert self.device_mesh is not None
             mesh = self.device_mesh["data_parallel"]
-            for block in self.denoiser.network.modules():
-                if isinstance(block, ResBlock | Attention):
-                    fully_shard(block, mesh=mesh)
+            for block in self.denoiser.network.blocks():
+                fully_shard(block, mesh=mesh)
             fully_shard(self.denoiser.network, mesh=mesh)
             for layer in self.loss.children():
                 if any(True for _ in layer.parameters()):
@@ -95,24 +94,27 @@ class DiffusionModule(LightningModule):
         address = (self.global_rank, self.global_step, batch_idx)
         torch.manual_seed(fold_in(self.seed, "dropout", *address).initial_seed())  # dropout has no generator of its own
         generator = fold_in(self.seed, "train", *address, device=self.device)
-        x_0, label = self.prepare(batch)
-        if label is not None and self.label_dropout > 0:
-            dropped = torch.rand(label.shape, generator=generator, device=label.device) < self.label_dropout
-            label = label.masked_fill(dropped, self.denoiser.null_label)
-        told = None
-        if batch.augmentation is not None:
+        x_0, condition = self.denoiser.space.encode(batch.images), batch.condition
+        if self.label_dropout > 0 and self.denoiser.num_classes is not None:
+            condition = condition.masked(
+                torch.rand(len(x_0), generator=generator, device=x_0.device) < self.label_dropout
+            )
+        if batch.draws is not None:
             assert self.augmentation is not None, "the data module draws for the module's augmentation"
-            x_0, told = self.augmentation(x_0, batch.augmentation)
-        terms = self.loss(self.denoiser, x_0, label, generator, told)
-        for name in terms.keys() - {"t"}:
-            self.log(f"train/{name}", terms[name].mean(), prog_bar=name == "loss")
-        return terms["loss"].mean()
+            x_0, augment_label = self.augmentation(x_0, batch.draws)
+            condition = replace(condition, augment_label=augment_label)
+        terms = self.loss(self.denoiser, x_0, condition, generator)
+        self.log("train/loss", terms.loss.mean(), prog_bar=True)
+        for name, part in terms.parts.items():
+            self.log(f"train/{name}", part.mean())
+        return terms.loss.mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        generator = fold_in(self.seed, "validation", self.global_rank, batch_idx, device=self.device)
-        x_0, label = self.prepare(batch)
-        terms = self.loss(self.denoiser, x_0, label, generator)
-        self.held_out.update(terms["loss"], terms["t"])
+        """Each image has noise of its own: the figure does not depend on batches, nor on the number of ranks."""
+        generators = [fold_in(self.seed, "validation", index, device=self.device) for index in batch.indices.tolist()]
+        x_0 = self.denoiser.space.encode(batch.images)
+        terms = self.loss(self.denoiser, x_0, batch.condition, generators)
+        self.held_out.update(terms.loss, terms.t)
 
     def on_validation_epoch_end(self) -> None:
         self.log_held_out("val")
@@ -128,10 +130,6 @@ class DiffusionModule(LightningModule):
         self.log_dict(means)  # the same on all ranks: the metric has gathered them
         self.held_out.reset()
 
-    def prepare(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """What is stored to x_0; classes only where the model has them."""
-        return self.denoiser.space.encode(batch.images), None if self.denoiser.num_classes is None else batch.labels
-
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer([*self.denoiser.parameters(), *self.loss.parameters()])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_schedule(optimizer), "interval": "step"}}
@@ -145,7 +143,7 @@ def check_augmentation(augmentation: Augmentation, denoiser: Denoiser) -> None:
     Raises:
         ValueError: if the network does not take what the augmentation tells it.
     """
-    network, known = type(denoiser.network).__name__, getattr(denoiser.network, "augmentation_dim", 0)
+    network, known = type(denoiser.network).__name__, denoiser.network.augmentation_dim
     if augmentation.dim != known:
         raise ValueError(
             f"{type(augmentation).__name__} tells the network {augmentation.dim} numbers of an image, and {network} "

@@ -16,8 +16,10 @@ def main(cfg: DictConfig) -> None:
 
     from diffusion_lit.checkpoint import load_denoiser
     from diffusion_lit.command import chosen_members
+    from diffusion_lit.condition import Condition
     from diffusion_lit.figure import draw_schedules, draw_strip, example_image, follow, save_animation
-    from diffusion_lit.generate import default_labels, guide
+    from diffusion_lit.generate import default_labels
+    from diffusion_lit.guidance import guided
     from diffusion_lit.sample import choose_device, chosen_classes
 
     if cfg.animation not in ("gif", "webp", None):
@@ -38,13 +40,13 @@ def main(cfg: DictConfig) -> None:
         device = choose_device(cfg.device)
         model, _ = load_denoiser(cfg.ckpt, cfg.weights, device, cfg.autoencoder)
         model.space.check()
-        denoiser = guide(model, cfg.guidance)
+        denoiser = guided(model, cfg.guidance)
         sampler = instantiate(cfg.sampler)
         sampler.check(denoiser)
         classes, indices = chosen_classes(cfg.labels, denoiser.num_classes), range(cfg.num_samples)
         labels = default_labels(denoiser, indices, classes)
-        label = None if labels is None else torch.tensor(labels, device=device)
-        trajectory = follow(denoiser, sampler, indices, label, cfg.seed, device)
+        condition = Condition(None if labels is None else torch.tensor(labels, device=device))
+        trajectory = follow(denoiser, sampler, indices, condition, cfg.seed, device)
         draw_schedules({type(model.schedule).__name__: model.schedule.cpu()}, example_image(), out / "schedules.png")
         draw_strip(trajectory, out / "trajectory.png")
         written += ["schedules.png", "trajectory.png"]

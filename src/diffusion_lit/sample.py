@@ -14,7 +14,8 @@ def main(cfg: DictConfig) -> None:
     from tqdm import tqdm
 
     from diffusion_lit.checkpoint import load_denoiser
-    from diffusion_lit.generate import default_labels, generate, guide
+    from diffusion_lit.generate import default_labels, generate
+    from diffusion_lit.guidance import guided
     from diffusion_lit.image import image_grid, save_image, save_npz
     from diffusion_lit.sampler import Sampler
 
@@ -27,7 +28,7 @@ def main(cfg: DictConfig) -> None:
     model, _ = load_denoiser(cfg.ckpt, cfg.weights, device, cfg.autoencoder)
     model.space.check()
     worse = None if cfg.guide is None else load_denoiser(cfg.guide, cfg.weights, device)[0]
-    denoiser = guide(model, cfg.guidance, worse, cfg.guidance_interval)
+    denoiser = guided(model, cfg.guidance, worse, cfg.guidance_interval)
     sampler: Sampler = instantiate(cfg.sampler)
     sampler.check(denoiser)
     num_steps = len(sampler.times(denoiser.schedule)) - 1

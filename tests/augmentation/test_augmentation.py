@@ -18,8 +18,9 @@ from diffusion_lit.augmentation.resample import SYM6
 from diffusion_lit.callback import FID
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.data import Batch, DigitsData
-from diffusion_lit.data.base import AugmentedImages
+from diffusion_lit.data.batch import AugmentedImages
 from diffusion_lit.model import UNet
 from diffusion_lit.random import fold_in
 from diffusion_lit.training import fit_model_to_data
@@ -101,13 +102,13 @@ def test_draws_are_a_function_of_seed_epoch_and_index(name: str) -> None:
     images.setup()
     split = images.splits["train"]
     whole = AugmentedImages(split, 3, augmentation).__getitems__([(2, i) for i in range(60)])
-    assert whole.augmentation is not None and whole.augmentation.shape == (60, augmentation.num_draws)
+    assert whole.draws is not None and whole.draws.shape == (60, augmentation.num_draws)
     shuffled = AugmentedImages(split, 3, augmentation).__getitems__([(2, i) for i in reversed(range(60))])
-    assert shuffled.augmentation is not None and torch.equal(shuffled.augmentation.flip(0), whole.augmentation)
+    assert shuffled.draws is not None and torch.equal(shuffled.draws.flip(0), whole.draws)
     assert torch.equal(whole.images, split.fetch(list(range(60)))[0]), "stored pixels, not augmented ones"
     for seed, epoch in ((4, 2), (3, 1)):
         other = AugmentedImages(split, seed, augmentation).__getitems__([(epoch, i) for i in range(60)])
-        assert other.augmentation is not None and not torch.equal(other.augmentation, whole.augmentation)
+        assert other.draws is not None and not torch.equal(other.draws, whole.draws)
 
 
 def test_workers_and_batches_change_no_draw() -> None:
@@ -118,8 +119,8 @@ def test_workers_and_batches_change_no_draw() -> None:
         loader = data.train_dataloader()
         found: dict[int, Tensor] = {}
         for batch, addresses in zip(loader, loader.batch_sampler, strict=True):  # type: ignore[arg-type]
-            assert batch.augmentation is not None
-            found |= dict(zip([i for _, i in addresses], batch.augmentation, strict=True))
+            assert batch.draws is not None
+            found |= dict(zip([i for _, i in addresses], batch.draws, strict=True))
         drawn.append(found)
     for other in drawn[1:]:
         both = drawn[0].keys() & other.keys()
@@ -130,7 +131,7 @@ def test_workers_and_batches_change_no_draw() -> None:
 def test_nothing_is_drawn_without_an_augmentation(augmentation: Augmentation | None) -> None:
     data = DigitsData(augmentation=augmentation)
     data.setup()
-    assert next(iter(data.train_dataloader())).augmentation is None
+    assert next(iter(data.train_dataloader())).draws is None
 
 
 def test_evaluation_images_are_never_augmented() -> None:
@@ -139,7 +140,7 @@ def test_evaluation_images_are_never_augmented() -> None:
     data.setup()
     for split in ("val", "test"):
         batches: list[Batch] = list(data.evaluation_loader(split))
-        assert all(batch.augmentation is None for batch in batches)
+        assert all(batch.draws is None for batch in batches)
         stored, _ = data.splits[split].fetch(list(range(len(data.splits[split]))))
         assert torch.equal(torch.cat([batch.images for batch in batches]), stored)
 
@@ -295,12 +296,13 @@ def network(augmentation_dim: int) -> UNet:
 
 def test_the_network_hears_of_the_augmentation_and_none_is_zeros() -> None:
     net, x, c_noise = network(9), torch.randn(3, 1, 8, 8), torch.rand(3)
-    told = torch.randn(3, 9)
+    told, nothing = Condition(augment_label=torch.randn(3, 9)), Condition(augment_label=torch.zeros(3, 9))
     with torch.no_grad():
-        assert torch.equal(net(x, c_noise), net(x, c_noise, None, torch.zeros(3, 9)))
-        assert (net(x, c_noise, None, told) - net(x, c_noise)).abs().amax((1, 2, 3)).min() > 1e-3
+        plain = net(x, c_noise, UNCONDITIONAL)
+        assert torch.equal(plain, net(x, c_noise, nothing))
+        assert (net(x, c_noise, told) - plain).abs().amax((1, 2, 3)).min() > 1e-3
     half = network(9).bfloat16()
-    assert half(x, c_noise, None, told).dtype == torch.bfloat16
+    assert half(x, c_noise, told).dtype == torch.bfloat16
 
 
 def test_a_network_without_has_no_parameters_for_it() -> None:
@@ -359,11 +361,12 @@ def test_training_moves_the_condition_and_samplers_never_give_one(tmp_path: Path
     weight = checkpoint["state_dict"]["denoiser.network.augmentation.weight"]
     fresh: Any = instantiate(OmegaConf.create(checkpoint["config"]).model)
     assert weight.shape == fresh.augmentation.weight.shape
-    x_t, t, told = torch.randn(4, 1, 8, 8), torch.full((4, 1, 1, 1), 0.5), torch.ones(4, 9)
+    x_t, t = torch.randn(4, 1, 8, 8), torch.full((4, 1, 1, 1), 0.5)
+    told, nothing = Condition(augment_label=torch.ones(4, 9)), Condition(augment_label=torch.zeros(4, 9))
     with torch.no_grad():
-        plain, zeros = denoiser(x_t, t, None), denoiser(x_t, t, None, 0 * told)
+        plain, zeros = denoiser(x_t, t), denoiser(x_t, t, nothing)
         assert torch.equal(plain.x_0, zeros.x_0)
-        assert not torch.equal(denoiser(x_t, t, None, told).x_0, plain.x_0)
+        assert not torch.equal(denoiser(x_t, t, told).x_0, plain.x_0)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])

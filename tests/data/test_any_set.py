@@ -33,7 +33,7 @@ def epoch(ranks: list[ImageDataModule], number: int, loaders: dict[int, Any]) ->
         batches = list(loader)
         assert len(batches) == len(loader)
         for batch in batches:
-            assert batch.labels.tolist() == [i % 2 for i in numbers(batch.images)]
+            assert batch.condition.label.tolist() == [i % 2 for i in numbers(batch.images)]
         visited.append([numbers(batch.images) for batch in batches])
     return visited
 

@@ -109,7 +109,7 @@ def test_images_without_classes(tmp_path: Path) -> None:
     data = table(tmp_path / "set")
     assert data.num_classes is None and data.class_names is None
     batch = next(iter(data.train_dataloader()))
-    assert batch.labels is None and batch.images.shape == (4, 1, 2, 2)
+    assert batch.condition.label is None and batch.images.shape == (4, 1, 2, 2)
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -360,10 +360,10 @@ def handed(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def augmented(batch: Batch) -> tuple[Tensor, Tensor]:
     """Images and labels as a flip leaves them in a training step."""
-    assert batch.labels is not None
-    if batch.augmentation is None:
-        return batch.images, batch.labels
-    return FlipAugmentation()(batch.images, batch.augmentation)[0], batch.labels
+    assert batch.condition.label is not None
+    if batch.draws is None:
+        return batch.images, batch.condition.label
+    return FlipAugmentation()(batch.images, batch.draws)[0], batch.condition.label
 
 
 def epoch_batches(data: ImageFolderData, epochs: tuple[int, ...]) -> dict[int, list[tuple[Tensor, Tensor]]]:

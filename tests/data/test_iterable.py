@@ -75,7 +75,7 @@ def test_every_image_is_augmented_by_a_draw_of_its_own(kind: str, root: Path, nu
         loader = data.train_dataloader()
         for epoch in range(2):
             loader.batch_sampler.set_epoch(epoch)
-            draws += [float(draw) for batch in loader for draw in batch.augmentation]
+            draws += [float(draw) for batch in loader for draw in batch.draws]
     assert len(draws) == 48 and (len(set(draws)) == 48 or set(draws) == {0.0, 1.0})
 
 

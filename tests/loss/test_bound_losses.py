@@ -4,16 +4,17 @@ import math
 
 import pytest
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.distributions import Normal, kl_divergence
 
+from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.density import Density, ImportanceDensity, UniformDensity
 from diffusion_lit.loss import HybridLoss, Loss, MSELoss, VLBLoss
 from diffusion_lit.parameterization import EpsParameterization, VParameterization, X0Parameterization
 from diffusion_lit.schedule import DiscreteSchedule, Schedule
 from diffusion_lit.weighting import MinSNRWeighting, UnitWeighting
-from tests.analytic import build, grid_times, members
+from tests.analytic import Fake, build, grid_times, members, weight_of
 
 SCHEDULES = members("schedule", DiscreteSchedule)
 CONTINUOUS = [name for name in members("schedule") if name not in SCHEDULES]
@@ -21,7 +22,7 @@ T = 1000
 STEPS = [1, 1, 2, 3, 50, 500, 999, 1000]
 
 
-class Fixed(nn.Module):
+class Fixed(Fake):
     """A network that says one thing, of which gradients can be taken."""
 
     def __init__(self, output: Tensor, learn_variance: bool) -> None:
@@ -29,7 +30,7 @@ class Fixed(nn.Module):
         self.output = output
         self.learn_variance = learn_variance
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         return self.output
 
 
@@ -111,7 +112,7 @@ def test_vlb_is_the_bound_and_trains_mean_and_variance(name: str, variance: str)
     output = network_of(denoiser).output
     loss = VLBLoss(At(grid_times(schedule, STEPS)), variance)
     loss.check(denoiser)
-    actual = loss(denoiser, images(), generator=Generator().manual_seed(4))["loss"]
+    actual = loss(denoiser, images(), generator=Generator().manual_seed(4)).loss
     expected = literal_bound(schedule, noisy(schedule), output, variance)
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-9)
     gradient, wanted = (torch.autograd.grad(total.sum(), output)[0] for total in (actual, expected))
@@ -128,11 +129,11 @@ def test_hybrid_is_the_squared_error_and_a_little_of_the_bound(name: str, scale:
     loss.check(denoiser)
     terms = loss(denoiser, images(), generator=Generator().manual_seed(4))
     output = network_of(denoiser).output
-    mse = (weighting(denoiser, t) * (images() - output[:, :1]) ** 2).mean((1, 2, 3))
+    mse = (weight_of(weighting, denoiser, t) * (images() - output[:, :1]) ** 2).mean((1, 2, 3))
     bound = literal_bound(schedule, noisy(schedule), output, "learned")
-    torch.testing.assert_close(terms["mse"], mse, rtol=1e-9, atol=0)
-    torch.testing.assert_close(terms["bound"], bound, rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(terms["loss"], mse + scale * bound, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(terms.parts["mse"], mse, rtol=1e-9, atol=0)
+    torch.testing.assert_close(terms.parts["bound"], bound, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(terms.loss, mse + scale * bound, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -145,7 +146,8 @@ def test_hybrid_trains_the_mean_by_the_error_and_the_variance_by_the_bound(name:
         denoiser, images(), generator=Generator().manual_seed(4)
     )
     bound, mse, loss = (
-        torch.autograd.grad(terms[term].sum(), output, retain_graph=True)[0] for term in ("bound", "mse", "loss")
+        torch.autograd.grad(term.sum(), output, retain_graph=True)[0]
+        for term in (terms.parts["bound"], terms.parts["mse"], terms.loss)
     )
     assert torch.equal(bound[:, :1], torch.zeros_like(bound[:, :1]))
     assert torch.equal(mse[:, 1:], torch.zeros_like(mse[:, 1:]))
@@ -162,8 +164,8 @@ def test_hybrid_bends_its_error_as_mse_does() -> None:
     denoiser, t = question(schedule, learn_variance=True), grid_times(schedule, STEPS)
     hybrid, mse = HybridLoss(At(t), UnitWeighting(), huber=0.002), MSELoss(At(t), UnitWeighting(), huber=0.002)
     terms = hybrid(denoiser, images(), generator=Generator().manual_seed(4))
-    expected = mse(denoiser, images(), generator=Generator().manual_seed(4))["loss"]
-    assert torch.equal(terms["mse"], expected)
+    expected = mse(denoiser, images(), generator=Generator().manual_seed(4)).loss
+    assert torch.equal(terms.parts["mse"], expected)
     assert (expected < (images() - network_of(denoiser).output[:, :1]).square().mean((1, 2, 3))).all()
 
 
@@ -178,7 +180,7 @@ def test_gradients_are_finite_at_every_step(name: str, zero_terminal_snr: bool) 
     member = VParameterization() if zero_terminal_snr else EpsParameterization()
     denoiser = Denoiser(Fixed(output.requires_grad_(), True), schedule, member)
     for loss in (VLBLoss(At(t)), HybridLoss(At(t), UnitWeighting())):
-        total = loss(denoiser, x_0, generator=Generator().manual_seed(3))["loss"]
+        total = loss(denoiser, x_0, generator=Generator().manual_seed(3)).loss
         (gradient,) = torch.autograd.grad(total.sum(), output)
         assert total.isfinite().all()
         assert gradient.isfinite().all()

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
+from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.density import Density, ImportanceDensity, UniformDensity
-from diffusion_lit.loss import HybridLoss, Loss, MSELoss, UncertaintyLoss, VLBLoss
+from diffusion_lit.loss import HybridLoss, Loss, LossTerms, MSELoss, UncertaintyLoss, VLBLoss
 from diffusion_lit.parameterization import (
     EpsParameterization,
     VelocityParameterization,
@@ -18,32 +19,32 @@ from diffusion_lit.parameterization import (
 )
 from diffusion_lit.schedule import CosineSchedule, DiscreteSchedule, FlowSchedule, LinearSchedule
 from diffusion_lit.weighting import MinSNRWeighting, SNRWeighting, UnitWeighting, Weighting
-from tests.analytic import build, members
+from tests.analytic import Fake, build, members, weight_of
 
 SCHEDULES = members("schedule", DiscreteSchedule)
 T = 1000
 
 
-class Smooth(nn.Module):
+class Smooth(Fake):
     """Any function of the image and of the step's number counted from 0."""
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         return torch.sin(2 * x + c_noise.view(-1, 1, 1, 1) / 300)
 
 
-class Both(nn.Module):
+class Both(Fake):
     """As `Smooth`, with a variance beside it."""
 
     learn_variance = True
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
-        return torch.cat([Smooth()(x, c_noise, label), torch.cos(3 * x)], 1)
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+        return torch.cat([Smooth()(x, c_noise, condition), torch.cos(3 * x)], 1)
 
 
-class Constant(nn.Module):
+class Constant(Fake):
     """Says the same of every pixel, exp(g / 2), where g is a smooth function of time."""
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         return (log_error(c_noise.view(-1, 1, 1, 1) / 999) / 2).exp().expand(x.shape)
 
 
@@ -64,7 +65,7 @@ def l_simple(betas: list[float], x_0: Tensor, generator: torch.Generator) -> tup
     for image, noise, number in zip(x_0, eps, step.flatten().int().tolist(), strict=True):
         abar = math.prod(1 - beta for beta in betas[:number])
         x_t = math.sqrt(abar) * image + math.sqrt(1 - abar) * noise
-        output = Smooth()(x_t[None], torch.tensor([number - 1], dtype=x_0.dtype), None)[0]
+        output = Smooth()(x_t[None], torch.tensor([number - 1], dtype=x_0.dtype))[0]
         losses.append((noise - output).square().mean())
     return torch.stack(losses), step.flatten() / T
 
@@ -78,8 +79,8 @@ def test_eps_with_unit_weighting_is_l_simple(name: str, dtype: torch.dtype, tole
     denoiser = Denoiser(Smooth(), schedule, EpsParameterization())
     actual = loss(denoiser, x_0, generator=torch.Generator().manual_seed(8))
     expected, t = l_simple(schedule.betas.tolist(), x_0, torch.Generator().manual_seed(8))
-    torch.testing.assert_close(actual["t"].double(), t, rtol=0, atol=1e-7)
-    torch.testing.assert_close(actual["loss"], expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(actual.t.double(), t, rtol=0, atol=1e-7)
+    torch.testing.assert_close(actual.loss, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("parameterization", members("parameterization"))
@@ -95,8 +96,8 @@ def test_loss_is_the_weighted_error_of_the_output(weighting: str, parameterizati
     t = torch.ceil(u * T) / T
     x_t = schedule.add_noise(x_0, torch.randn(x_0.shape, generator=generator, dtype=torch.float64), t)
     error = (x_0 - denoiser(x_t, t).x_0).square().mean((1, 2, 3))
-    expected = (weight(denoiser, t) / denoiser.coefficients(t).c_out ** 2).flatten() * error
-    torch.testing.assert_close(actual["loss"], expected, rtol=1e-7, atol=1e-12)
+    expected = (weight_of(weight, denoiser, t) / denoiser(x_t, t).c_out ** 2).flatten() * error
+    torch.testing.assert_close(actual.loss, expected, rtol=1e-7, atol=1e-12)
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
@@ -104,12 +105,12 @@ def test_velocity_on_the_straight_path_is_flow_matching(shift: float) -> None:
     """|F((1 - t) x_0 + t eps) - (eps - x_0)|^2 (Lipman et al. 2023, eq. 23, with the ends of time exchanged)."""
     x_0 = images(16, torch.float64)
     denoiser = Denoiser(Smooth(), FlowSchedule(shift), VelocityParameterization())
-    actual = MSELoss(UniformDensity(), UnitWeighting())(denoiser, x_0, generator=Generator().manual_seed(2))["loss"]
+    actual = MSELoss(UniformDensity(), UnitWeighting())(denoiser, x_0, generator=Generator().manual_seed(2)).loss
     generator = Generator().manual_seed(2)
     t = (1 - torch.rand(16, 1, 1, 1, generator=generator, dtype=torch.float64)).clamp(min=1e-3)
     eps = torch.randn(x_0.shape, generator=generator, dtype=torch.float64)
     u = shift * t / (1 + (shift - 1) * t)
-    error = Smooth()((1 - u) * x_0 + u * eps, 1000 * u, None) - (eps - x_0)
+    error = Smooth()((1 - u) * x_0 + u * eps, 1000 * u) - (eps - x_0)
     torch.testing.assert_close(actual, error.square().mean((1, 2, 3)), rtol=1e-9, atol=0)
 
 
@@ -118,13 +119,13 @@ def test_velocity_on_the_straight_path_is_flow_matching(shift: float) -> None:
 def test_huber_goes_on_as_a_straight_line(huber: float, weighting: Weighting) -> None:
     """e^2 up to |e| = huber, 2 huber |e| - huber^2 beyond it: a line that continues the square and its slope."""
     denoiser, x_0 = Denoiser(Smooth(), build("schedule", "cosine"), VParameterization()), images(16, torch.float64)
-    actual = MSELoss(UniformDensity(), weighting, huber)(denoiser, x_0, generator=Generator().manual_seed(4))["loss"]
+    actual = MSELoss(UniformDensity(), weighting, huber)(denoiser, x_0, generator=Generator().manual_seed(4)).loss
     generator = Generator().manual_seed(4)
     t = torch.ceil((1 - torch.rand(16, 1, 1, 1, generator=generator, dtype=torch.float64)) * T) / T
     x_t = denoiser.schedule.add_noise(x_0, torch.randn(x_0.shape, generator=generator, dtype=torch.float64), t)
-    expected = []
+    expected, p = [], denoiser(x_t, t)
     for target, output, weight in zip(
-        denoiser.target(x_0, x_t, t), denoiser(x_t, t).output, weighting(denoiser, t).flatten().tolist(), strict=True
+        p.target(x_0), p.output, weight_of(weighting, denoiser, t).flatten().tolist(), strict=True
     ):
         errors = (target - output).abs().flatten().tolist()
         bent = [error**2 if error <= huber else 2 * huber * error - huber**2 for error in errors]
@@ -159,9 +160,9 @@ def test_uncertainty_divides_the_error_by_what_it_expects() -> None:
     plain = MSELoss(UniformDensity(), SNRWeighting())(denoiser, x_0, generator=Generator().manual_seed(4))
     for loss in (UncertaintyLoss(UniformDensity(), SNRWeighting()), uncertain(1)):
         terms = loss(denoiser, x_0, generator=Generator().manual_seed(4))
-        u = loss.log_loss(denoiser, terms["t"])
-        assert torch.equal(terms["mse"], plain["loss"])
-        torch.testing.assert_close(terms["loss"], plain["loss"] / u.exp() + u, rtol=1e-12, atol=0)
+        u = loss.log_loss(denoiser.schedule.log_snr(terms.t)).double()
+        assert torch.equal(terms.parts["mse"], plain.loss)
+        torch.testing.assert_close(terms.loss, plain.loss / u.exp() + u, rtol=1e-12, atol=0)
         assert bool((u == 0).all()) == bool((loss.head.weight == 0).all())
     assert float(u.detach().std()) > 0.1
 
@@ -172,21 +173,21 @@ def test_uncertainty_is_a_function_of_the_ratio_of_noise_to_signal() -> None:
     answers = []
     for name in ("vp", "flow", "edm", "linear"):
         schedule = build("schedule", name)
-        answers.append(loss.log_loss(Denoiser(Smooth(), schedule, VParameterization()), schedule.time(-2 * noise)))
+        answers.append(loss.log_loss(schedule.log_snr(schedule.time(-2 * noise))))
     assert float(answers[0].detach().std()) > 0.1
     for other in answers[1:]:
         torch.testing.assert_close(other, answers[0], rtol=0, atol=1e-5)
     for schedule in (FlowSchedule(), CosineSchedule(zero_terminal_snr=True)):
-        assert loss.log_loss(Denoiser(Smooth(), schedule, VParameterization()), torch.ones(1)).isfinite().all()
+        assert loss.log_loss(schedule.log_snr(torch.ones(1))).isfinite().all()
 
 
 def test_uncertainty_goes_on_from_a_checkpoint() -> None:
     """Its random features are the same in every process, and only its head is saved."""
-    denoiser, t = Denoiser(Smooth(), LinearSchedule(), EpsParameterization()), torch.linspace(0.01, 1, 50)
+    log_snr = LinearSchedule().log_snr(torch.linspace(0.01, 1, 50))
     trained, restored = uncertain(3), UncertaintyLoss(UniformDensity(), SNRWeighting())
     assert list(trained.state_dict()) == ["head.weight"]
     restored.load_state_dict(trained.state_dict())
-    assert torch.equal(restored.log_loss(denoiser, t), trained.log_loss(denoiser, t))
+    assert torch.equal(restored.log_loss(log_snr), trained.log_loss(log_snr))
 
 
 def test_uncertainty_learns_the_logarithm_of_the_loss() -> None:
@@ -198,11 +199,11 @@ def test_uncertainty_learns_the_logarithm_of_the_loss() -> None:
     optimizer, generator = torch.optim.Adam(loss.parameters(), lr=0.03), Generator().manual_seed(0)
     for _ in range(250):
         optimizer.zero_grad()
-        loss(denoiser, torch.zeros(64, 1, 1, 1), generator=generator)["loss"].mean().backward()
+        loss(denoiser, torch.zeros(64, 1, 1, 1), generator=generator).loss.mean().backward()
         optimizer.step()
     t = torch.linspace(0.01, 1, 100)
     assert float(log_error(t).abs().max()) > 2
-    torch.testing.assert_close(loss.log_loss(denoiser, t), log_error(t), rtol=0, atol=0.1)
+    torch.testing.assert_close(loss.log_loss(denoiser.schedule.log_snr(t)), log_error(t), rtol=0, atol=0.1)
 
 
 LOSSES = ["mse", "uncertainty", "hybrid", "vlb", "vlb_large"]
@@ -221,6 +222,10 @@ def trainable(name: str, density: Density) -> tuple[Loss, nn.Module]:
     return (VLBLoss(density), Both()) if name == "vlb" else (VLBLoss(density, "large"), Smooth())
 
 
+def every_term(terms: LossTerms) -> list[Tensor]:
+    return [terms.loss, terms.t, *terms.parts.values()]
+
+
 def test_every_loss_is_here() -> None:
     assert set(members("loss")) <= set(LOSSES)
 
@@ -233,15 +238,16 @@ def test_losses_come_from_the_generator_one_per_image(name: str) -> None:
     before = torch.get_rng_state()
     first, same, other = (loss(denoiser, x_0, generator=Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
-    for term, values in first.items():
+    assert first.parts.keys() == same.parts.keys()
+    for values, again in zip(every_term(first), every_term(same), strict=True):
         assert values.shape == (16,)
-        assert torch.equal(values, same[term])
-    assert all((first[term] != other[term]).any() for term in ("loss", "t"))
+        assert torch.equal(values, again)
+    assert (first.loss != other.loss).any() and (first.t != other.t).any()
     changed = images(16, torch.float32)
     changed[3] *= -1
     terms = loss(denoiser, changed, generator=Generator().manual_seed(1))
-    assert torch.equal(terms["t"], first["t"])
-    assert (terms["loss"] != first["loss"]).nonzero().tolist() == [[3]]
+    assert torch.equal(terms.t, first.t)
+    assert (terms.loss != first.loss).nonzero().tolist() == [[3]]
 
 
 class Remembering(ImportanceDensity):
@@ -263,21 +269,21 @@ def test_losses_are_corrected_by_the_chance_that_their_times_were_drawn_with(nam
     denoiser, x_0 = Denoiser(network, build("schedule", "linear"), EpsParameterization()), images(64, torch.float32)
     terms = loss(denoiser, x_0, generator=Generator().manual_seed(6))
     t, told = density.told
-    assert torch.equal(t, terms["t"])
-    torch.testing.assert_close(terms["loss"], told * before.correction(t))
+    assert torch.equal(t, terms.t)
+    torch.testing.assert_close(terms.loss, told * before.correction(t))
     assert (density.probabilities() - before.probabilities()).abs().max() > 1e-3
 
 
 def test_each_image_has_its_class() -> None:
-    class Labelled(nn.Module):
+    class Labelled(Fake):
         num_classes = 10
 
-        def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
-            assert label is not None
-            self.label = label
-            return x + label.view(-1, 1, 1, 1)
+        def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+            assert condition.label is not None
+            self.condition = condition
+            return x + condition.label.view(-1, 1, 1, 1)
 
-    label, network = torch.arange(10), Labelled()
+    condition, network = Condition(torch.arange(10)), Labelled()
     denoiser = Denoiser(network, build("schedule", "linear"), EpsParameterization())
-    MSELoss(UniformDensity(), UnitWeighting())(denoiser, images(10, torch.float32), label)
-    assert network.label is label
+    MSELoss(UniformDensity(), UnitWeighting())(denoiser, images(10, torch.float32), condition)
+    assert network.condition is condition

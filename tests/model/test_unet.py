@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from diffusion_lit.condition import NO_CLASS, UNCONDITIONAL, Condition
 from diffusion_lit.model import UNet
 from diffusion_lit.model.block import Attention, ResBlock, TimeEmbedding
 
@@ -51,8 +52,7 @@ def test_every_combination_learns_from_every_parameter(
     )
     randomise(network)
     x, t = torch.randn(3, 1, 8, 8), torch.tensor([0.0, 10.0, 999.0])
-    label = torch.tensor([0, 9, 10]) if num_classes else None
-    output = network(x, t, label)
+    output = network(x, t, Condition(torch.tensor([0, 9, NO_CLASS]) if num_classes else None))
     assert output.shape == x.shape
     output.square().mean().backward()
     unused = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
@@ -60,13 +60,13 @@ def test_every_combination_learns_from_every_parameter(
 
 
 def test_the_first_output_is_zero() -> None:
-    assert small()(torch.randn(2, 1, 8, 8), torch.tensor([3.0, 7.0])).abs().max() == 0
+    assert small()(torch.randn(2, 1, 8, 8), torch.tensor([3.0, 7.0]), UNCONDITIONAL).abs().max() == 0
 
 
 def test_images_of_a_batch_do_not_mix() -> None:
     network = small(num_classes=3, attention_resolutions=(8,)).eval()
     randomise(network)
-    x, t, label = torch.randn(4, 1, 8, 8), torch.tensor([1.0, 5.0, 50.0, 999.0]), torch.tensor([0, 1, 2, 3])
+    x, t, label = torch.randn(4, 1, 8, 8), torch.tensor([1.0, 5.0, 50.0, 999.0]), Condition(torch.tensor([0, 1, 2, 3]))
     alone = torch.cat([network(x[i : i + 1], t[i : i + 1], label[i : i + 1]) for i in range(4)])
     torch.testing.assert_close(network(x, t, label), alone, rtol=1e-4, atol=1e-5)
 
@@ -75,10 +75,11 @@ def test_time_and_class_change_the_output_and_none_is_the_null_label() -> None:
     network = small(num_classes=3).eval()
     randomise(network)
     x, t = torch.randn(1, 1, 8, 8).expand(4, -1, -1, -1), torch.full((4,), 7.0)
-    outputs = network(x, t, torch.arange(4))
+    outputs = network(x, t, Condition(torch.arange(4)))
     assert all((outputs[i] - outputs[j]).abs().max() > 1e-3 for i, j in itertools.combinations(range(4), 2))
-    torch.testing.assert_close(network(x, t, None)[0], outputs[3])
-    assert (network(x, t + 1, None) - network(x, t, None)).abs().max() > 1e-4
+    torch.testing.assert_close(network(x, t, UNCONDITIONAL)[0], outputs[3])
+    torch.testing.assert_close(network(x, t, Condition(torch.arange(4)).null())[0], outputs[3])
+    assert (network(x, t + 1, UNCONDITIONAL) - network(x, t, UNCONDITIONAL)).abs().max() > 1e-4
 
 
 def test_attention_equals_its_formula() -> None:

@@ -133,7 +133,9 @@ def test_help_comes_without_loading_torch(tmp_path: Path) -> None:
     """What takes the time is torch; a clock would be at the mercy of the machine."""
     for name in ("torch", "torchvision", "litdata", "datasets", "numpy", "PIL"):
         (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} was loaded')")
-    done = run_command("prepare", "--help", cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"})
+    done = run_command(
+        "prepare", "--help", cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"}
+    )
     assert done.returncode == 0 and done.stdout.count("python -m diffusion_lit.prepare") >= 3
     assert "  resolution=64 " in done.stdout
 

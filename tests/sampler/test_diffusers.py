@@ -6,7 +6,6 @@ is compared to 1e-5. Every difference is relative to the largest pixel of the re
 """
 
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.parameterization import (
     EDMParameterization,
@@ -37,7 +37,7 @@ from diffusion_lit.sampler import (
     UniPCSampler,
 )
 from diffusion_lit.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule, Schedule
-from tests.analytic import build, grid_times, members
+from tests.analytic import Fake, build, grid_times, members
 
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # np.array(a tensor)
@@ -58,10 +58,10 @@ SHIPPED = 1e-5
 """For diffusers as it is, twice what the rounding of float32 comes to over 20 steps."""
 
 
-class Network(nn.Module):
+class Network(Fake):
     """A smooth function of the image and of the number that both libraries tell it."""
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         return torch.sin(1.5 * x + c_noise.view(-1, 1, 1, 1) / 200)
 
 
@@ -70,7 +70,7 @@ class UncertainNetwork(Network):
 
     learn_variance = True
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         return torch.cat([super().forward(x, c_noise), torch.cos(x + c_noise.view(-1, 1, 1, 1))], dim=1)
 
 
@@ -146,7 +146,10 @@ def test_each_ddpm_step_is_diffusers(name: str, prediction: str, num_steps: int,
     schedule = build("schedule", name)
     for variance in VARIANCES:
         network, theirs = ddpm(schedule, variance, num_steps, prediction, **clipping(clip))
-        sampler, denoiser = DDPMSampler(num_steps, variance, clip), Denoiser(network, schedule, PREDICTIONS[prediction])
+        sampler, denoiser = (
+            DDPMSampler(num_steps, variance=variance, clip=clip),
+            Denoiser(network, schedule, PREDICTIONS[prediction]),
+        )
         times = times_of(theirs).view(-1, 1, 1, 1, 1)
         for place in {0, 1, num_steps // 2, num_steps - 2, num_steps - 1}:
             step, x_t = int(theirs.timesteps[place]), normal(place)
@@ -154,7 +157,7 @@ def test_each_ddpm_step_is_diffusers(name: str, prediction: str, num_steps: int,
             result = theirs.step(output, step, x_t, generator=torch.Generator().manual_seed(99))
             last = place == num_steps - 1
             expected = result.pred_original_sample if last and step > 0 else result.prev_sample
-            actual = sampler.step(denoiser, x_t, times[place], times[place + 1], noise=lambda: normal(99))
+            actual = sampler.step(sampler.walk(denoiser, noise=lambda: normal(99)), x_t, times[place], times[place + 1])
             close(actual, expected, EXACT)
 
 
@@ -181,7 +184,7 @@ def ddpm_runs(
         result = theirs.step(network(x_t, t.to(dtype)), int(t), x_t, generator=source.generator)
         x_t = result.prev_sample
     denoiser = Denoiser(network, schedule, PREDICTIONS[prediction])
-    return DDPMSampler(num_steps, variance, clip)(denoiser, Drawn(dtype)), result.pred_original_sample
+    return DDPMSampler(num_steps, variance=variance, clip=clip)(denoiser, Drawn(dtype)), result.pred_original_sample
 
 
 @in_float64
@@ -219,8 +222,8 @@ def test_each_ddim_step_is_diffusers(name: str, prediction: str, num_steps: int,
         for place in {0, 1, num_steps // 2, num_steps - 2, num_steps - 1}:
             x_t = normal(place)
             expected = ddim_step(theirs, theirs.timesteps[place], x_t, eta, normal(99))
-            sampler = DDIMSampler(num_steps, eta, clip)
-            actual = sampler.step(denoiser, x_t, times[place], times[place + 1], noise=lambda: normal(99))
+            sampler = DDIMSampler(num_steps, eta=eta, clip=clip)
+            actual = sampler.step(sampler.walk(denoiser, noise=lambda: normal(99)), x_t, times[place], times[place + 1])
             close(actual, expected, EXACT)
 
 
@@ -241,7 +244,7 @@ def ddim_runs(
     for step in theirs.timesteps:
         x_t = ddim_step(theirs, step, x_t, eta, source() if eta else None)
     denoiser = Denoiser(Network(), schedule, PREDICTIONS[prediction])
-    return DDIMSampler(len(theirs.timesteps), eta, clip)(denoiser, Drawn(dtype)), x_t
+    return DDIMSampler(len(theirs.timesteps), eta=eta, clip=clip)(denoiser, Drawn(dtype)), x_t
 
 
 @in_float64
@@ -294,7 +297,7 @@ def test_dynamic_thresholding_is_diffusers(prediction: str, most: float, percent
     for place, (t, s) in enumerate(pairwise(times)):
         x_t = 2 * normal(place)
         expected = ddim_step(theirs, theirs.timesteps[place], x_t)
-        close(sampler.step(denoiser, x_t, t, s), expected, 1e-6)
+        close(sampler.step(sampler.walk(denoiser), x_t, t, s), expected, 1e-6)
 
 
 @dataclass(frozen=True)
@@ -365,14 +368,14 @@ def their_steps(
 def check_each_step(solver: Solver, theirs: Any, denoiser: Denoiser, times: Tensor, told: Tensor | None = None) -> None:
     """Ours from the same images, each step's fresh ones, with the same steps remembered."""
     schedule, sampler = denoiser.schedule, solver.sampler(len(times) - 1)
-    history: deque[Any] = deque(maxlen=sampler.num_previous)
+    walk = sampler.walk(denoiser)
 
     def fresh(place: int) -> Tensor:
         return torch.hypot(schedule.alpha(times[place]), schedule.sigma(times[place])) * normal(place)
 
     steps = their_steps(solver, theirs, schedule, times, fresh(0), fresh, told)
     for (t, s), (x_t, x_s) in list(zip(pairwise(times), steps, strict=True))[: len(times) - 1 - solver.lowered]:
-        close(sampler.step(denoiser, x_t, t.view(1, 1, 1, 1), s.view(1, 1, 1, 1), history=history), x_s, EXACT)
+        close(sampler.step(walk, x_t, t.view(1, 1, 1, 1), s.view(1, 1, 1, 1)), x_s, EXACT)
 
 
 def check_run(

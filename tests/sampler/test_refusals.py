@@ -5,13 +5,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import Denoiser, Prediction
 from diffusion_lit.random import ImageNoise
 from diffusion_lit.sampler import DDIMSampler, Sampler
 from diffusion_lit.schedule import SPACINGS, DiscreteSchedule, Schedule
-from tests.analytic import GaussianDenoiser, build, members
+from tests.analytic import Fake, GaussianDenoiser, build, members
 
 SAMPLERS = members("sampler")
 SCHEDULES = members("schedule", Schedule)
@@ -31,14 +32,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(num_threads)
 
 
-class Network(nn.Module):
+class Network(Fake):
     """A smooth function of the image and the time; asked to, it gives a variance, too."""
 
     def __init__(self, learn_variance: bool = False) -> None:
         super().__init__()
         self.learn_variance = learn_variance
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         output = torch.sin(1.5 * x + c_noise.view(-1, 1, 1, 1) / 500)
         return torch.cat([output, output], 1) if self.learn_variance else output
 
@@ -233,7 +234,8 @@ def test_dynamic_thresholding_is_imagens(clip: float, percentile: float) -> None
     x_0 = scales * torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     one = torch.ones(4, 1, 1, 1, dtype=torch.float64)
     x_t = x_0 + one
-    clipped = Prediction(x_0, x_t, one, one, x_0).clip(clip, percentile)
+    p = Prediction(build("schedule", "flow"), one, x_t, x_0, x_0, one, one, 0 * one, one, 0 * one)
+    clipped = p.clip(clip, percentile)
     expected = torch.from_numpy(clip * imagen_threshold(x_0 / clip, percentile))
     torch.testing.assert_close(clipped.x_0, expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(clipped.eps, x_t - expected, rtol=1e-6, atol=1e-6)
@@ -245,19 +247,21 @@ def test_dynamic_thresholding_is_imagens(clip: float, percentile: float) -> None
 def test_every_sampler_thresholds_what_the_model_says(sampler: str) -> None:
     """A step to the data ends on the estimate of x_0 itself; the reverse SDE's and `ode`'s at least depend on it."""
 
-    class Wild(nn.Module):
-        def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+    class Wild(Fake):
+        def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
             return 5 * torch.sin(x)
 
     denoiser = Denoiser(Wild(), build("schedule", "linear"), build("parameterization", "x0"))
     x_t = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     t = torch.full((2, 1, 1, 1), 0.5, dtype=torch.float64)
     soft, hard = (build("sampler", sampler, clip=1.0, percentile=percentile) for percentile in (0.9, None))
-    predicted = soft.predict(denoiser, x_t, t, None).x_0
+    predicted = soft.walk(denoiser).predict(x_t, t).x_0
     expected = torch.from_numpy(imagen_threshold(denoiser(x_t, t).x_0, 0.9))
     torch.testing.assert_close(predicted, expected, rtol=1e-6, atol=1e-6)
     zeros = torch.zeros_like(x_t)
-    soft_image, hard_image = (member.step(denoiser, x_t, t, 0 * t, noise=lambda: zeros) for member in (soft, hard))
+    soft_image, hard_image = (
+        member.step(member.walk(denoiser, noise=lambda: zeros), x_t, t, 0 * t) for member in (soft, hard)
+    )
     assert float((soft_image - hard_image).abs().max()) > 0.05
     if sampler not in ("euler_maruyama", "predictor_corrector", "ode"):
         torch.testing.assert_close(soft_image, predicted, rtol=1e-9, atol=1e-9)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import Denoiser, Prediction
 from diffusion_lit.parameterization import X0Parameterization
 from diffusion_lit.random import ImageNoise
@@ -20,7 +21,7 @@ from diffusion_lit.sampler import (
     Sampler,
 )
 from diffusion_lit.schedule import CosineSchedule, DiscreteSchedule
-from tests.analytic import GaussianDenoiser, Impulses, build, grid_times, members
+from tests.analytic import Fake, GaussianDenoiser, Impulses, build, grid_times, members
 
 SCHEDULES = members("schedule", DiscreteSchedule)
 SAMPLERS = members("sampler")
@@ -32,15 +33,15 @@ MEAN, STD = 0.3, 0.5
 
 
 class Recorded(GaussianDenoiser):
-    """Remembers the times and labels that it was asked about."""
+    """Remembers the times and conditions that it was asked about."""
 
     def __init__(self, schedule: DiscreteSchedule, mean: float = MEAN, std: float = STD) -> None:
         super().__init__(schedule, mean, std)
-        self.asked: list[tuple[Tensor, Tensor | None]] = []
+        self.asked: list[tuple[Tensor, Condition]] = []
 
-    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
-        self.asked.append((t, label))
-        return super().forward(x_t, t, label)
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
+        self.asked.append((t, condition))
+        return super().forward(x_t, t, condition)
 
 
 def gaussian(name: str, mean: float = MEAN, std: float = STD) -> GaussianDenoiser:
@@ -143,7 +144,7 @@ def test_ddpm_draws_from_the_chain_of_the_steps_it_takes(name: str, variance: st
     """To rounding: alpha and sigma are float32 on the sampler's float32 times."""
     denoiser = gaussian(name)
     expected = propagated_moments(denoiser, steps_of(denoiser.schedule, num_steps), 1, variance)
-    actual = impulse_moments(DDPMSampler(num_steps, variance), denoiser)
+    actual = impulse_moments(DDPMSampler(num_steps, variance=variance), denoiser)
     assert actual == pytest.approx(expected, rel=2e-5)
 
 
@@ -153,7 +154,7 @@ def test_ddpm_draws_from_the_chain_of_the_steps_it_takes(name: str, variance: st
 def test_ddim_draws_from_the_process_of_its_eta(name: str, eta: float, num_steps: int) -> None:
     denoiser = gaussian(name)
     expected = propagated_moments(denoiser, steps_of(denoiser.schedule, num_steps), eta, "small")
-    actual = impulse_moments(DDIMSampler(num_steps, eta), denoiser)
+    actual = impulse_moments(DDIMSampler(num_steps, eta=eta), denoiser)
     assert actual == pytest.approx(expected, rel=2e-5)
 
 
@@ -172,7 +173,7 @@ def chain_moments(sampler: Sampler, denoiser: GaussianDenoiser) -> tuple[float, 
     zero, one = torch.zeros_like(times[1:]), torch.ones_like(times[1:])
 
     def step(x_t: Tensor, noise: Tensor) -> Tensor:
-        return sampler.step(denoiser, x_t, times[:-1], times[1:], noise=lambda: noise).flatten()
+        return sampler.step(sampler.walk(denoiser, noise=lambda: noise), x_t, times[:-1], times[1:]).flatten()
 
     shift = step(zero, zero)
     maps = torch.stack([shift, step(one, zero) - shift, step(zero, one) - shift])
@@ -185,7 +186,7 @@ def chain_moments(sampler: Sampler, denoiser: GaussianDenoiser) -> tuple[float, 
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize(
     "sampler",
-    [DDPMSampler(None, "small"), DDPMSampler(None, "large"), DDIMSampler(None)],
+    [DDPMSampler(None, variance="small"), DDPMSampler(None, variance="large"), DDIMSampler(None)],
     ids=["ddpm-small", "ddpm-large", "ddim"],
 )
 def test_all_steps_together_reproduce_the_data(sampler: Sampler, name: str) -> None:
@@ -268,7 +269,7 @@ def test_ddim_converges_to_the_flow_at_first_order(name: str) -> None:
     for number in numbers:
         x_t = x_1
         for t, s in pairwise(grid_times(denoiser.schedule, list(range(1000, last - 1, (last - 1000) // number)))):
-            x_t = sampler.step(denoiser, x_t, t, s)
+            x_t = sampler.step(sampler.walk(denoiser), x_t, t, s)
         errors.append(float((x_t - exact).square().mean().sqrt()))
     log_steps = torch.tensor(numbers).double().log()
     log_errors = torch.tensor(errors).double().log()
@@ -289,8 +290,8 @@ def test_ddim_with_eta_one_is_ddpm_with_small_variance(name: str, clip: float | 
         x_t, noise = torch.randn(2, 2, 1, 4, 4, generator=generator, dtype=torch.float64)
         times = grid_times(denoiser.schedule, [t, s])[:, None]
         torch.testing.assert_close(
-            ddim.step(denoiser, x_t, *times, noise=lambda noise=noise: noise),
-            ddpm.step(denoiser, x_t, *times, noise=lambda noise=noise: noise),
+            ddim.step(ddim.walk(denoiser, noise=lambda noise=noise: noise), x_t, *times),
+            ddpm.step(ddpm.walk(denoiser, noise=lambda noise=noise: noise), x_t, *times),
             rtol=1e-6,
             atol=1e-9,
         )
@@ -306,10 +307,13 @@ def test_large_variance_is_beta_and_small_is_beta_tilde() -> None:
         sampler = DDPMSampler(variance=variance)
         for step in (2, 3, 500, 1000):
             t, s = grid_times(schedule, [step, step - 1])
-            added = sampler.step(denoiser, x_t, t, s, noise=ones) - sampler.step(denoiser, x_t, t, s, noise=zeros)
+            with_noise, without = (
+                sampler.step(sampler.walk(denoiser, noise=given), x_t, t, s) for given in (ones, zeros)
+            )
+            added = with_noise - without
             assert float(added) ** 2 == pytest.approx(float(table[step - 1]), rel=1e-9)
         t, s = grid_times(schedule, [1, 0])
-        last = sampler.step(denoiser, x_t, t, s, noise=ones)
+        last = sampler.step(sampler.walk(denoiser, noise=ones), x_t, t, s)
         assert torch.equal(last, denoiser(x_t, t).x_0)
 
 
@@ -334,22 +338,22 @@ def test_clip_holds_the_estimate_and_so_the_image(name: str) -> None:
 def test_a_clipped_step_uses_the_noise_that_the_clipped_image_leaves(sampler: Sampler) -> None:
     """A step with x_0 clipped is a free step of a model that says the clipped x_0."""
 
-    class Constant(nn.Module):
+    class Constant(Fake):
         def __init__(self, value: float) -> None:
             super().__init__()
             self.value = value
 
-        def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
+        def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
             return torch.full_like(x, self.value)
 
     schedule = build("schedule", "linear")
     wild, tame = (Denoiser(Constant(value), schedule, X0Parameterization()) for value in (7.0, 0.5))
     x_t, noise = torch.randn(2, 2, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     t, s = grid_times(schedule, [600, 400])
-    given = (lambda: noise) if sampler.stochastic else None
     free = type(sampler)()
-    assert torch.equal(sampler.step(wild, x_t, t, s, noise=given), free.step(tame, x_t, t, s, noise=given))
-    assert not torch.allclose(sampler.step(wild, x_t, t, s, noise=given), free.step(wild, x_t, t, s, noise=given))
+    clipped = sampler.step(sampler.walk(wild, noise=lambda: noise), x_t, t, s)
+    assert torch.equal(clipped, free.step(free.walk(tame, noise=lambda: noise), x_t, t, s))
+    assert not torch.allclose(clipped, free.step(free.walk(wild, noise=lambda: noise), x_t, t, s))
 
 
 @pytest.mark.parametrize("num_steps", [1, 4, None])
@@ -358,7 +362,7 @@ def test_the_walk_visits_the_schedules_times_and_reports_each_step(name: str, nu
     """Churn asks at later times than these, `ode` at times of its own between them."""
     schedule = CosineSchedule(20)
     denoiser, sampler = Recorded(schedule), member(name, num_steps=num_steps)
-    label = torch.tensor([4, 2, 0])
+    condition = Condition(torch.tensor([4, 2, 0]))
     reported: list[tuple[float, Tensor]] = []
     calls: list[int] = []
 
@@ -367,13 +371,13 @@ def test_the_walk_visits_the_schedules_times_and_reports_each_step(name: str, nu
         reported.append((float(s[0]), x_s.clone()))
         calls.append(len(denoiser.asked))
 
-    images = sampler(denoiser, ImageNoise(0, range(3), (1, 2, 2)), label, on_step)
+    images = sampler(denoiser, ImageNoise(0, range(3), (1, 2, 2)), condition, on_step)
     times = schedule.times(num_steps).float().tolist()
     assert [s for s, _ in reported] == times[1:]
     assert torch.equal(reported[-1][1], images)
     assert len({x_s.numpy().tobytes() for _, x_s in reported}) == len(reported) == (num_steps or 20)
     assert all(t.shape == (3, 1, 1, 1) for t, _ in denoiser.asked)
-    assert all(given is label for _, given in denoiser.asked)
+    assert all(given is condition for _, given in denoiser.asked)
     for (first, last), t, s in zip(pairwise([0, *calls]), times[:-1], times[1:], strict=True):
         asked = [float(time) for t_asked, _ in denoiser.asked[first:last] for time in t_asked.flatten()]
         if name == "ode":  # no nearer to the data than t_min; to the rounding of float32
@@ -430,12 +434,12 @@ def test_an_image_does_not_depend_on_its_batch(name: str) -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_sampling_keeps_no_graph(sampler: str) -> None:
-    class Weighted(nn.Module):
+    class Weighted(Fake):
         def __init__(self) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.ones(()))
 
-        def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
+        def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
             return self.weight * x
 
     denoiser = Denoiser(Weighted(), build("schedule", "linear"), X0Parameterization())

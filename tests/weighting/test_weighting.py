@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
+from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.density import Density
 from diffusion_lit.loss import MSELoss
@@ -18,8 +19,9 @@ from diffusion_lit.weighting import (
     SNRWeighting,
     TruncatedSNRWeighting,
     UnitWeighting,
+    Weighting,
 )
-from tests.analytic import build, grid_times, members
+from tests.analytic import Fake, build, grid_times, members, prediction, weight_of
 
 SCHEDULES = members("schedule")
 DISCRETE = members("schedule", DiscreteSchedule)
@@ -48,14 +50,14 @@ X_0_WEIGHTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """On the error of x_0, with the settings of their yaml; SNR sigmoid(2 - log SNR) = SNR / (1 + SNR exp(-2))."""
 
 
-class Small(nn.Module):
+class Small(Fake):
     """A network with a few parameters, none of them at a special value."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scales = nn.Parameter(torch.tensor([0.7, -1.3, 0.4], dtype=torch.float64))
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
         wave = torch.sin(2 * x + c_noise.view(-1, 1, 1, 1) / 300)
         return self.scales[0] * x + self.scales[1] * wave + self.scales[2]
 
@@ -97,7 +99,7 @@ def test_training_is_that_on_the_weighted_error_of_x_0(weighting: str, parameter
         t = some_times(schedule)
         denoiser = Denoiser(network, schedule, build("parameterization", parameterization))
         loss = MSELoss(At(t), build("weighting", weighting))
-        actual = loss(denoiser, x_0, generator=Generator().manual_seed(6))["loss"]
+        actual = loss(denoiser, x_0, generator=Generator().manual_seed(6)).loss
         x_0_hat = denoiser(schedule.alpha(t) * x_0 + schedule.sigma(t) * eps, t).x_0
         snr = snr_of(schedule, t)
         weight = X_0_WEIGHTS[weighting](snr, C_OUT_SQUARED[parameterization](snr))
@@ -116,7 +118,7 @@ def test_weights_are_their_limits_where_no_signal_is_left(weighting: str, parame
     expected = X_0_WEIGHTS[weighting](nothing, c_out_squared) * c_out_squared
     for schedule in (FlowSchedule(), CosineSchedule(zero_terminal_snr=True)):
         denoiser = Denoiser(Small(), schedule, build("parameterization", parameterization))
-        torch.testing.assert_close(build("weighting", weighting)(denoiser, one), expected)
+        torch.testing.assert_close(weight_of(build("weighting", weighting), denoiser, one), expected)
 
 
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
@@ -124,9 +126,9 @@ def test_weights_are_their_limits_where_no_signal_is_left(weighting: str, parame
 def test_weights_have_the_precision_of_the_times(weighting: str, parameterization: str) -> None:
     denoiser = Denoiser(Small(), build("schedule", "linear"), build("parameterization", parameterization))
     t, weight = grid_times(denoiser.schedule, [1, 10, 400, T]), build("weighting", weighting)
-    low = weight(denoiser, t.float())
+    low = weight_of(weight, denoiser, t.float())
     assert low.dtype == torch.float32
-    torch.testing.assert_close(low.double(), weight(denoiser, t), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(low.double(), weight_of(weight, denoiser, t), rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("gamma", [1.0, 5.0])
@@ -186,14 +188,13 @@ def test_sigmoid_weights_are_the_published_ones(name: str, bias: float) -> None:
     check(SigmoidWeighting(bias), schedule, half, {"eps": torch.full_like(t, 0.5)})
 
 
-def check(weighting: object, schedule: Schedule, t: Tensor, published: dict[str, Tensor]) -> None:
+def check(weighting: Weighting, schedule: Schedule, t: Tensor, published: dict[str, Tensor]) -> None:
     """The weights at `t` are `published[parameterization]`."""
-    assert callable(weighting)
     for parameterization, expected in published.items():
         if refused(parameterization, schedule):
             continue
         denoiser = Denoiser(Small(), schedule, build("parameterization", parameterization))
-        torch.testing.assert_close(weighting(denoiser, t), expected, rtol=1e-9, atol=0)
+        torch.testing.assert_close(weight_of(weighting, denoiser, t), expected, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -203,7 +204,7 @@ def test_unit_weighting_of_edm_is_the_published_weight(name: str) -> None:
     t = some_times(schedule)
     denoiser = Denoiser(Small(), schedule, build("parameterization", "edm", sigma_data=SIGMA_DATA))
     sigma = schedule.sigma(t) / schedule.alpha(t)
-    actual = UnitWeighting()(denoiser, t) / denoiser.coefficients(t).c_out ** 2
+    actual = weight_of(UnitWeighting(), denoiser, t) / prediction(denoiser, t, t, t).c_out ** 2
     torch.testing.assert_close(actual, (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2, rtol=1e-9, atol=0)
 
 

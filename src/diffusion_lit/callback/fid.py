@@ -9,7 +9,8 @@ from torchmetrics.image import FrechetInceptionDistance
 from diffusion_lit.callback.ema import averaged_weights
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.data.order import EvaluationOrder
-from diffusion_lit.generate import default_labels, generate, guide
+from diffusion_lit.generate import default_labels, generate
+from diffusion_lit.guidance import guided
 from diffusion_lit.metric import FeatureExtractor
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.sampler import Sampler
@@ -70,7 +71,7 @@ class FID(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         assert isinstance(pl_module, DiffusionModule)
-        self.sampler.check(guide(pl_module.denoiser, self.guidance))
+        self.sampler.check(guided(pl_module.denoiser, self.guidance))
         pl_module.denoiser.space.check()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -88,7 +89,7 @@ class FID(Callback):
         self.last_step = trainer.global_step
         name = self.metric_name + pl_module.denoiser.space.suffix
         metric = self.metric = self.metric or self.reference(trainer, pl_module)
-        denoiser = guide(pl_module.denoiser, self.guidance)
+        denoiser = guided(pl_module.denoiser, self.guidance)
         order = EvaluationOrder(self.num_samples, self.batch_size, trainer.global_rank, trainer.world_size)
         with averaged_weights(trainer, pl_module):
             for addresses in order:

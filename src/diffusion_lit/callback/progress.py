@@ -57,7 +57,7 @@ class ProgressBar(LightningProgressBar):
         assert self.bar is not None
         self.ended = time.perf_counter()
         self.seconds += self.ended - self.started
-        self.num_images += len(batch[0]) * trainer.world_size
+        self.num_images += len(batch) * trainer.world_size
         if self.enabled and self.bar.update(trainer.global_step - self.bar.n):
             self.bar.set_postfix(self.figures(trainer, pl_module), refresh=False)
 

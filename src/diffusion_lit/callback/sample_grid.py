@@ -8,7 +8,8 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from diffusion_lit.callback.ema import averaged_weights
-from diffusion_lit.generate import default_labels, generate, guide
+from diffusion_lit.generate import default_labels, generate
+from diffusion_lit.guidance import guided
 from diffusion_lit.image import image_grid, save_image
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.sampler import Sampler
@@ -67,7 +68,7 @@ class SampleGrid(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         assert isinstance(pl_module, DiffusionModule)
-        self.sampler.check(guide(pl_module.denoiser, self.guidance))
+        self.sampler.check(guided(pl_module.denoiser, self.guidance))
         pl_module.denoiser.space.check()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -94,7 +95,7 @@ class SampleGrid(Callback):
     def sample(self, module: LightningModule) -> Tensor:
         """The grid as uint8 [C, H, W]."""
         assert isinstance(module, DiffusionModule)
-        denoiser = guide(module.denoiser, self.guidance)
+        denoiser = guided(module.denoiser, self.guidance)
         columns = self.columns if denoiser.num_classes is None or denoiser.num_classes > 20 else denoiser.num_classes
         indices = range(self.rows * columns)
         labels = default_labels(denoiser, indices)

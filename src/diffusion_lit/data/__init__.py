@@ -1,4 +1,5 @@
-from diffusion_lit.data.base import ArrayImages, Batch, ImageDataModule, Images
+from diffusion_lit.data.base import ImageDataModule
+from diffusion_lit.data.batch import ArrayImages, Batch, Images
 from diffusion_lit.data.digits import DigitsData
 from diffusion_lit.data.hugging_face import HuggingFaceData
 from diffusion_lit.data.image_folder import ImageFolderData

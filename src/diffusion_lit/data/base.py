@@ -1,82 +1,20 @@
-"""What every data module shares: batches of bytes, an order that can be resumed, draws that can be repeated."""
+"""What every data module shares: three splits, and an order that can be resumed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from diffusion_lit.augmentation import Augmentation
+from diffusion_lit.data.batch import AugmentedImages, Batch, Images, already_batched
 from diffusion_lit.data.order import EvaluationOrder, TrainingOrder
-from diffusion_lit.random import fold_in
 from diffusion_lit.space import PIXELS
 
-__all__ = ["ArrayImages", "Batch", "ImageDataModule", "Images"]
-
-
-class Batch(NamedTuple):
-    """What a training step is given."""
-
-    images: Tensor
-    """uint8 [B, C, H, W], as they are stored: not augmented yet."""
-    labels: Tensor | None
-    """Their classes, int64 [B]."""
-    augmentation: Tensor | None = None
-    """What was drawn for each image, float32 [B, k]; None if nothing is to be done to them."""
-
-
-class Images(Protocol):
-    """A set of images that can be fetched by index."""
-
-    def __len__(self) -> int: ...
-
-    def fetch(self, indices: list[int]) -> tuple[Tensor, Tensor | None]: ...
-
-
-class ArrayImages:
-    """Images held in memory.
-
-    Args:
-        images: uint8 [N, C, H, W].
-        labels: int64 [N], or None.
-    """
-
-    def __init__(self, images: Tensor, labels: Tensor | None = None) -> None:
-        self.images = images
-        self.labels = labels
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def fetch(self, indices: list[int]) -> tuple[Tensor, Tensor | None]:
-        return self.images[indices], None if self.labels is None else self.labels[indices]
-
-
-class AugmentedImages(Dataset[Batch]):
-    """What a DataLoader reads: images by (epoch, index), and what is drawn to augment them on the device.
-
-    The draws are a function of (seed, epoch, index), whichever worker or rank fetches an image.
-    """
-
-    def __init__(self, images: Images, seed: int, augmentation: Augmentation | None) -> None:
-        self.images = images
-        self.seed = seed
-        self.augmentation = augmentation
-
-    def __getitems__(self, addresses: list[tuple[int, int]]) -> Batch:
-        images, labels = self.images.fetch([index for _, index in addresses])
-        if self.augmentation is None or self.augmentation.num_draws == 0:
-            return Batch(images, labels)
-        draws = [self.augmentation.draw(fold_in(self.seed, "augmentation", *address)) for address in addresses]
-        return Batch(images, labels, torch.stack(draws))
-
-
-def keep(batch: Any) -> Any:
-    """The collate function of a dataset that fetches whole batches."""
-    return batch
+__all__ = ["ImageDataModule"]
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -166,7 +104,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return DataLoader(
             AugmentedImages(self.splits[split], self.seed, augmentation),
             batch_sampler=order,
-            collate_fn=keep,
+            collate_fn=already_batched,
             num_workers=self.num_workers,
             multiprocessing_context=self.start_method if self.num_workers else None,
             persistent_workers=self.num_workers > 0,

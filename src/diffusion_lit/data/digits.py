@@ -3,7 +3,8 @@
 import torch
 
 from diffusion_lit.augmentation import Augmentation
-from diffusion_lit.data.base import ArrayImages, ImageDataModule, Images
+from diffusion_lit.data.base import ImageDataModule
+from diffusion_lit.data.batch import ArrayImages, Images
 
 __all__ = ["DigitsData"]
 

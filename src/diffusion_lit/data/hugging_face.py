@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from diffusion_lit.augmentation import Augmentation
-from diffusion_lit.data.base import Images
+from diffusion_lit.data.batch import Images
 from diffusion_lit.data.hub import HubShards, TableImages, choose_columns, choose_splits, open_dataset
 from diffusion_lit.data.iterable import IterableDataModule
 from diffusion_lit.data.streamed import Rest, Shards

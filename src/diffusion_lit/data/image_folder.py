@@ -8,7 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_lit.augmentation import Augmentation
-from diffusion_lit.data.base import ImageDataModule, Images
+from diffusion_lit.data.base import ImageDataModule
+from diffusion_lit.data.batch import Images
 from diffusion_lit.data.image_file import UNREADABLE, read_image, unreadable
 from diffusion_lit.data.layout import EXTENSIONS, SPLITS, arrange, walk
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.augmentation import Augmentation
-from diffusion_lit.data.base import ArrayImages, ImageDataModule
+from diffusion_lit.data.base import ImageDataModule
+from diffusion_lit.data.batch import ArrayImages
 from diffusion_lit.data.order import TrainingOrder
 from diffusion_lit.data.streamed import Shards, StreamedImages, decode, head
 

@@ -9,7 +9,8 @@ from typing import Any
 from tqdm import tqdm
 
 from diffusion_lit.augmentation import Augmentation
-from diffusion_lit.data.base import ImageDataModule, Images
+from diffusion_lit.data.base import ImageDataModule
+from diffusion_lit.data.batch import Images
 from diffusion_lit.prepared.images import REMEDY, PreparedImages
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
 from diffusion_lit.prepared.shard import ShardInfo, check_shard

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from diffusion_lit.augmentation import Augmentation
-from diffusion_lit.data.base import Images
+from diffusion_lit.data.batch import Images
 from diffusion_lit.data.order import TrainingOrder, permute_shards
 from diffusion_lit.data.prepared import PreparedData
 from diffusion_lit.data.shard_cache import ShardCache, download

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffusion_lit.augmentation import Augmentation
-from diffusion_lit.data.base import ArrayImages, ImageDataModule, Images
+from diffusion_lit.data.base import ImageDataModule
+from diffusion_lit.data.batch import ArrayImages, Images
 from diffusion_lit.random import fold_in
 
 __all__ = ["TorchvisionData"]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from diffusion_lit.augmentation import Augmentation
-from diffusion_lit.data.base import Images
+from diffusion_lit.data.batch import Images
 from diffusion_lit.data.iterable import IterableDataModule
 from diffusion_lit.data.order import TrainingOrder
 from diffusion_lit.data.tar import TarShards

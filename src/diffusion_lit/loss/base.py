@@ -1,21 +1,38 @@
 """What training minimises."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+import torch
 from torch import Generator, Tensor, nn
 
+from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import Denoiser, Prediction
 from diffusion_lit.density import Density
 from diffusion_lit.random import randn_like
+from diffusion_lit.schedule import Schedule
 
-__all__ = ["Loss"]
+__all__ = ["Loss", "LossTerms"]
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """A loss of each image of a batch, [B]."""
+
+    loss: Tensor
+    """What is minimised."""
+    t: Tensor
+    """The time it was taken at."""
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the loss is made of, by name, where there is more than one part."""
 
 
 class Loss(nn.Module, ABC):
     """A loss per image; its mean over the batch is minimised.
 
     Args:
-        density: at which times.
+        density: distribution of the times at which it is taken.
     """
 
     def __init__(self, density: Density) -> None:
@@ -26,30 +43,39 @@ class Loss(nn.Module, ABC):
         self,
         denoiser: Denoiser,
         x_0: Tensor,
-        label: Tensor | None = None,
-        generator: Generator | None = None,
-        augmentation: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """The terms of the loss, each [B]: `loss` is what is minimised, `t` the time it was taken at.
+        condition: Condition = UNCONDITIONAL,
+        generator: Generator | Sequence[Generator] | None = None,
+    ) -> LossTerms:
+        """The loss of each image at a time and with noise that are drawn for it.
 
         Args:
             denoiser: the model.
             x_0: clean images in [-1, 1], [B, C, H, W].
-            label: classes [B], or None.
-            generator: draws the times and the noise; on the device of `x_0`.
-            augmentation: what the network is told of how `x_0` was augmented, [B, k], or None.
+            condition: what else the model is given.
+            generator: draws the times and the noise, on the device of `x_0`; one for each image where an image's draws
+                must not depend on its batch.
         """
         schedule = denoiser.schedule
-        t = schedule.snap(self.density(x_0, schedule, generator))  # [B, 1, 1, 1]
-        x_t = schedule.add_noise(x_0, randn_like(x_0, generator), t)
-        terms = self.terms(denoiser, denoiser(x_t, t, label, augmentation), x_0, t)
-        correction = self.density.correction(t.flatten())  # by the density that t was drawn from, before it changes
+        if isinstance(generator, Sequence):
+            draws = [self.draw(schedule, x_0[i : i + 1], own) for i, own in enumerate(generator)]
+            t, eps = (torch.cat(parts) for parts in zip(*draws, strict=True))
+        else:
+            t, eps = self.draw(schedule, x_0, generator)
+        terms = self.terms(denoiser(schedule.add_noise(x_0, eps, t), t, condition), x_0)
+        t = t.flatten()
+        correction = self.density.correction(t)  # by the density that t was drawn from, before it changes
         self.density.record(t, terms["loss"])
-        return {name: term * correction for name, term in terms.items()} | {"t": t.flatten()}
+        terms = {name: term * correction for name, term in terms.items()}
+        return LossTerms(terms.pop("loss"), t, terms)
+
+    def draw(self, schedule: Schedule, x_0: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        """A time for each image, [B, 1, 1, 1], and noise like `x_0`."""
+        t = schedule.snap(self.density(x_0, schedule, generator))
+        return t, randn_like(x_0, generator)
 
     @abstractmethod
-    def terms(self, denoiser: Denoiser, p: Prediction, x_0: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """The terms, each [B], where the model makes `p` of x_t at the times `t` [B, 1, 1, 1]."""
+    def terms(self, p: Prediction, x_0: Tensor) -> dict[str, Tensor]:
+        """The `loss` of the prediction `p`, and what it is made of, by name, each [B]."""
 
     def check(self, denoiser: Denoiser) -> None:
         """Raise a ValueError if `denoiser` cannot be trained with this loss."""

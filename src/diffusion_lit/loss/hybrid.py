@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser, Prediction
+from diffusion_lit.denoiser import Prediction
 from diffusion_lit.density import Density
-from diffusion_lit.loss.mse import positive, weighted_error
+from diffusion_lit.loss.mse import checked_huber, weighted_error
 from diffusion_lit.loss.vlb import VLBLoss
 from diffusion_lit.weighting import Weighting
 
@@ -35,10 +35,10 @@ class HybridLoss(VLBLoss):
         if scale <= 0:
             raise ValueError(f"loss.scale must be positive, got {scale}; the paper's is 0.001")
         self.weighting = weighting
-        self.huber = positive(huber)
+        self.huber = checked_huber(huber)
         self.scale = scale
 
-    def terms(self, denoiser: Denoiser, p: Prediction, x_0: Tensor, t: Tensor) -> dict[str, Tensor]:
-        mse = weighted_error(denoiser, p, x_0, t, self.weighting, self.huber)
-        bound = self.bound(denoiser, replace(p, x_0=p.x_0.detach()), x_0, t)
+    def terms(self, p: Prediction, x_0: Tensor) -> dict[str, Tensor]:
+        mse = weighted_error(p, x_0, self.weighting, self.huber)
+        bound = self.bound(replace(p, x_0=p.x_0.detach()), x_0)
         return {"loss": mse + self.scale * bound, "mse": mse, "bound": bound}

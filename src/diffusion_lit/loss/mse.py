@@ -15,9 +15,9 @@ class MSELoss(Loss):
     """w(t) |target - F|^2, averaged over pixels; L_simple with eps and unit weighting (Ho et al. 2020, eq. 14).
 
     Args:
-        density: at which times.
+        density: distribution of the times.
         weighting: how much each time counts.
-        huber: the error beyond which its square goes on as a straight line (twice Huber's loss); None is never.
+        huber: the error beyond which its square continues as a straight line (twice Huber's loss); None disables it.
 
     Raises:
         ValueError: if `huber` is not positive.
@@ -26,10 +26,10 @@ class MSELoss(Loss):
     def __init__(self, density: Density, weighting: Weighting, huber: float | None = None) -> None:
         super().__init__(density)
         self.weighting = weighting
-        self.huber = positive(huber)
+        self.huber = checked_huber(huber)
 
-    def terms(self, denoiser: Denoiser, p: Prediction, x_0: Tensor, t: Tensor) -> dict[str, Tensor]:
-        return {"loss": weighted_error(denoiser, p, x_0, t, self.weighting, self.huber)}
+    def terms(self, p: Prediction, x_0: Tensor) -> dict[str, Tensor]:
+        return {"loss": weighted_error(p, x_0, self.weighting, self.huber)}
 
     def check(self, denoiser: Denoiser) -> None:
         super().check(denoiser)
@@ -40,24 +40,22 @@ class MSELoss(Loss):
             )
 
 
-def positive(huber: float | None) -> float | None:
-    """`huber`, unless it is no size of an error.
+def checked_huber(huber: float | None) -> float | None:
+    """Return `huber` if it is positive or None.
 
     Raises:
-        ValueError: then.
+        ValueError: otherwise.
     """
     if huber is not None and huber <= 0:
         raise ValueError(f"loss.huber is an error in the network's output and must be positive, got {huber}")
     return huber
 
 
-def weighted_error(
-    denoiser: Denoiser, p: Prediction, x_0: Tensor, t: Tensor, weighting: Weighting, huber: float | None
-) -> Tensor:
+def weighted_error(p: Prediction, x_0: Tensor, weighting: Weighting, huber: float | None) -> Tensor:
     """w(t) times the squared, or twice Huber's, error of the output, averaged over pixels, [B]."""
-    target = denoiser.target(x_0, p.x_t, t)
+    target = p.target(x_0)
     if huber is None:
         error = (target - p.output).square()
     else:
         error = 2 * F.huber_loss(p.output, target, reduction="none", delta=huber)
-    return weighting(denoiser, t).flatten() * error.mean((1, 2, 3))
+    return weighting(p).flatten() * error.mean((1, 2, 3))

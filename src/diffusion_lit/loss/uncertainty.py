@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from diffusion_lit.denoiser import Denoiser, Prediction
+from diffusion_lit.denoiser import Prediction
 from diffusion_lit.density import Density
 from diffusion_lit.loss.mse import MSELoss
 from diffusion_lit.random import fold_in
@@ -38,13 +38,13 @@ class UncertaintyLoss(MSELoss):
         self.head = nn.Linear(channels, 1, bias=False)
         nn.init.zeros_(self.head.weight)
 
-    def terms(self, denoiser: Denoiser, p: Prediction, x_0: Tensor, t: Tensor) -> dict[str, Tensor]:
-        mse = super().terms(denoiser, p, x_0, t)["loss"]
-        u = self.log_loss(denoiser, t.flatten())
+    def terms(self, p: Prediction, x_0: Tensor) -> dict[str, Tensor]:
+        mse = super().terms(p, x_0)["loss"]
+        u = self.log_loss(p.log_snr.flatten()).to(mse.dtype)
         return {"loss": mse * (-u).exp() + u, "mse": mse}
 
-    def log_loss(self, denoiser: Denoiser, t: Tensor) -> Tensor:
-        """u at the times `t` [B]."""
-        level = (-denoiser.schedule.log_snr(t) / 8).clamp(-5, 5).to(t.dtype)  # log(sigma / alpha) / 4
+    def log_loss(self, log_snr: Tensor) -> Tensor:
+        """u where log SNR is `log_snr`, [B]."""
+        level = (-log_snr / 8).clamp(-5, 5)  # log(sigma / alpha) / 4
         features = math.sqrt(2) * torch.cos(level[:, None] * self.frequencies + self.phases)
-        return self.head(features.to(self.head.weight.dtype)).flatten().to(t.dtype)
+        return self.head(features.to(self.head.weight.dtype)).flatten()

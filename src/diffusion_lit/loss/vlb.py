@@ -29,15 +29,15 @@ class VLBLoss(Loss):
             raise ValueError(f"loss.variance must be one of {', '.join(VARIANCES)}, got {variance!r}")
         self.variance = variance
 
-    def terms(self, denoiser: Denoiser, p: Prediction, x_0: Tensor, t: Tensor) -> dict[str, Tensor]:
-        return {"loss": self.bound(denoiser, p, x_0, t)}
+    def terms(self, p: Prediction, x_0: Tensor) -> dict[str, Tensor]:
+        return {"loss": self.bound(p, x_0)}
 
-    def bound(self, denoiser: Denoiser, p: Prediction, x_0: Tensor, t: Tensor) -> Tensor:
-        """T times the term of the chain's step down from `t`, [B]."""
-        schedule, steps = denoiser.schedule, denoiser.schedule.num_timesteps
+    def bound(self, p: Prediction, x_0: Tensor) -> Tensor:
+        """T times the term of the chain's step down from the prediction's time, [B]."""
+        steps = p.schedule.num_timesteps
         assert steps is not None, "checked at start-up"
-        s = ((steps * t).round() - 1) / steps
-        return steps * bound_term(schedule, p, x_0, s, t, self.variance)
+        s = ((steps * p.t).round() - 1) / steps
+        return steps * bound_term(p, x_0, s, self.variance)
 
     def check(self, denoiser: Denoiser) -> None:
         super().check(denoiser)

@@ -1,3 +1,4 @@
+from diffusion_lit.model.base import Network
 from diffusion_lit.model.unet import UNet
 
-__all__ = ["UNet"]
+__all__ = ["Network", "UNet"]

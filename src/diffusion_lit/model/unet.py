@@ -1,17 +1,19 @@
 """The U-Net of DDPM and Improved DDPM."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from diffusion_lit.condition import NO_CLASS, Condition
+from diffusion_lit.model.base import Network
 from diffusion_lit.model.block import Attention, Downsample, ResBlock, TimeEmbedding, Upsample, zero
 
 __all__ = ["UNet"]
 
 
-class UNet(nn.Module):
-    """A convolutional U-Net with self-attention, told the time and, optionally, a class.
+class UNet(Network):
+    """A convolutional U-Net with self-attention, conditioned on the time and, optionally, a class.
 
     With the defaults and `channels=128, dropout=0.1` it is DDPM's network for CIFAR-10, 35.7 M parameters
     (Ho et al. 2020, appendix B, arXiv:2006.11239). Improved DDPM's (Nichol & Dhariwal 2021, arXiv:2102.09672) adds
@@ -30,9 +32,8 @@ class UNet(nn.Module):
         dropout: probability inside residual blocks.
         time_conditioning: `additive` or `scale_shift`.
         resampling: `conv` (strided convolution; repeat and convolve) or `residual` (a residual block that resamples).
-        num_classes: None for an unconditional network; else labels are 0..num_classes - 1, and the label
-            `num_classes`, or None, means no class.
-        augmentation_dim: how many numbers say how a training image was augmented; 0 takes none.
+        num_classes: None for an unconditional network; else labels are 0..num_classes - 1, or `NO_CLASS`.
+        augmentation_dim: how many numbers of EDM's augment label it takes; 0 for none.
         learn_variance: twice as many channels out as in; the second half says how uncertain a reverse step is
             (Nichol & Dhariwal 2021, section 3.1).
 
@@ -77,8 +78,7 @@ class UNet(nn.Module):
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, or null for an unconditional model; got {num_classes}")
 
-        self.resolution = resolution
-        self.image_channels = image_channels
+        self.image_shape = (image_channels, resolution, resolution)
         self.num_classes = num_classes
         self.learn_variance = learn_variance
         self.augmentation_dim = augmentation_dim
@@ -132,24 +132,15 @@ class UNet(nn.Module):
             nn.GroupNorm(num_groups, c), nn.SiLU(), zero(nn.Conv2d(c, out_channels, 3, padding=1))
         )
 
-    def forward(
-        self, x: Tensor, c_noise: Tensor, label: Tensor | None = None, augmentation: Tensor | None = None
-    ) -> Tensor:
-        """The raw output F, [B, C, H, W], or [B, 2 C, H, W] with a learned variance.
-
-        Args:
-            x: images [B, C, H, W].
-            c_noise: what the schedule tells of the time, [B].
-            label: classes [B], or None for no class.
-            augmentation: how the images were augmented, [B, augmentation_dim]; None is the same as zeros.
-        """
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
         emb = self.time(c_noise)
         if self.label is not None:
+            label = condition.label
             if label is None:
-                label = torch.full((len(x),), self.label.num_embeddings - 1, device=x.device)
-            emb = emb + self.label(label)
-        if self.augmentation is not None and augmentation is not None:
-            emb = emb + self.augmentation(augmentation.to(self.augmentation.weight.dtype))
+                label = torch.full((len(x),), NO_CLASS, device=x.device)
+            emb = emb + self.label(label.where(label != NO_CLASS, self.label.num_embeddings - 1))
+        if self.augmentation is not None and condition.augment_label is not None:
+            emb = emb + self.augmentation(condition.augment_label.to(self.augmentation.weight.dtype))
 
         h = self.first(x.to(self.first.weight.dtype))
         skips = [h]
@@ -161,9 +152,12 @@ class UNet(nn.Module):
             h = apply(layers, torch.cat([h, skips.pop()], dim=1), emb)
         return self.last(h)
 
+    def blocks(self) -> Iterable[nn.Module]:
+        return (layer for layer in self.modules() if isinstance(layer, ResBlock | Attention))
+
 
 def apply(layers: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
-    """Pass `h` through the layers in turn, telling the residual blocks the embedding."""
+    """Pass `h` through the layers in turn; residual blocks receive the embedding too."""
     for layer in layers.children():
         h = layer(h, emb) if isinstance(layer, ResBlock) else layer(h)
     return h

@@ -1,4 +1,4 @@
-from diffusion_lit.sampler.base import Noise, Sampler
+from diffusion_lit.sampler.base import Sampler
 from diffusion_lit.sampler.ddim import DDIMSampler
 from diffusion_lit.sampler.ddpm import DDPMSampler
 from diffusion_lit.sampler.dpmpp_2m import DPMpp2MSampler
@@ -9,6 +9,7 @@ from diffusion_lit.sampler.heun import HeunSampler
 from diffusion_lit.sampler.ode import ODESampler
 from diffusion_lit.sampler.predictor_corrector import PredictorCorrectorSampler
 from diffusion_lit.sampler.unipc import UniPCSampler
+from diffusion_lit.sampler.walk import Noise, Walk
 
 __all__ = [
     "DDIMSampler",
@@ -23,4 +24,5 @@ __all__ = [
     "PredictorCorrectorSampler",
     "Sampler",
     "UniPCSampler",
+    "Walk",
 ]

@@ -1,14 +1,16 @@
 """Denoising diffusion implicit models."""
 
+from dataclasses import KW_ONLY, dataclass
+
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.guidance import GuidedDenoiser
-from diffusion_lit.sampler.base import History, Noise, Sampler
+from diffusion_lit.sampler.base import Sampler
+from diffusion_lit.sampler.walk import Walk
 
 __all__ = ["DDIMSampler"]
 
 
+@dataclass
 class DDIMSampler(Sampler):
     """x_s = alpha_s x_0 + sqrt(sigma_s^2 - spread^2) eps + spread noise (Song et al. 2021, eq. 12, arXiv:2010.02502).
 
@@ -23,35 +25,22 @@ class DDIMSampler(Sampler):
         ValueError: if `eta` is outside [0, 1], or as `Sampler`.
     """
 
-    def __init__(
-        self,
-        num_steps: int | None = 50,
-        eta: float = 0.0,
-        clip: float | None = None,
-        percentile: float | None = None,
-        spacing: str | None = None,
-    ) -> None:
-        super().__init__(num_steps, clip, percentile, spacing)
-        if not 0 <= eta <= 1:
-            raise ValueError(f"eta must lie in [0, 1] (0 is deterministic, 1 is DDPM), got {eta}")
-        self.eta = eta
-        self.stochastic = eta > 0
+    _: KW_ONLY
+    eta: float = 0.0
 
-    def step(
-        self,
-        denoiser: Denoiser | GuidedDenoiser,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        label: Tensor | None = None,
-        noise: Noise | None = None,
-        history: History | None = None,
-    ) -> Tensor:
-        schedule = denoiser.schedule
-        p = self.predict(denoiser, x_t, t, label)
-        if self.eta == 0:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must lie in [0, 1] (0 is deterministic, 1 is DDPM), got {self.eta}")
+
+    @property
+    def stochastic(self) -> bool:
+        return self.eta > 0
+
+    def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        schedule, p = walk.schedule, walk.predict(x_t, t)
+        if not self.stochastic:
             return schedule.alpha(s) * p.x_0 + schedule.sigma(s) * p.eps
-        assert noise is not None
         spread = self.eta * schedule.posterior(p.x_0, x_t, s, t)[1].sqrt()
         remaining = (schedule.sigma(s) ** 2 - spread**2).clamp(min=0).sqrt()  # rounding can make it -1e-9 at eta = 1
-        return schedule.alpha(s) * p.x_0 + remaining * p.eps + spread * noise()
+        return schedule.alpha(s) * p.x_0 + remaining * p.eps + spread * walk.noise()

@@ -1,14 +1,17 @@
 """Ancestral sampling, DDPM's own reverse chain."""
 
+from dataclasses import KW_ONLY, dataclass
+
 from torch import Tensor
 
-from diffusion_lit.denoiser import VARIANCES, Denoiser
-from diffusion_lit.guidance import GuidedDenoiser
-from diffusion_lit.sampler.base import History, Noise, Sampler
+from diffusion_lit.denoiser import VARIANCES, BaseDenoiser
+from diffusion_lit.sampler.base import Sampler
+from diffusion_lit.sampler.walk import Walk
 
 __all__ = ["DDPMSampler"]
 
 
+@dataclass
 class DDPMSampler(Sampler):
     """x_s ~ N(posterior mean, variance), for any pair s < t (Ho et al. 2020, algorithm 2, arXiv:2006.11239).
 
@@ -23,22 +26,20 @@ class DDPMSampler(Sampler):
         ValueError: if `variance` is none of these, or as `Sampler`.
     """
 
-    stochastic = True
+    num_steps: int | None = None
+    _: KW_ONLY
+    variance: str = "small"
 
-    def __init__(
-        self,
-        num_steps: int | None = None,
-        variance: str = "small",
-        clip: float | None = None,
-        percentile: float | None = None,
-        spacing: str | None = None,
-    ) -> None:
-        super().__init__(num_steps, clip, percentile, spacing)
-        if variance not in VARIANCES:
-            raise ValueError(f"variance must be small, large or learned, got {variance!r}")
-        self.variance = variance
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.variance not in VARIANCES:
+            raise ValueError(f"variance must be small, large or learned, got {self.variance!r}")
 
-    def check(self, denoiser: Denoiser | GuidedDenoiser) -> None:
+    @property
+    def stochastic(self) -> bool:
+        return True
+
+    def check(self, denoiser: BaseDenoiser) -> None:
         schedule = denoiser.schedule
         if not schedule.variance_preserving:
             raise ValueError(
@@ -52,18 +53,8 @@ class DDPMSampler(Sampler):
             )
         super().check(denoiser)
 
-    def step(
-        self,
-        denoiser: Denoiser | GuidedDenoiser,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        label: Tensor | None = None,
-        noise: Noise | None = None,
-        history: History | None = None,
-    ) -> Tensor:
-        assert noise is not None
-        p = self.predict(denoiser, x_t, t, label)
-        mean, _ = denoiser.schedule.posterior(p.x_0, x_t, s, t)
-        spread = (p.log_variance(denoiser.schedule, s, t, self.variance) / 2).exp()
-        return mean + (s > 0) * spread * noise()  # the last step is its mean (algorithm 2)
+    def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        p = walk.predict(x_t, t)
+        mean, _ = walk.schedule.posterior(p.x_0, x_t, s, t)
+        spread = (p.log_variance(s, self.variance) / 2).exp()
+        return mean + (s > 0) * spread * walk.noise()  # the last step is its mean (algorithm 2)

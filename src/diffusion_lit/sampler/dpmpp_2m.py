@@ -1,15 +1,17 @@
 """DPM-Solver++ of second order, multistep."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.guidance import GuidedDenoiser
-from diffusion_lit.sampler.base import History, Noise, Sampler, remember
+from diffusion_lit.sampler.base import Sampler
+from diffusion_lit.sampler.walk import Walk
 
 __all__ = ["DPMpp2MSampler"]
 
 
+@dataclass
 class DPMpp2MSampler(Sampler):
     """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2, arXiv:2211.01095), one network call a step.
 
@@ -19,25 +21,17 @@ class DPMpp2MSampler(Sampler):
     and the last, to h = infinity, take x_0 as it is. Arguments are those of `Sampler`.
     """
 
-    num_previous = 1
+    @property
+    def num_previous(self) -> int:
+        return 1
 
-    def step(
-        self,
-        denoiser: Denoiser | GuidedDenoiser,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        label: Tensor | None = None,
-        noise: Noise | None = None,
-        history: History | None = None,
-    ) -> Tensor:
-        schedule = denoiser.schedule
-        p = self.predict(denoiser, x_t, t, label)
-        h = (schedule.log_snr(s) - schedule.log_snr(t)) / 2
+    def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        schedule, p = walk.schedule, walk.predict(x_t, t)
+        h = (schedule.log_snr(s) - p.log_snr) / 2
         middle = p.x_0
-        if history and (s > 0).all():
-            r, q = history[-1]
-            h_previous = (schedule.log_snr(t) - schedule.log_snr(r)) / 2
+        if walk.history and (s > 0).all():
+            q = walk.history[-1]
+            h_previous = (p.log_snr - q.log_snr) / 2
             middle = p.x_0 + (h / h_previous / 2).to(t.dtype) * (p.x_0 - q.x_0)
-        remember(history, schedule, t, p)
+        walk.remember(p)
         return schedule.sigma(s) / p.sigma * x_t - schedule.alpha(s) * torch.expm1(-h).to(t.dtype) * middle

@@ -1,15 +1,17 @@
 """DPM-Solver++ of third order, multistep."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.guidance import GuidedDenoiser
-from diffusion_lit.sampler.base import History, Noise, Sampler, remember
+from diffusion_lit.sampler.base import Sampler
+from diffusion_lit.sampler.walk import Walk
 
 __all__ = ["DPMpp3MSampler"]
 
 
+@dataclass
 class DPMpp3MSampler(Sampler):
     """DPM-Solver++(3M) (Lu et al. 2022b, section 4, arXiv:2211.01095), one network call a step.
 
@@ -19,28 +21,20 @@ class DPMpp3MSampler(Sampler):
     h = infinity, takes x_0 as it is. Arguments are those of `Sampler`.
     """
 
-    num_previous = 2
+    @property
+    def num_previous(self) -> int:
+        return 2
 
-    def step(
-        self,
-        denoiser: Denoiser | GuidedDenoiser,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        label: Tensor | None = None,
-        noise: Noise | None = None,
-        history: History | None = None,
-    ) -> Tensor:
-        schedule = denoiser.schedule
-        p = self.predict(denoiser, x_t, t, label)
-        here, there = schedule.log_snr(t) / 2, schedule.log_snr(s) / 2
-        h = there - here
+    def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        schedule, p = walk.schedule, walk.predict(x_t, t)
+        here = p.log_snr / 2
+        h = schedule.log_snr(s) / 2 - here
         phi_1 = -torch.expm1(-h)  # integral of e^(u - h) over (0, h)
         drift = phi_1.to(t.dtype) * p.x_0
-        if history and (s > 0).all():
+        if walk.history and (s > 0).all():
             phi_2 = (1 - phi_1 / h).to(t.dtype)  # of e^(u - h) (u / h)
             phi_3 = (1 - 2 * (1 - phi_1 / h) / h).to(t.dtype)  # of e^(u - h) (u / h)^2
-            points = [(((schedule.log_snr(r) / 2 - here) / h).to(t.dtype), q.x_0) for r, q in reversed(history)]
+            points = [(((q.log_snr / 2 - here) / h).to(t.dtype), q.x_0) for q in reversed(walk.history)]
             (u_1, x_1), (u_2, x_2) = points[0], points[-1]
             slope_1 = (x_1 - p.x_0) / u_1
             if len(points) == 1:
@@ -48,5 +42,5 @@ class DPMpp3MSampler(Sampler):
             else:  # Newton's form of the parabola: x_0 + slope_1 u + bend u (u - u_1)
                 bend = ((x_2 - x_1) / (u_2 - u_1) - slope_1) / u_2
                 drift = drift + phi_2 * (slope_1 - bend * u_1) + phi_3 * bend
-        remember(history, schedule, t, p)
+        walk.remember(p)
         return schedule.sigma(s) / p.sigma * x_t + schedule.alpha(s) * drift

@@ -1,16 +1,19 @@
 """Euler and Maruyama's method on the reverse SDE."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.guidance import GuidedDenoiser
-from diffusion_lit.sampler.base import History, Noise, Sampler
+from diffusion_lit.denoiser import BaseDenoiser
+from diffusion_lit.sampler.base import Sampler
 from diffusion_lit.sampler.heun import refuse_zero_terminal_snr
+from diffusion_lit.sampler.walk import Walk
 
 __all__ = ["EulerMaruyamaSampler"]
 
 
+@dataclass
 class EulerMaruyamaSampler(Sampler):
     """dx = (f x - g^2 score) dt + g dw, backwards in time (Song et al. 2021, eq. 6, arXiv:2011.13456).
 
@@ -21,24 +24,16 @@ class EulerMaruyamaSampler(Sampler):
     Arguments are those of `Sampler`.
     """
 
-    stochastic = True
+    @property
+    def stochastic(self) -> bool:
+        return True
 
-    def check(self, denoiser: Denoiser | GuidedDenoiser) -> None:
+    def check(self, denoiser: BaseDenoiser) -> None:
         super().check(denoiser)
         refuse_zero_terminal_snr(self, denoiser.schedule)
 
-    def step(
-        self,
-        denoiser: Denoiser | GuidedDenoiser,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        label: Tensor | None = None,
-        noise: Noise | None = None,
-        history: History | None = None,
-    ) -> Tensor:
-        assert noise is not None
-        p = self.predict(denoiser, x_t, t, label)
-        drift = torch.log(denoiser.schedule.alpha(s) / p.alpha)
-        diffusion = p.sigma**2 - denoiser.schedule.sigma(s) ** 2 + 2 * drift * p.sigma**2
-        return (1 + drift) * x_t + diffusion * p.score + (s > 0) * diffusion.sqrt() * noise()
+    def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        p = walk.predict(x_t, t)
+        drift = torch.log(walk.schedule.alpha(s) / p.alpha)
+        diffusion = p.sigma**2 - walk.schedule.sigma(s) ** 2 + 2 * drift * p.sigma**2
+        return (1 + drift) * x_t + diffusion * p.score + (s > 0) * diffusion.sqrt() * walk.noise()

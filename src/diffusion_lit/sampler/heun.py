@@ -1,17 +1,20 @@
 """Heun's method on the probability-flow ODE: EDM's sampler."""
 
+from dataclasses import KW_ONLY, dataclass
+
 import torch
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.guidance import GuidedDenoiser
-from diffusion_lit.sampler.base import History, Noise, Sampler
+from diffusion_lit.denoiser import BaseDenoiser
+from diffusion_lit.sampler.base import Sampler
 from diffusion_lit.sampler.euler import EulerSampler
+from diffusion_lit.sampler.walk import Walk
 from diffusion_lit.schedule import Schedule
 
 __all__ = ["HeunSampler"]
 
 
+@dataclass
 class HeunSampler(EulerSampler):
     """dx = x_0 d alpha + eps d sigma by the trapezoidal rule (Karras et al. 2022, algorithm 2, arXiv:2206.00364).
 
@@ -29,43 +32,23 @@ class HeunSampler(EulerSampler):
         ValueError: as `EulerSampler`.
     """
 
-    def __init__(
-        self,
-        num_steps: int | None = 25,
-        scaled: bool = False,
-        churn: float = 0.0,
-        churn_min: float = 0.0,
-        churn_max: float | None = None,
-        churn_noise: float = 1.0,
-        clip: float | None = None,
-        percentile: float | None = None,
-        spacing: str | None = None,
-    ) -> None:
-        super().__init__(num_steps, churn, churn_min, churn_max, churn_noise, clip, percentile, spacing)
-        self.scaled = scaled
+    num_steps: int | None = 25
+    _: KW_ONLY
+    scaled: bool = False
 
-    def check(self, denoiser: Denoiser | GuidedDenoiser) -> None:
+    def check(self, denoiser: BaseDenoiser) -> None:
         super().check(denoiser)
         if self.scaled:
             refuse_zero_terminal_snr(self, denoiser.schedule)
 
-    def step(
-        self,
-        denoiser: Denoiser | GuidedDenoiser,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        label: Tensor | None = None,
-        noise: Noise | None = None,
-        history: History | None = None,
-    ) -> Tensor:
-        x_t, t = self.churned(denoiser, x_t, t, noise)
-        p = self.predict(denoiser, x_t, t, label)
-        alpha, sigma = denoiser.schedule.alpha(s), denoiser.schedule.sigma(s)
+    def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        x_t, t = self.churned(walk, x_t, t)
+        p = walk.predict(x_t, t)
+        alpha, sigma = walk.schedule.alpha(s), walk.schedule.sigma(s)
         euler = alpha * p.x_0 + sigma * p.eps
         if not (s > 0).all():
             return euler
-        q = self.predict(denoiser, euler, s, label)
+        q = walk.predict(euler, s)
         x_0, eps = (p.x_0 + q.x_0) / 2, (p.eps + q.eps) / 2
         if self.scaled:
             return alpha / p.alpha * (x_t - p.sigma * eps) + sigma * eps

@@ -1,15 +1,17 @@
 """The probability-flow ODE, to a tolerance instead of in a number of steps."""
 
+from dataclasses import KW_ONLY, dataclass
+
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.guidance import GuidedDenoiser
 from diffusion_lit.ode import angle, at_angle, integrate, velocity
-from diffusion_lit.sampler.base import History, Noise, Sampler
+from diffusion_lit.sampler.base import Sampler
+from diffusion_lit.sampler.walk import Walk
 
 __all__ = ["ODESampler"]
 
 
+@dataclass
 class ODESampler(Sampler):
     """dx / d angle = v by adaptive Runge-Kutta steps of order 5 (Song et al. 2021, section 4.3, arXiv:2011.13456).
 
@@ -25,38 +27,25 @@ class ODESampler(Sampler):
         ValueError: if a tolerance is not positive, or as `Sampler`.
     """
 
-    def __init__(
-        self,
-        num_steps: int | None = 1,
-        rtol: float = 1e-4,
-        atol: float = 1e-4,
-        clip: float | None = None,
-        percentile: float | None = None,
-        spacing: str | None = None,
-    ) -> None:
-        super().__init__(num_steps, clip, percentile, spacing)
-        if rtol <= 0 or atol <= 0:
-            raise ValueError(f"rtol and atol must be positive, got rtol={rtol}, atol={atol}; 1e-4 is usual")
-        self.rtol, self.atol = rtol, atol
+    num_steps: int | None = 1
+    _: KW_ONLY
+    rtol: float = 1e-4
+    atol: float = 1e-4
 
-    def step(
-        self,
-        denoiser: Denoiser | GuidedDenoiser,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        label: Tensor | None = None,
-        noise: Noise | None = None,
-        history: History | None = None,
-    ) -> Tensor:
-        schedule, shape = denoiser.schedule, x_t.shape
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rtol <= 0 or self.atol <= 0:
+            raise ValueError(f"rtol and atol must be positive, got rtol={self.rtol}, atol={self.atol}; 1e-4 is usual")
+
+    def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        schedule, shape = walk.schedule, x_t.shape
 
         def derivative(phi: Tensor, y: Tensor) -> Tensor:
             t, inside = at_angle(schedule, phi, y.view(shape))
-            return velocity(phi, y.view(shape), self.predict(denoiser, inside, t, label).x_0).flatten(1)
+            return velocity(phi, y.view(shape), walk.predict(inside, t).x_0).flatten(1)
 
         end = s.clamp(min=schedule.t_min)
         first, last = (angle(schedule, time.flatten()) for time in (t, end))
         y = integrate(derivative, (x_t / schedule.scale(t)).flatten(1), first, last, self.rtol, self.atol)
         x_s = y.view(shape) * schedule.scale(end)
-        return x_s if (s > 0).all() else self.predict(denoiser, x_s, end, label).x_0
+        return x_s if (s > 0).all() else walk.predict(x_s, end).x_0

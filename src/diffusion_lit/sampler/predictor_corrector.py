@@ -1,15 +1,16 @@
 """Steps of the reverse SDE, each followed by steps that leave the noise level as it is."""
 
+from dataclasses import KW_ONLY, dataclass
+
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.guidance import GuidedDenoiser
-from diffusion_lit.sampler.base import History, Noise
 from diffusion_lit.sampler.euler_maruyama import EulerMaruyamaSampler
+from diffusion_lit.sampler.walk import Walk
 
 __all__ = ["PredictorCorrectorSampler"]
 
 
+@dataclass
 class PredictorCorrectorSampler(EulerMaruyamaSampler):
     """Euler-Maruyama predicts, Langevin steps correct (Song et al. 2021, algorithms 1 and 5, arXiv:2011.13456).
 
@@ -28,34 +29,21 @@ class PredictorCorrectorSampler(EulerMaruyamaSampler):
         ValueError: if `num_corrections` is under 1, `snr` is not positive, or as `Sampler`.
     """
 
-    def __init__(
-        self,
-        num_steps: int | None = 50,
-        num_corrections: int = 1,
-        snr: float = 0.16,
-        clip: float | None = None,
-        percentile: float | None = None,
-        spacing: str | None = None,
-    ) -> None:
-        super().__init__(num_steps, clip, percentile, spacing)
-        if num_corrections < 1 or snr <= 0:
-            raise ValueError(f"need num_corrections >= 1 and snr > 0, got {num_corrections} and {snr}; 1 and 0.16")
-        self.num_corrections, self.snr = num_corrections, snr
+    _: KW_ONLY
+    num_corrections: int = 1
+    snr: float = 0.16
 
-    def step(
-        self,
-        denoiser: Denoiser | GuidedDenoiser,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        label: Tensor | None = None,
-        noise: Noise | None = None,
-        history: History | None = None,
-    ) -> Tensor:
-        assert noise is not None
-        x_s = super().step(denoiser, x_t, t, s, label, noise)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_corrections < 1 or self.snr <= 0:
+            raise ValueError(
+                f"need num_corrections >= 1 and snr > 0, got {self.num_corrections} and {self.snr}; 1 and 0.16"
+            )
+
+    def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        x_s = super().step(walk, x_t, t, s)
         for _ in range(self.num_corrections if (s > 0).all() else 0):
-            score = self.predict(denoiser, x_s, s, label).score
+            score = walk.predict(x_s, s).score
             size = 2 * self.snr**2 / score.square().mean((1, 2, 3), keepdim=True)
-            x_s = x_s + size * score + (2 * size).sqrt() * noise()
+            x_s = x_s + size * score + (2 * size).sqrt() * walk.noise()
         return x_s

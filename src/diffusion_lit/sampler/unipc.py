@@ -1,19 +1,19 @@
 """UniPC, a predictor-corrector that costs one network call a step."""
 
 import math
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser, Prediction
-from diffusion_lit.guidance import GuidedDenoiser
-from diffusion_lit.sampler.base import History, Noise, Sampler, remember
-from diffusion_lit.schedule import Schedule
+from diffusion_lit.denoiser import Prediction
+from diffusion_lit.sampler.base import Sampler
+from diffusion_lit.sampler.walk import Walk
 
 __all__ = ["UniPCSampler"]
 
 
+@dataclass
 class UniPCSampler(Sampler):
     """UniPC-p with B_2(h) = e^h - 1, predicting x_0 (Zhao et al. 2023, algorithms 5 to 8, arXiv:2302.04867).
 
@@ -28,45 +28,34 @@ class UniPCSampler(Sampler):
         ValueError: if `order` is not 1, 2 or 3, or as `Sampler`.
     """
 
-    def __init__(
-        self,
-        num_steps: int | None = 50,
-        order: int = 2,
-        clip: float | None = None,
-        percentile: float | None = None,
-        spacing: str | None = None,
-    ) -> None:
-        super().__init__(num_steps, clip, percentile, spacing)
-        if order not in (1, 2, 3):
-            raise ValueError(f"sampler.order must be 1, 2 or 3, got {order}")
-        self.num_previous = order
+    _: KW_ONLY
+    order: int = 2
 
-    def step(
-        self,
-        denoiser: Denoiser | GuidedDenoiser,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        label: Tensor | None = None,
-        noise: Noise | None = None,
-        history: History | None = None,
-    ) -> Tensor:
-        schedule = denoiser.schedule
-        p = self.predict(denoiser, x_t, t, label)
-        if history:
-            p = replace(p, x_t=advance(schedule, list(history), t, p.x_0))
-        steps = [*(history or []), (t, p)][-self.num_previous :]
-        remember(history, schedule, t, p)
-        return advance(schedule, steps if (s > 0).all() else [(t, p)], s)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.order not in (1, 2, 3):
+            raise ValueError(f"sampler.order must be 1, 2 or 3, got {self.order}")
+
+    @property
+    def num_previous(self) -> int:
+        return self.order
+
+    def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        p = walk.predict(x_t, t)
+        if walk.history:
+            p = replace(p, x_t=advance(list(walk.history), t, p.x_0))
+        steps = [*walk.history, p][-self.order :]
+        walk.remember(p)
+        return advance(steps if (s > 0).all() else [p], s)
 
 
-def advance(schedule: Schedule, steps: list[tuple[Tensor, Prediction]], s: Tensor, x_0: Tensor | None = None) -> Tensor:
+def advance(steps: list[Prediction], s: Tensor, x_0: Tensor | None = None) -> Tensor:
     """x_s from the last of `steps` and the estimates of x_0 in all of them; with `x_0`, that at `s`, too."""
-    t, p = steps[-1]
-    here = schedule.log_snr(t) / 2
+    p, schedule = steps[-1], steps[-1].schedule
+    here = p.log_snr / 2
     h = schedule.log_snr(s) / 2 - here
-    places = [(schedule.log_snr(r) / 2 - here) / h for r, _ in reversed(steps[:-1])]
-    others = [q.x_0 for _, q in reversed(steps[:-1])]
+    places = [(q.log_snr / 2 - here) / h for q in reversed(steps[:-1])]
+    others = [q.x_0 for q in reversed(steps[:-1])]
     if x_0 is not None:
         places.append(torch.ones_like(h))
         others.append(x_0)

@@ -1,4 +1,4 @@
-from diffusion_lit.weighting.base import Weighting
+from diffusion_lit.weighting.base import Weighting, X0Weighting
 from diffusion_lit.weighting.min_snr import MinSNRWeighting
 from diffusion_lit.weighting.p2 import P2Weighting
 from diffusion_lit.weighting.sigmoid import SigmoidWeighting
@@ -14,4 +14,5 @@ __all__ = [
     "TruncatedSNRWeighting",
     "UnitWeighting",
     "Weighting",
+    "X0Weighting",
 ]

@@ -2,13 +2,12 @@
 
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.weighting.base import Weighting
+from diffusion_lit.weighting.base import X0Weighting
 
 __all__ = ["P2Weighting"]
 
 
-class P2Weighting(Weighting):
+class P2Weighting(X0Weighting):
     """SNR / (k + SNR)^gamma on the x_0 error (Choi et al. 2022, eq. 8, arXiv:2204.00227).
 
     The error of eps counts less where the image is nearly clean and only unseen details are left. gamma = 0 is `snr`.
@@ -26,6 +25,6 @@ class P2Weighting(Weighting):
             raise ValueError(f"P2 weighting needs k > 0 and gamma >= 0, got k={k}, gamma={gamma}; both are usually 1")
         self.k, self.gamma = k, gamma
 
-    def __call__(self, denoiser: Denoiser, t: Tensor) -> Tensor:
-        snr = denoiser.schedule.snr(t)
-        return snr / (self.k + snr) ** self.gamma * denoiser.coefficients(t).c_out ** 2
+    def of_x_0(self, log_snr: Tensor) -> Tensor:
+        snr = log_snr.exp()
+        return snr / (self.k + snr) ** self.gamma

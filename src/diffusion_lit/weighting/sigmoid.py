@@ -2,13 +2,12 @@
 
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.weighting.base import Weighting
+from diffusion_lit.weighting.base import X0Weighting
 
 __all__ = ["SigmoidWeighting"]
 
 
-class SigmoidWeighting(Weighting):
+class SigmoidWeighting(X0Weighting):
     """SNR sigmoid(bias - log SNR) on the x_0 error (Kingma & Gao 2023, section 4, arXiv:2303.00848).
 
     That is sigmoid(bias - log SNR) on the error of eps, the paper's weight where times are uniform in log SNR; another
@@ -21,6 +20,5 @@ class SigmoidWeighting(Weighting):
     def __init__(self, bias: float = 2.0) -> None:
         self.bias = bias
 
-    def __call__(self, denoiser: Denoiser, t: Tensor) -> Tensor:
-        log_snr = denoiser.schedule.log_snr(t)
-        return (log_snr.exp() * (self.bias - log_snr).sigmoid()).to(t.dtype) * denoiser.coefficients(t).c_out ** 2
+    def of_x_0(self, log_snr: Tensor) -> Tensor:
+        return log_snr.exp() * (self.bias - log_snr).sigmoid()

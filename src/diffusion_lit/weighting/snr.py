@@ -2,14 +2,13 @@
 
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.weighting.base import Weighting
+from diffusion_lit.weighting.base import X0Weighting
 
 __all__ = ["SNRWeighting"]
 
 
-class SNRWeighting(Weighting):
+class SNRWeighting(X0Weighting):
     """SNR on the x_0 error, which is the plain error of eps, whatever the network predicts (Ho et al. 2020, eq. 14)."""
 
-    def __call__(self, denoiser: Denoiser, t: Tensor) -> Tensor:
-        return denoiser.schedule.snr(t) * denoiser.coefficients(t).c_out ** 2
+    def of_x_0(self, log_snr: Tensor) -> Tensor:
+        return log_snr.exp()

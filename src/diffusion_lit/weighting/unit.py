@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.denoiser import Prediction
 from diffusion_lit.weighting.base import Weighting
 
 __all__ = ["UnitWeighting"]
@@ -12,5 +12,5 @@ __all__ = ["UnitWeighting"]
 class UnitWeighting(Weighting):
     """w(t) = 1: L_simple for eps (Ho et al. 2020, eq. 14, arXiv:2006.11239), the plain error of v for v."""
 
-    def __call__(self, denoiser: Denoiser, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
+    def __call__(self, p: Prediction) -> Tensor:
+        return torch.ones_like(p.c_out)

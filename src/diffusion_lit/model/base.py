@@ -1,0 +1,37 @@
+"""What a network says of itself."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from diffusion_lit.condition import Condition
+
+__all__ = ["Network"]
+
+
+class Network(nn.Module, ABC):
+    """Any network that a `Denoiser` can hold."""
+
+    image_shape: tuple[int, int, int]
+    """(C, H, W) of the images, or latents, that it takes."""
+    num_classes: int | None = None
+    """Labels are 0..num_classes - 1; None where it is unconditional."""
+    learn_variance: bool = False
+    """Whether its output has a second half: the variance of a reverse step, -1 for small and 1 for large."""
+    augmentation_dim: int = 0
+    """How many numbers of EDM's augment label it takes; 0 for none."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
+        """The raw output F, [B, C, H, W], or [B, 2 C, H, W] with a learned variance.
+
+        Args:
+            x: c_in x_t, [B, C, H, W].
+            c_noise: noise levels as the schedule's `c_noise` gives them, [B].
+            condition: what else is known; a field that the network has no layer for is not read.
+        """
+
+    def blocks(self) -> Iterable[nn.Module]:
+        """The repeated parts, in which a sharded, compiled or checkpointed network is wrapped one by one."""
+        return ()
