@@ -1,4 +1,5 @@
 from diffusion_lit.schedule.base import Schedule
+from diffusion_lit.schedule.beta import BetaSchedule
 from diffusion_lit.schedule.cosine import CosineSchedule
 from diffusion_lit.schedule.cosine_continuous import CosineContinuousSchedule
 from diffusion_lit.schedule.discrete import DiscreteSchedule
@@ -14,6 +15,7 @@ from diffusion_lit.schedule.vp import VPSchedule
 
 __all__ = [
     "SPACINGS",
+    "BetaSchedule",
     "CosineContinuousSchedule",
     "CosineSchedule",
     "DiscreteSchedule",
