@@ -176,7 +176,7 @@ def ddpm_runs(
     schedule = build("schedule", name)
     network, theirs = ddpm(schedule, variance, num_steps, prediction, **clipping(clip))
     source = Drawn(dtype)
-    x_t = float(schedule.sqrt_one_minus_abar[-1]) * source()
+    x_t = float(schedule.sigma(torch.ones(1, dtype=torch.float64))) * source()
     for t in theirs.timesteps:
         result = theirs.step(network(x_t, t.to(dtype)), int(t), x_t, generator=source.generator)
         x_t = result.prev_sample

@@ -39,6 +39,22 @@ TABLES = (
 )
 
 
+def table_of(schedule: DiscreteSchedule, name: str) -> Tensor:
+    """A table of the schedule, one row per step: an attribute of this name, or its functions at the steps' times."""
+    if hasattr(schedule, name):
+        return getattr(schedule, name)
+    steps = grid_times(schedule, list(range(schedule.num_timesteps + 1))).flatten()
+    s, t = steps[:-1], steps[1:]
+    one, zero = torch.ones_like(t), torch.zeros_like(t)
+    return {
+        "abar_prev": schedule.alpha(s) ** 2,
+        "sqrt_abar": schedule.alpha(t),
+        "sqrt_one_minus_abar": schedule.sigma(t),
+        "posterior_mean_coef_x_0": schedule.posterior(one, zero, s, t)[0],
+        "posterior_mean_coef_x_t": schedule.posterior(zero, one, s, t)[0],
+    }[name]
+
+
 def linear_betas() -> list[float]:
     return [1e-4 + (t - 1) / (T - 1) * (0.02 - 1e-4) for t in range(1, T + 1)]
 
@@ -78,7 +94,7 @@ PUBLISHED = {
 
 
 def tables_of(betas: list[float]) -> dict[str, list[float]]:
-    """The docstring's tables, step by step; 1 - abar_t = (1 - abar_{t-1}) + abar_{t-1} beta_t cancels nothing."""
+    """DDPM's tables (Ho et al. 2020, eq. 4, 7); 1 - abar_t = (1 - abar_{t-1}) + abar_{t-1} beta_t cancels nothing."""
     tables: dict[str, list[float]] = {name: [] for name in TABLES}
     abar, noise = 1.0, 0.0
     for beta in betas:
@@ -124,7 +140,7 @@ def test_betas_are_one_per_step_in_float64(name: str) -> None:
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_tables_match_the_published_formulas(name: str, table: str) -> None:
-    actual = getattr(build("schedule", name), table)
+    actual = table_of(build("schedule", name), table)
     assert actual.dtype == torch.float64
     np.testing.assert_allclose(actual.numpy(), tables_of(PUBLISHED[name])[table], rtol=1e-12, atol=1e-12)
 
@@ -227,7 +243,7 @@ def test_zero_terminal_snr_ends_in_pure_noise_and_nothing_else_is_infinite(name:
     assert (float(schedule.alpha(one)), float(schedule.sigma(one)), float(schedule.snr(one))) == (0, 1, 0)
     assert float(schedule.log_snr(one)) == -math.inf
     assert float(schedule.terminal_kl()) == 0
-    assert all(getattr(schedule, table).isfinite().all() for table in TABLES)
+    assert all(table_of(schedule, table).isfinite().all() for table in TABLES)
     assert ((schedule.betas[:-1] > 0) & (schedule.betas[:-1] < 1)).all()
     between = torch.linspace(0.0005, 0.9995, T, dtype=torch.float64)
     for function in ("log_snr", "alpha", "sigma", "snr", "c_noise"):
@@ -449,10 +465,13 @@ def test_one_step_posterior_reads_the_tables(name: str) -> None:
     s = grid_times(schedule, list(range(T)))
     x_0, x_t = torch.randn(2, T, 1, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     mean, variance = schedule.posterior(x_0, x_t, s, t)
-    coefficients = schedule.posterior_mean_coef_x_0, schedule.posterior_mean_coef_x_t
-    expected = coefficients[0] * x_0.flatten() + coefficients[1] * x_t.flatten()
+    tables = {
+        key: torch.tensor(table, dtype=torch.float64) for key, table in tables_of(schedule.betas.tolist()).items()
+    }
+    expected = tables["posterior_mean_coef_x_0"] * x_0.flatten() + tables["posterior_mean_coef_x_t"] * x_t.flatten()
     torch.testing.assert_close(mean.flatten(), expected, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(variance.flatten(), schedule.posterior_variance, rtol=1e-9, atol=1e-18)
+    for variances in (schedule.posterior_variance, tables["posterior_variance"]):
+        torch.testing.assert_close(variance.flatten(), variances, rtol=1e-9, atol=1e-18)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -551,7 +570,7 @@ def test_stable_diffusion_s_betas_warn_until_their_end_is_noise() -> None:
     with pytest.warns(UserWarning, match=r"6.8% of the signal left"):
         schedule = ScaledLinearSchedule(T, 0.00085, 0.012)
     assert float(schedule.abar[-1]) == pytest.approx(0.0046600985130772404, rel=1e-11)
-    assert float(schedule.sqrt_abar[-1]) == pytest.approx(0.068265, abs=5e-7)
+    assert float(schedule.abar[-1].sqrt()) == pytest.approx(0.068265, abs=5e-7)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ScaledLinearSchedule(T, 0.00085, 0.012, zero_terminal_snr=True)
@@ -624,7 +643,7 @@ def test_tables_never_follow_a_change_of_dtype(name: str, dtype: torch.dtype) ->
     for table, value in zip(names, before, strict=True):
         assert getattr(schedule, table).dtype == torch.float64
         assert torch.equal(getattr(schedule, table), value)
-    assert all(getattr(schedule, table).dtype == torch.float64 for table in TABLES)
+    assert all(table_of(schedule, table).dtype == torch.float64 for table in TABLES)
 
 
 def test_tables_follow_a_change_of_device_and_stay_out_of_checkpoints() -> None:
