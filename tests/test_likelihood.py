@@ -23,7 +23,7 @@ from diffusion_lit.likelihood import (
     variational_bound,
 )
 from diffusion_lit.parameterization import VParameterization
-from diffusion_lit.schedule import CosineSchedule, LinearSchedule, Schedule, VPSchedule
+from diffusion_lit.schedule import CosineSchedule, LinearSchedule, Schedule, VPSchedule, spaced_times
 from tests.analytic import GaussianDenoiser, MixtureDenoiser, build, members
 
 SCHEDULES = members("schedule")
@@ -356,7 +356,7 @@ def closed_form(schedule: Schedule, num_steps: int | None, variance: str) -> tup
     """
     probability = level_probabilities()
     x_0 = LEVELS.numpy()
-    times = schedule.times(num_steps)
+    times = spaced_times(schedule, num_steps)
     alpha, sigma = schedule.alpha(times).numpy(), schedule.sigma(times).numpy()
     prior = (probability * (alpha[0] * x_0 / sigma[0]) ** 2).sum() / 2
     gain = alpha * STD**2 / (alpha**2 * STD**2 + sigma**2)
@@ -413,7 +413,7 @@ def chain_bound(schedule: Schedule, num_steps: int | None, variance: str) -> flo
     A divergence is quadratic in x_0 and the noise, so that two values of each, one standard deviation to either side,
     give its mean. The decoder's comes from its closed form, as it needs more.
     """
-    times = schedule.times(num_steps)[:-1].view(-1, 1, 1, 1)
+    times = spaced_times(schedule, num_steps)[:-1].view(-1, 1, 1, 1)
     t, s = times[:-1], times[1:]
     probability = level_probabilities()
     mean = (probability * LEVELS.numpy()).sum()
@@ -487,7 +487,7 @@ def test_large_variance_is_exact_for_a_unit_gaussian(name: str, num_steps: int) 
     large, small = (
         variational_bound(denoiser, x_0, lambda: eps, num_steps=num_steps, variance=v) for v in ("large", "small")
     )
-    last = schedule.times(num_steps)[-2]
+    last = spaced_times(schedule, num_steps)[-2]
     noise = float(schedule.sigma(torch.ones(1, dtype=torch.float64))) ** 2
     information = (math.log1p(float(schedule.snr(last))) + 1 / noise - 1 + math.log(noise)) / 2 / math.log(2)
     assert float((large.prior + large.terms[:, :-1].sum(1)).mean()) == pytest.approx(information, rel=1e-5)
@@ -513,7 +513,7 @@ def test_the_bound_sums_one_term_for_each_step_of_the_walk(num_steps: int | None
     x_0, _ = eight_bit(3)
     bound = variational_bound(denoiser, x_0, draws(x_0.shape), num_steps=num_steps, variance="large")
     noise, terms = draws(x_0.shape), []
-    for t, s in pairwise(schedule.times(num_steps).view(-1, 1, 1, 1, 1)):
+    for t, s in pairwise(spaced_times(schedule, num_steps).view(-1, 1, 1, 1, 1)):
         p = denoiser(schedule.add_noise(x_0, noise(), t.expand(3, 1, 1, 1)), t.expand(3, 1, 1, 1))
         terms.append(bound_term(schedule, p, x_0, s, t, "large"))
     torch.testing.assert_close(bound.terms, torch.stack(terms, 1), rtol=1e-12, atol=0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffusion_lit.bound import bound_term, gaussian_kl, require_bytes
 from diffusion_lit.denoiser import VARIANCES, Denoiser
 from diffusion_lit.ode import angle, at_angle, integrate, velocity
-from diffusion_lit.schedule import per_image
+from diffusion_lit.schedule import per_image, spaced_times
 
 __all__ = ["Bound", "Likelihood", "ode_likelihood", "ode_log_density", "variational_bound"]
 
@@ -87,7 +87,7 @@ def variational_bound(
             + (", or learned" if denoiser.learns_variance else " (learned needs model.learn_variance=true)")
         )
     schedule = denoiser.schedule
-    times = per_image(schedule.times(num_steps), x_0)
+    times = per_image(spaced_times(schedule, num_steps), x_0)
     alpha, log_variance = schedule.alpha(times[0]), 2 * schedule.sigma(times[0]).log()
     prior = gaussian_kl(alpha * x_0, log_variance, torch.zeros_like(x_0), log_variance)
     terms = []

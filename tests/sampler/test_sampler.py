@@ -19,7 +19,7 @@ from diffusion_lit.sampler import (
     PredictorCorrectorSampler,
     Sampler,
 )
-from diffusion_lit.schedule import CosineSchedule, DiscreteSchedule
+from diffusion_lit.schedule import CosineSchedule, DiscreteSchedule, spaced_times
 from tests.analytic import GaussianDenoiser, Impulses, build, grid_times, members
 
 SCHEDULES = members("schedule", DiscreteSchedule)
@@ -54,7 +54,7 @@ def member(name: str, **overrides: object) -> Sampler:
 
 
 def steps_of(schedule: DiscreteSchedule, num_steps: int | None) -> list[int]:
-    return [int(step) for step in schedule.index(schedule.times(num_steps))]
+    return [int(step) for step in schedule.index(spaced_times(schedule, num_steps))]
 
 
 def abar_of(schedule: DiscreteSchedule) -> list[float]:
@@ -168,7 +168,7 @@ def test_euler_maruyama_draws_from_the_discretized_sde(name: str, num_steps: int
 
 def chain_moments(sampler: Sampler, denoiser: GaussianDenoiser) -> tuple[float, float]:
     """The exact mean and variance after all T steps: each step's affine map, all read off at once, then composed."""
-    times = denoiser.schedule.times().view(-1, 1, 1, 1)
+    times = spaced_times(denoiser.schedule).view(-1, 1, 1, 1)
     zero, one = torch.zeros_like(times[1:]), torch.ones_like(times[1:])
 
     def step(x_t: Tensor, noise: Tensor) -> Tensor:
@@ -368,7 +368,7 @@ def test_the_walk_visits_the_schedules_times_and_reports_each_step(name: str, nu
         calls.append(len(denoiser.asked))
 
     images = sampler(denoiser, ImageNoise(0, range(3), (1, 2, 2)), label, on_step)
-    times = schedule.times(num_steps).float().tolist()
+    times = spaced_times(schedule, num_steps).float().tolist()
     assert [s for s, _ in reported] == times[1:]
     assert torch.equal(reported[-1][1], images)
     assert len({x_s.numpy().tobytes() for _, x_s in reported}) == len(reported) == (num_steps or 20)

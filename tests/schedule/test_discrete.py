@@ -20,6 +20,7 @@ from diffusion_lit.schedule import (
     Schedule,
     SigmoidSchedule,
     SqrtSchedule,
+    spaced_times,
 )
 from tests.analytic import build, grid_times, members
 
@@ -500,19 +501,19 @@ def test_sampling_times_are_evenly_spread_steps(num_timesteps: int) -> None:
     schedule = CosineSchedule(num_timesteps)
     divisors = [n for n in range(1, num_timesteps + 1) if num_timesteps % n == 0]
     for num_steps in sorted({*divisors, *range(1, num_timesteps + 1, max(1, num_timesteps // 90)), num_timesteps - 1}):
-        times = schedule.times(num_steps)
+        times = spaced_times(schedule, num_steps)
         steps = schedule.index(times)
         assert (float(times[0]), float(times[-1]), len(times)) == (1, 0, num_steps + 1)
         shortest, longest = num_timesteps // num_steps, -(-num_timesteps // num_steps)
         jumps = set((-steps.diff()).tolist())
         assert jumps <= {shortest, longest}, f"{num_steps} steps of {num_timesteps} jump by {jumps}"
-    assert torch.equal(schedule.times(), schedule.times(num_timesteps))
+    assert torch.equal(spaced_times(schedule), spaced_times(schedule, num_timesteps))
 
 
 @pytest.mark.parametrize("num_steps", [0, -1, 8])
 def test_impossible_numbers_of_steps_are_refused(num_steps: int) -> None:
     with pytest.raises(ValueError, match=f"cannot take {num_steps} sampling steps: the schedule has 7"):
-        CosineSchedule(7).times(num_steps)
+        spaced_times(CosineSchedule(7), num_steps)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion_lit.denoiser import Denoiser, Prediction
 from diffusion_lit.guidance import GuidedDenoiser
-from diffusion_lit.schedule import Schedule, check_spacing, per_image
+from diffusion_lit.schedule import Schedule, check_spacing, per_image, spaced_times
 
 __all__ = ["History", "Noise", "Sampler"]
 
@@ -92,7 +92,7 @@ class Sampler(ABC):
         Raises:
             ValueError: if the schedule cannot be walked so.
         """
-        return schedule.times(self.num_steps, self.spacing)
+        return spaced_times(schedule, self.num_steps, self.spacing)
 
     def check(self, denoiser: Denoiser | GuidedDenoiser) -> None:
         """Raise a ValueError if the sampler cannot draw from `denoiser`."""

@@ -9,7 +9,7 @@ from diffusion_lit.schedule.linear import LinearSchedule
 from diffusion_lit.schedule.quadratic import QuadraticSchedule
 from diffusion_lit.schedule.scaled_linear import ScaledLinearSchedule
 from diffusion_lit.schedule.sigmoid import SigmoidSchedule
-from diffusion_lit.schedule.spacing import SPACINGS, check_spacing, per_image
+from diffusion_lit.schedule.spacing import SPACINGS, check_spacing, per_image, spaced_times
 from diffusion_lit.schedule.sqrt import SqrtSchedule
 from diffusion_lit.schedule.vp import VPSchedule
 
@@ -30,4 +30,5 @@ __all__ = [
     "VPSchedule",
     "check_spacing",
     "per_image",
+    "spaced_times",
 ]

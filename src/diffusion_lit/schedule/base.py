@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from diffusion_lit.schedule.spacing import spaced_times
-
 __all__ = ["Schedule"]
 
 
@@ -28,7 +26,7 @@ class Schedule(nn.Module, ABC):
     """
 
     spacing = "trailing"
-    """How `times` spreads sampling steps unless told otherwise."""
+    """Where sampling steps lie by default (see `spaced_times`)."""
     t_min = 1e-3
     """The least time but 0 at which the network is asked; nearer to the data, rounding would drown the noise."""
     num_timesteps: int | None = None
@@ -81,18 +79,6 @@ class Schedule(nn.Module, ABC):
     def snap(self, t: Tensor) -> Tensor:
         """The time that `t` in (0, 1] stands for: `t` itself, but no less than `t_min`."""
         return t.clamp(min=self.t_min)
-
-    def times(self, num_steps: int | None = None, spacing: str | None = None) -> Tensor:
-        """Times for `num_steps` reverse steps, from 1 down to 0, float64 [num_steps + 1].
-
-        Args:
-            num_steps: how many; None takes all T of a discrete schedule.
-            spacing: see `spaced_times`; None takes the schedule's own.
-
-        Raises:
-            ValueError: if the schedule cannot be walked so.
-        """
-        return spaced_times(self, num_steps, spacing or self.spacing)
 
     def add_noise(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """A draw of q(x_t | x_0) = N(alpha x_0, sigma^2 I) from the noise `eps` (Ho et al. 2020, eq. 4)."""
