@@ -4,12 +4,14 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from diffusion_lit.fixed_precision import FixedPrecision
 
 __all__ = ["Schedule"]
 
 
-class Schedule(nn.Module, ABC):
+class Schedule(FixedPrecision, ABC):
     """The forward process x_t = alpha(t) x_0 + sigma(t) eps, t in [0, 1], 0 = data, 1 = noise.
 
     A schedule is its log SNR and the inverse of it; alpha and sigma follow, here so that alpha^2 + sigma^2 = 1. Times

@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -76,12 +75,6 @@ class DiscreteSchedule(Schedule):
                 "zero_terminal_snr=true.",
                 stacklevel=3,
             )
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DiscreteSchedule":
-        """Follow the module to another device, never to another dtype: bf16 tables are wrong in the third digit."""
-        device = fn(torch.empty(0, device=self.betas.device)).device
-        self._buffers = {name: table.to(device) for name, table in self.named_buffers(recurse=False)}
-        return self
 
     @property
     def alphas(self) -> Tensor:
