@@ -207,7 +207,7 @@ def test_a_perfect_estimate_costs_nothing_but_at_the_last_step(name: str) -> Non
     ratio = float(schedule.sigma(s[0]) / schedule.sigma(t[0])) ** 2  # small over large variance: means agree
     assert c > 0
     assert float(between) == pytest.approx((ratio - 1 - math.log(ratio)) / 2 / math.log(2), rel=1e-6)
-    std = float(schedule.sigma(t[1]))  # large variance at s = 0
+    std = math.exp(float(schedule.log_variance(s[1], t[1], 0)) / 2)  # the small variance, as the others' is large
     expected = np.mean([exact_nll(round((x + 1) * 127.5), x, std)[0] for x in x_0[1].flatten().tolist()])
     assert float(last) == pytest.approx(float(expected) / math.log(2), rel=1e-6)
     assert float(bound_term(schedule, perfect, x_0, s, t, "small")[0]) == pytest.approx(0, abs=1e-9)

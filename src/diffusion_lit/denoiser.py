@@ -58,9 +58,15 @@ class Prediction:
         return replace(self, x_0=x_0.clamp(-limit, limit))
 
     def log_variance(self, schedule: Schedule, s: Tensor, t: Tensor, variance: str) -> Tensor:
-        """log variance of p(x_s | x_t), `variance` being small, large or learned (see `Schedule.log_variance`)."""
+        """log variance of p(x_s | x_t), `variance` being small, large or learned (see `Schedule.log_variance`).
+
+        The decoder (s = 0) has the small one also where the others are large, for a better likelihood (FIXED_LARGE of
+        improved-diffusion, and Ho et al.'s code).
+        """
         fraction = self.variance if variance == "learned" else VARIANCES[variance]
         assert fraction is not None, "checked at start-up"
+        if variance == "large":
+            fraction = s > 0
         return schedule.log_variance(s, t, fraction)
 
 

@@ -80,7 +80,7 @@ def literal_bound(schedule: DiscreteSchedule, x_t: Tensor, output: Tensor, varia
             share = (said[1:] + 1) / 2
             spread = torch.exp((1 - share) * math.log(small) + share * math.log(beta)).sqrt()
         else:
-            spread = torch.full_like(image, math.sqrt(small if variance == "small" else beta))
+            spread = torch.full_like(image, math.sqrt(beta if variance == "large" and step > 1 else small))
         model = Normal(on_x_0 * said[:1] + on_x_t * noisy, spread)
         if step > 1:
             term = kl_divergence(Normal(on_x_0 * image + on_x_t * noisy, math.sqrt(small)), model)
