@@ -442,7 +442,7 @@ def chain_bound(schedule: Schedule, num_steps: int | None, variance: str) -> flo
 @pytest.mark.parametrize("name", ["linear", "cosine", "vp"])
 def test_the_bound_approaches_the_exact_bits_per_dim(name: str) -> None:
     """With a learned variance that is large, right where noise hides little of the data: as T = 10, 100, 1000, the gap
-    falls below 0.02. The smaller variance of the decoder costs Gaussian data up to 0.16 more where large is not learned.
+    falls below 0.02. Where large is not learned, the decoder's smaller variance costs Gaussian data up to 0.16 more.
 
     Small variance is a single image's, and costs (r - 1 - log r) / 2 nats more at a step between variances of noise of
     the ratio r. Near the data each is 2, 3/2, 4/3, ... times the one before, whatever T: its gap does not vanish.
