@@ -460,3 +460,22 @@ def test_bad_variances_and_etas_are_refused() -> None:
     for eta in (-0.1, 1.1):
         with pytest.raises(ValueError, match=rf"eta must lie in \[0, 1\].*got {eta}"):
             DDIMSampler(eta=eta)
+
+
+@pytest.mark.parametrize("name", ["linear", "vp", "edm"])
+def test_a_correction_is_song_s_of_each_image(name: str) -> None:
+    """Song et al. 2021, algorithm 4, literally: noise of +-1 has the norm that it has on average."""
+    denoiser, generator, visited = gaussian(name), torch.Generator().manual_seed(0), []
+    start, kick = torch.randn(2, 3, 2, 4, 4, generator=generator, dtype=torch.float64)
+    z = torch.randn(2, 3, 2, 4, 4, generator=generator, dtype=torch.float64).sign()
+    for sampler in (PredictorCorrectorSampler(2, num_corrections=2, snr=0.3), EulerMaruyamaSampler(2)):
+        source = iter([start, kick, *z, kick])
+        sampler(denoiser, lambda source=source: next(source), on_step=lambda s, x_s: visited.append((s, x_s)))
+    (s, corrected), _, (same, x), _ = visited
+    assert torch.equal(s, same)
+    for noise in z:
+        for i in range(len(x)):
+            g = denoiser(x[i : i + 1], s[i : i + 1]).score[0]
+            e = 2 * (0.3 * noise[i].norm() / g.norm()) ** 2
+            x[i] += e * g + (2 * e).sqrt() * noise[i]
+    torch.testing.assert_close(corrected, x, rtol=1e-10, atol=0)
