@@ -9,6 +9,7 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
+from diffusion_lit import bound
 from diffusion_lit.bound import bound_term, discretized_gaussian_nll, gaussian_kl
 from diffusion_lit.denoiser import Prediction
 from diffusion_lit.schedule import DiscreteSchedule, Schedule
@@ -208,7 +209,7 @@ def test_a_perfect_estimate_costs_nothing_but_at_the_last_step(name: str) -> Non
     ratio = float(schedule.sigma(s[0]) / schedule.sigma(t[0])) ** 2  # small over large variance: means agree
     assert c > 0
     assert float(between) == pytest.approx((ratio - 1 - math.log(ratio)) / 2 / math.log(2), rel=1e-6)
-    std = float(schedule.sigma(t[1]))  # large variance at s = 0
+    std = math.exp(float(schedule.log_variance(s[1], t[1], 0)) / 2)  # the small variance, as the others' is large
     expected = np.mean([exact_nll(round((x + 1) * 127.5), x, std)[0] for x in x_0[1].flatten().tolist()])
     assert float(last) == pytest.approx(float(expected) / math.log(2), rel=1e-6)
     assert float(bound_term(perfect, x_0, s, "small")[0]) == pytest.approx(0, abs=1e-9)
@@ -217,7 +218,7 @@ def test_a_perfect_estimate_costs_nothing_but_at_the_last_step(name: str) -> Non
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_terms_slope_is_that_of_the_divergence(name: str, dtype: torch.dtype) -> None:
-    """The decoder, computed for every image and then put aside, leaves nothing in it, however far it is off."""
+    """Nothing of the decoder is in it, however far it is off."""
     schedule = build("schedule", name)
     t, s = torch.tensor(PAIRS, dtype=torch.float64).T.reshape(2, -1, 1, 1, 1).to(dtype)
     x_0, p = prediction(schedule, t, seed=2)
@@ -228,3 +229,34 @@ def test_a_terms_slope_is_that_of_the_divergence(name: str, dtype: torch.dtype) 
     c, alpha, sigma = schedule.denoised_fraction(s, t), schedule.alpha(s), schedule.sigma(s)
     expected = alpha**2 * c / sigma**2 * (estimate - x_0).detach() / x_0[0].numel() / math.log(2)
     torch.testing.assert_close(slope, expected, rtol=1e-3 if dtype == torch.float32 else 1e-8, atol=1e-6)
+
+
+@pytest.mark.parametrize("variance", ["small", "learned"])
+@pytest.mark.parametrize("last", [[], [1], [0, 2], [0, 1, 2]])
+def test_only_the_last_steps_images_are_decoded(
+    last: list[int], variance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each term, and its slopes by the estimate and the variance, are those of the image by itself."""
+    decoded: list[int] = []
+
+    def witness(x: Tensor, *args: Tensor) -> Tensor:
+        decoded.append(len(x))
+        return discretized_gaussian_nll(x, *args)
+
+    monkeypatch.setattr(bound, "discretized_gaussian_nll", witness)
+    schedule = build("schedule", "cosine")
+    t = torch.tensor([0.001, 0.002, 0.5], dtype=torch.float64).view(3, 1, 1, 1)
+    s = torch.where(torch.tensor([i in last for i in range(3)]).view(3, 1, 1, 1), 0, t / 2)
+    x_0, p = prediction(schedule, t)
+    assert p.variance is not None
+    given = replace(p, x_0=p.x_0.requires_grad_(), variance=p.variance.requires_grad_())
+    inputs = (given.x_0, given.variance) if variance == "learned" else (given.x_0,)
+    together = bound_term(given, x_0, s, variance)
+    slopes = torch.autograd.grad(together.sum(), inputs)
+    assert decoded == [len(last)]
+    for i in range(3):
+        one = slice(i, i + 1)
+        term = bound_term(given.chunk(3)[i], x_0[one], s[one], variance)
+        assert torch.equal(term, together[one])
+        for slope, expected in zip(slopes, torch.autograd.grad(term.sum(), inputs), strict=True):
+            assert torch.equal(slope[one], expected[one]) and bool((expected[one] != 0).all())

@@ -73,8 +73,13 @@ class Prediction:
         return replace(self, x_0=x_0.clamp(-limit, limit))
 
     def log_variance(self, s: Tensor, variance: str) -> Tensor:
-        """log variance of p(x_s | x_t), `variance` being small, large or learned (see `Schedule.log_variance`)."""
-        fraction = self.variance if variance == "learned" else float(variance == "large")
+        """log variance of p(x_s | x_t), `variance` being small, large or learned (see `Schedule.log_variance`).
+
+        The decoder (s = 0) has the small one also where the others are large, for a better likelihood (FIXED_LARGE of
+        improved-diffusion, and Ho et al.'s code).
+        """
+        fractions: dict[str, Tensor | float | None] = {"small": 0.0, "large": s > 0, "learned": self.variance}
+        fraction = fractions[variance]
         assert fraction is not None, "checked at start-up"
         return self.schedule.log_variance(s, self.t, fraction)
 

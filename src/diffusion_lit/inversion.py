@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import BaseDenoiser
-from diffusion_lit.schedule import per_image
+from diffusion_lit.schedule import per_image, spaced_times
 
 __all__ = ["invert"]
 
@@ -42,7 +42,7 @@ def invert(
     if num_iterations < 1:
         raise ValueError(f"num_iterations must be at least 1, got {num_iterations}; 1 is plain DDIM inversion")
     schedule = denoiser.schedule
-    times = per_image(schedule.times(num_steps, spacing).flip(0), x_0)
+    times = per_image(spaced_times(schedule, num_steps, spacing).flip(0), x_0)
     x_s = x_0
     for s, t in pairwise(times):
         x_t, noisy = x_s, bool((schedule.log_snr(t) < 0).all() and (s > 0).all())

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.pytorch.plugins import HalfPrecision
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -281,6 +282,27 @@ def test_reduced_precision_of_the_network_does_not_reach_the_images() -> None:
         changed, condition = EDMAugmentation()(x_0, drawn)
     assert torch.equal(changed, expected)
     assert condition is not None and told is not None and torch.equal(condition, told)
+
+
+@pytest.mark.parametrize("size", [32, 256])
+def test_half_precision_moves_no_pixel(size: int) -> None:
+    """Draws as `bf16-true` hands them over, its default dtype too: images and conditions are float32's.
+
+    An untouched image is itself, and a moved one is where float64 puts it; in bfloat16 positions are off by pixels.
+    """
+    plugin, x_0 = HalfPrecision("bf16-true"), blob(size, 3.3, -2.1).float()
+    moved = numbers(scale=0.7, rotation=2.1, stretch=-0.6, axis=0.9, right=0.31, down=-0.17).bfloat16()
+    for drawn in (torch.zeros_like(moved), moved):
+        expected, told = EDMAugmentation()(x_0.double(), drawn.double())
+        with plugin.forward_context():
+            changed, condition = EDMAugmentation()(x_0, drawn)
+        assert changed.dtype == torch.float32 and condition is not None and condition.dtype == torch.float32
+        torch.testing.assert_close(changed.double(), expected, rtol=0, atol=1e-4)
+        assert told is not None
+        torch.testing.assert_close(condition.double(), told, rtol=0, atol=1e-6)
+    low, _ = EDMAugmentation()(x_0.bfloat16(), moved)
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low.double(), expected, rtol=0, atol=0.01)  # of the image's own rounding
 
 
 # The network.

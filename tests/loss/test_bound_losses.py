@@ -71,9 +71,8 @@ def literal_bound(schedule: DiscreteSchedule, x_t: Tensor, output: Tensor, varia
     """T L_t in bits/dim of each image, in beta form (Ho et al. 2020, eqs. 7, 8, 13; Nichol & Dhariwal 2021, eq. 15)."""
     terms = []
     for step, image, noisy, said in zip(STEPS, images(), x_t, output, strict=True):
-        beta, abar, abar_prev = (
-            float(table[step - 1]) for table in (schedule.betas, schedule.abar, schedule.abar_prev)
-        )
+        beta, abar = float(schedule.betas[step - 1]), float(schedule.abar[step - 1])
+        abar_prev = float(schedule.abar[step - 2]) if step > 1 else 1.0
         on_x_0 = math.sqrt(abar_prev) * beta / (1 - abar)
         on_x_t = math.sqrt(1 - beta) * (1 - abar_prev) / (1 - abar)
         # The first step's is the second's: its own is 0.
@@ -82,7 +81,7 @@ def literal_bound(schedule: DiscreteSchedule, x_t: Tensor, output: Tensor, varia
             share = (said[1:] + 1) / 2
             spread = torch.exp((1 - share) * math.log(small) + share * math.log(beta)).sqrt()
         else:
-            spread = torch.full_like(image, math.sqrt(small if variance == "small" else beta))
+            spread = torch.full_like(image, math.sqrt(beta if variance == "large" and step > 1 else small))
         model = Normal(on_x_0 * said[:1] + on_x_t * noisy, spread)
         if step > 1:
             term = kl_divergence(Normal(on_x_0 * image + on_x_t * noisy, math.sqrt(small)), model)

@@ -36,7 +36,7 @@ from diffusion_lit.sampler import (
     Sampler,
     UniPCSampler,
 )
-from diffusion_lit.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule, Schedule
+from diffusion_lit.schedule import DiscreteSchedule, EDMSchedule, FlowSchedule, Schedule, spaced_times
 from tests.analytic import Fake, build, grid_times, members
 
 diffusers = pytest.importorskip("diffusers")
@@ -179,7 +179,7 @@ def ddpm_runs(
     schedule = build("schedule", name)
     network, theirs = ddpm(schedule, variance, num_steps, prediction, **clipping(clip))
     source = Drawn(dtype)
-    x_t = float(schedule.sqrt_one_minus_abar[-1]) * source()
+    x_t = float(schedule.sigma(torch.ones(1, dtype=torch.float64))) * source()
     for t in theirs.timesteps:
         result = theirs.step(network(x_t, t.to(dtype)), int(t), x_t, generator=source.generator)
         x_t = result.prev_sample
@@ -452,7 +452,7 @@ def test_spacing_by_noise_is_diffusers(name: str, spacing: str) -> None:
     config = {"timestep_spacing": "linspace", **SPACINGS[spacing]}
     for num_steps in (2, 10, 50):
         theirs = scheduler("EulerDiscreteScheduler", schedule, num_steps, "epsilon", **config)
-        times = schedule.times(num_steps, spacing)
+        times = spaced_times(schedule, num_steps, spacing)
         torch.testing.assert_close((-schedule.log_snr(times) / 2).exp(), theirs.sigmas, rtol=1e-9, atol=0)
         torch.testing.assert_close(schedule.c_noise(times[:-1]), theirs.timesteps, rtol=1e-9, atol=1e-7)
 
@@ -483,7 +483,7 @@ def test_spacing_by_time_is_diffusers(spacing: str, name: str, steps: tuple[int,
     schedule = build("schedule", "linear")
     for num_steps in steps:
         theirs = scheduler("DDIMScheduler", schedule, num_steps, "epsilon", timestep_spacing=name)
-        torch.testing.assert_close(schedule.times(num_steps, spacing), times_of(theirs), rtol=0, atol=1e-12)
+        torch.testing.assert_close(spaced_times(schedule, num_steps, spacing), times_of(theirs), rtol=0, atol=1e-12)
 
 
 @in_float64
@@ -504,7 +504,7 @@ def test_a_shifted_flow_is_diffusers() -> None:
     """Its noise at our times. Our network is told the time before the shift, diffusers' the one after it."""
     schedule = FlowSchedule(shift=3.0)
     theirs = diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=T, shift=3.0)
-    times = schedule.times(10)
+    times = spaced_times(schedule, 10)
     theirs.set_timesteps(sigmas=times[:-1].tolist())
     torch.testing.assert_close(schedule.sigma(times), theirs.sigmas, rtol=1e-9, atol=0)
 
@@ -529,7 +529,7 @@ def test_edm_is_diffusers(kind: str, num_steps: int) -> None:
     solver, schedule = EDMS[kind], EDMSchedule()
     theirs = getattr(diffusers, solver.kind)(**solver.config)
     theirs.set_timesteps(num_steps)
-    torch.testing.assert_close(schedule.sigma(schedule.times(num_steps)), theirs.sigmas, rtol=1e-6, atol=0)
+    torch.testing.assert_close(schedule.sigma(spaced_times(schedule, num_steps)), theirs.sigmas, rtol=1e-6, atol=0)
     times = schedule.time(-2 * theirs.sigmas.log())
     check_each_step(solver, theirs, Denoiser(Network(), schedule, EDMParameterization()), times)
 

@@ -11,7 +11,7 @@ from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import Denoiser, Prediction
 from diffusion_lit.random import ImageNoise
 from diffusion_lit.sampler import DDIMSampler, Sampler
-from diffusion_lit.schedule import SPACINGS, DiscreteSchedule, Schedule
+from diffusion_lit.schedule import SPACINGS, DiscreteSchedule, Schedule, spaced_times
 from tests.analytic import Fake, GaussianDenoiser, build, members
 
 SAMPLERS = members("sampler")
@@ -292,9 +292,9 @@ def test_times_lead_down_from_1_to_the_data(schedule: str, spacing: str) -> None
     for num_steps in NUMBERS:
         if schedule == "flow" and spacing in ("karras", "log_snr"):
             with pytest.raises(ValueError, match=f"spacing={spacing}"):
-                path.times(num_steps, spacing)
+                spaced_times(path, num_steps, spacing)
             continue
-        times = path.times(num_steps, spacing)
+        times = spaced_times(path, num_steps, spacing)
         assert times.dtype == torch.float64
         assert times.shape == (num_steps + 1,)
         assert (times.diff() < 0).all()
@@ -318,9 +318,9 @@ def test_times_are_those_of_the_formulas(schedule: str) -> None:
             "quadratic": np.linspace(1, path.t_min**0.5, n) ** 2,
         }
         for spacing, times in formulas.items():
-            np.testing.assert_allclose(path.times(n, spacing)[:-1], snapped(path, times), rtol=0, atol=1e-12)
+            np.testing.assert_allclose(spaced_times(path, n, spacing)[:-1], snapped(path, times), rtol=0, atol=1e-12)
         if schedule != "flow":
-            karras, log_snr = path.times(n, "karras")[:-1], path.times(n, "log_snr")[:-1]
+            karras, log_snr = spaced_times(path, n, "karras")[:-1], spaced_times(path, n, "log_snr")[:-1]
             np.testing.assert_allclose(path.sigma(karras) / path.alpha(karras), edm_times(path, n), rtol=1e-9)
             levels = path.log_snr(log_snr).numpy()
             np.testing.assert_allclose(levels, np.linspace(levels[0], levels[-1], n), rtol=0, atol=1e-9)
@@ -331,7 +331,7 @@ def test_times_are_those_of_the_formulas(schedule: str) -> None:
 def test_the_edm_schedules_own_spacing_is_the_papers(num_steps: int) -> None:
     """18, 40 and 256 steps are the paper's own, from sigma = 80 to 0.002 and then 0."""
     schedule = build("schedule", "edm")
-    sigmas = schedule.sigma(schedule.times(num_steps)[:-1]).numpy()
+    sigmas = schedule.sigma(spaced_times(schedule, num_steps)[:-1]).numpy()
     np.testing.assert_allclose(sigmas, edm_times(schedule, num_steps), rtol=1e-10)
     assert (sigmas[0], sigmas[-1]) == pytest.approx((80, 0.002))
 
@@ -351,5 +351,5 @@ def test_steps_are_diffusers(spacing: str, theirs: str, numbers: tuple[int, ...]
     for num_steps in numbers:
         scheduler = diffusers.DDIMScheduler(num_train_timesteps=1000, timestep_spacing=theirs, steps_offset=0)
         scheduler.set_timesteps(num_steps)
-        ours = schedule.index(schedule.times(num_steps, spacing))[:-1] - 1
+        ours = schedule.index(spaced_times(schedule, num_steps, spacing))[:-1] - 1
         assert ours.tolist() == scheduler.timesteps.tolist()

@@ -20,7 +20,7 @@ from diffusion_lit.sampler import (
     PredictorCorrectorSampler,
     Sampler,
 )
-from diffusion_lit.schedule import CosineSchedule, DiscreteSchedule
+from diffusion_lit.schedule import CosineSchedule, DiscreteSchedule, spaced_times
 from tests.analytic import Fake, GaussianDenoiser, Impulses, build, grid_times, members
 
 SCHEDULES = members("schedule", DiscreteSchedule)
@@ -55,7 +55,7 @@ def member(name: str, **overrides: object) -> Sampler:
 
 
 def steps_of(schedule: DiscreteSchedule, num_steps: int | None) -> list[int]:
-    return [int(step) for step in schedule.index(schedule.times(num_steps))]
+    return [int(step) for step in schedule.index(spaced_times(schedule, num_steps))]
 
 
 def abar_of(schedule: DiscreteSchedule) -> list[float]:
@@ -169,7 +169,7 @@ def test_euler_maruyama_draws_from_the_discretized_sde(name: str, num_steps: int
 
 def chain_moments(sampler: Sampler, denoiser: GaussianDenoiser) -> tuple[float, float]:
     """The exact mean and variance after all T steps: each step's affine map, all read off at once, then composed."""
-    times = denoiser.schedule.times().view(-1, 1, 1, 1)
+    times = spaced_times(denoiser.schedule).view(-1, 1, 1, 1)
     zero, one = torch.zeros_like(times[1:]), torch.ones_like(times[1:])
 
     def step(x_t: Tensor, noise: Tensor) -> Tensor:
@@ -372,7 +372,7 @@ def test_the_walk_visits_the_schedules_times_and_reports_each_step(name: str, nu
         calls.append(len(denoiser.asked))
 
     images = sampler(denoiser, ImageNoise(0, range(3), (1, 2, 2)), condition, on_step)
-    times = schedule.times(num_steps).float().tolist()
+    times = spaced_times(schedule, num_steps).float().tolist()
     assert [s for s, _ in reported] == times[1:]
     assert torch.equal(reported[-1][1], images)
     assert len({x_s.numpy().tobytes() for _, x_s in reported}) == len(reported) == (num_steps or 20)
@@ -464,3 +464,22 @@ def test_bad_variances_and_etas_are_refused() -> None:
     for eta in (-0.1, 1.1):
         with pytest.raises(ValueError, match=rf"eta must lie in \[0, 1\].*got {eta}"):
             DDIMSampler(eta=eta)
+
+
+@pytest.mark.parametrize("name", ["linear", "vp", "edm"])
+def test_a_correction_is_song_s_of_each_image(name: str) -> None:
+    """Song et al. 2021, algorithm 4, literally: noise of +-1 has the norm that it has on average."""
+    denoiser, generator, visited = gaussian(name), torch.Generator().manual_seed(0), []
+    start, kick = torch.randn(2, 3, 2, 4, 4, generator=generator, dtype=torch.float64)
+    z = torch.randn(2, 3, 2, 4, 4, generator=generator, dtype=torch.float64).sign()
+    for sampler in (PredictorCorrectorSampler(2, num_corrections=2, snr=0.3), EulerMaruyamaSampler(2)):
+        source = iter([start, kick, *z, kick])
+        sampler(denoiser, lambda source=source: next(source), on_step=lambda s, x_s: visited.append((s, x_s)))
+    (s, corrected), _, (same, x), _ = visited
+    assert torch.equal(s, same)
+    for noise in z:
+        for i in range(len(x)):
+            g = denoiser(x[i : i + 1], s[i : i + 1]).score[0]
+            e = 2 * (0.3 * noise[i].norm() / g.norm()) ** 2
+            x[i] += e * g + (2 * e).sqrt() * noise[i]
+    torch.testing.assert_close(corrected, x, rtol=1e-10, atol=0)

@@ -20,6 +20,7 @@ from diffusion_lit.schedule import (
     Schedule,
     SigmoidSchedule,
     SqrtSchedule,
+    spaced_times,
 )
 from tests.analytic import build, grid_times, members
 
@@ -37,6 +38,22 @@ TABLES = (
     "posterior_mean_coef_x_t",
     "posterior_variance",
 )
+
+
+def table_of(schedule: DiscreteSchedule, name: str) -> Tensor:
+    """A table of the schedule, one row per step: an attribute of this name, or its functions at the steps' times."""
+    if hasattr(schedule, name):
+        return getattr(schedule, name)
+    steps = grid_times(schedule, list(range(schedule.num_timesteps + 1))).flatten()
+    s, t = steps[:-1], steps[1:]
+    one, zero = torch.ones_like(t), torch.zeros_like(t)
+    return {
+        "abar_prev": schedule.alpha(s) ** 2,
+        "sqrt_abar": schedule.alpha(t),
+        "sqrt_one_minus_abar": schedule.sigma(t),
+        "posterior_mean_coef_x_0": schedule.posterior(one, zero, s, t)[0],
+        "posterior_mean_coef_x_t": schedule.posterior(zero, one, s, t)[0],
+    }[name]
 
 
 def linear_betas() -> list[float]:
@@ -78,7 +95,7 @@ PUBLISHED = {
 
 
 def tables_of(betas: list[float]) -> dict[str, list[float]]:
-    """The docstring's tables, step by step; 1 - abar_t = (1 - abar_{t-1}) + abar_{t-1} beta_t cancels nothing."""
+    """DDPM's tables (Ho et al. 2020, eq. 4, 7); 1 - abar_t = (1 - abar_{t-1}) + abar_{t-1} beta_t cancels nothing."""
     tables: dict[str, list[float]] = {name: [] for name in TABLES}
     abar, noise = 1.0, 0.0
     for beta in betas:
@@ -124,7 +141,7 @@ def test_betas_are_one_per_step_in_float64(name: str) -> None:
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_tables_match_the_published_formulas(name: str, table: str) -> None:
-    actual = getattr(build("schedule", name), table)
+    actual = table_of(build("schedule", name), table)
     assert actual.dtype == torch.float64
     np.testing.assert_allclose(actual.numpy(), tables_of(PUBLISHED[name])[table], rtol=1e-12, atol=1e-12)
 
@@ -227,7 +244,7 @@ def test_zero_terminal_snr_ends_in_pure_noise_and_nothing_else_is_infinite(name:
     assert (float(schedule.alpha(one)), float(schedule.sigma(one)), float(schedule.snr(one))) == (0, 1, 0)
     assert float(schedule.log_snr(one)) == -math.inf
     assert float(schedule.terminal_kl()) == 0
-    assert all(getattr(schedule, table).isfinite().all() for table in TABLES)
+    assert all(table_of(schedule, table).isfinite().all() for table in TABLES)
     assert ((schedule.betas[:-1] > 0) & (schedule.betas[:-1] < 1)).all()
     between = torch.linspace(0.0005, 0.9995, T, dtype=torch.float64)
     for function in ("log_snr", "alpha", "sigma", "snr", "c_noise"):
@@ -449,10 +466,13 @@ def test_one_step_posterior_reads_the_tables(name: str) -> None:
     s = grid_times(schedule, list(range(T)))
     x_0, x_t = torch.randn(2, T, 1, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     mean, variance = schedule.posterior(x_0, x_t, s, t)
-    coefficients = schedule.posterior_mean_coef_x_0, schedule.posterior_mean_coef_x_t
-    expected = coefficients[0] * x_0.flatten() + coefficients[1] * x_t.flatten()
+    tables = {
+        key: torch.tensor(table, dtype=torch.float64) for key, table in tables_of(schedule.betas.tolist()).items()
+    }
+    expected = tables["posterior_mean_coef_x_0"] * x_0.flatten() + tables["posterior_mean_coef_x_t"] * x_t.flatten()
     torch.testing.assert_close(mean.flatten(), expected, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(variance.flatten(), schedule.posterior_variance, rtol=1e-9, atol=1e-18)
+    for variances in (schedule.posterior_variance, tables["posterior_variance"]):
+        torch.testing.assert_close(variance.flatten(), variances, rtol=1e-9, atol=1e-18)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -481,19 +501,19 @@ def test_sampling_times_are_evenly_spread_steps(num_timesteps: int) -> None:
     schedule = CosineSchedule(num_timesteps)
     divisors = [n for n in range(1, num_timesteps + 1) if num_timesteps % n == 0]
     for num_steps in sorted({*divisors, *range(1, num_timesteps + 1, max(1, num_timesteps // 90)), num_timesteps - 1}):
-        times = schedule.times(num_steps)
+        times = spaced_times(schedule, num_steps)
         steps = schedule.index(times)
         assert (float(times[0]), float(times[-1]), len(times)) == (1, 0, num_steps + 1)
         shortest, longest = num_timesteps // num_steps, -(-num_timesteps // num_steps)
         jumps = set((-steps.diff()).tolist())
         assert jumps <= {shortest, longest}, f"{num_steps} steps of {num_timesteps} jump by {jumps}"
-    assert torch.equal(schedule.times(), schedule.times(num_timesteps))
+    assert torch.equal(spaced_times(schedule), spaced_times(schedule, num_timesteps))
 
 
 @pytest.mark.parametrize("num_steps", [0, -1, 8])
 def test_impossible_numbers_of_steps_are_refused(num_steps: int) -> None:
     with pytest.raises(ValueError, match=f"cannot take {num_steps} sampling steps: the schedule has 7"):
-        CosineSchedule(7).times(num_steps)
+        spaced_times(CosineSchedule(7), num_steps)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -551,7 +571,7 @@ def test_stable_diffusion_s_betas_warn_until_their_end_is_noise() -> None:
     with pytest.warns(UserWarning, match=r"6.8% of the signal left"):
         schedule = ScaledLinearSchedule(T, 0.00085, 0.012)
     assert float(schedule.abar[-1]) == pytest.approx(0.0046600985130772404, rel=1e-11)
-    assert float(schedule.sqrt_abar[-1]) == pytest.approx(0.068265, abs=5e-7)
+    assert float(schedule.abar[-1].sqrt()) == pytest.approx(0.068265, abs=5e-7)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ScaledLinearSchedule(T, 0.00085, 0.012, zero_terminal_snr=True)
@@ -594,6 +614,16 @@ def test_bad_cosine_bounds_are_refused(clip_min: float, clip_max: float) -> None
         CosineSchedule(T, clip_min=clip_min, clip_max=clip_max)
 
 
+def test_cosine_can_be_clipped_as_improved_ddpm_does() -> None:
+    """To [0, 0.999], with the bounds that its docstring names; the default's lower bound reaches 13 of 1,000 steps."""
+    f = [math.cos((t / T + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(T + 1)]
+    published = [min(1 - f[t] / f[t - 1], 0.999) for t in range(1, T + 1)]
+    betas = CosineSchedule(T, clip_min=1e-9, clip_max=0.999).betas
+    np.testing.assert_allclose(betas.numpy(), published, rtol=1e-11)
+    default = CosineSchedule(T).betas
+    assert (int((default == 1e-4).sum()), float(default.max())) == (13, 0.9999)
+
+
 def test_a_negative_cosine_offset_is_refused() -> None:
     with pytest.raises(ValueError, match=r"s=-0.01"):
         CosineSchedule(T, s=-0.01)
@@ -624,7 +654,7 @@ def test_tables_never_follow_a_change_of_dtype(name: str, dtype: torch.dtype) ->
     for table, value in zip(names, before, strict=True):
         assert getattr(schedule, table).dtype == torch.float64
         assert torch.equal(getattr(schedule, table), value)
-    assert all(getattr(schedule, table).dtype == torch.float64 for table in TABLES)
+    assert all(table_of(schedule, table).dtype == torch.float64 for table in TABLES)
 
 
 def test_tables_follow_a_change_of_device_and_stay_out_of_checkpoints() -> None:

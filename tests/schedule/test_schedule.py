@@ -29,6 +29,7 @@ from diffusion_lit.schedule import (
     LinearSchedule,
     Schedule,
     VPSchedule,
+    spaced_times,
 )
 from tests.analytic import build, members
 
@@ -333,7 +334,7 @@ def test_edm_s_times_are_its_noise_levels(sigma_min: float, sigma_max: float, rh
     for n in (2, 18, 40):
         low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
         levels = [(high + i / (n - 1) * (low - high)) ** rho for i in range(n)]
-        times = schedule.times(n)
+        times = spaced_times(schedule, n)
         torch.testing.assert_close(schedule.sigma(times).tolist(), [*levels, 0.0], rtol=1e-10, atol=0)
         assert torch.equal(schedule.alpha(times), torch.ones_like(times))
     near = torch.tensor([0.1, 0.5, 0.9, 1.0], dtype=torch.float64)
@@ -432,7 +433,7 @@ def test_spacings_are_their_formulas(name: str, spacing: str) -> None:
         expected = literal_times(schedule, spacing, n)
         if isinstance(schedule, DiscreteSchedule) and spacing not in ("karras", "log_snr"):
             expected = [math.ceil(1000 * t - 1e-6) / 1000 for t in expected]
-        torch.testing.assert_close(schedule.times(n, spacing).tolist(), expected, rtol=0, atol=1e-9)
+        torch.testing.assert_close(spaced_times(schedule, n, spacing).tolist(), expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -442,7 +443,7 @@ def test_times_go_down_to_the_data(name: str, data: st.DataObject) -> None:
     """Strictly, and from 1 but for `leading`; a refusal says what to do instead."""
     schedule, spacing, n = (data.draw(values) for values in (schedules(name), st.sampled_from(SPACINGS), LENGTHS))
     try:
-        times = schedule.times(n, spacing)
+        times = spaced_times(schedule, n, spacing)
     except ValueError as error:
         infinite = spacing in ("karras", "log_snr") and schedule.log_snr(time(1)) == -math.inf
         crowded = schedule.num_timesteps is not None and n > math.isqrt(schedule.num_timesteps)
@@ -460,11 +461,11 @@ def test_times_go_down_to_the_data(name: str, data: st.DataObject) -> None:
 
 def test_impossible_times_are_refused() -> None:
     with pytest.raises(ValueError, match=r"sampler.spacing must be one of uniform, .*; got 'even'"):
-        VPSchedule().times(10, "even")
+        spaced_times(VPSchedule(), 10, "even")
     with pytest.raises(ValueError, match=r"VPSchedule is continuous.*set sampler.num_steps"):
-        VPSchedule().times()
+        spaced_times(VPSchedule())
     for schedule in (FlowSchedule(), CosineSchedule(zero_terminal_snr=True)):
         with pytest.raises(ValueError, match=r"infinite at t = 1.*sampler.spacing=trailing or uniform"):
-            schedule.times(10, "karras")
+            spaced_times(schedule, 10, "karras")
     with pytest.raises(ValueError, match="90 steps with spacing=quadratic lie closer than CosineSchedule tells"):
-        CosineSchedule(100).times(90, "quadratic")
+        spaced_times(CosineSchedule(100), 90, "quadratic")

@@ -77,6 +77,7 @@ class EDMAugmentation(Augmentation):
         return torch.tensor(draws, dtype=torch.float32)
 
     def __call__(self, x_0: Tensor, draws: Tensor) -> tuple[Tensor, Tensor | None]:
+        draws = draws.to(torch.promote_types(draws.dtype, torch.float32))  # a position in bfloat16 is pixels off
         mirrored, upside_down, scale, rotation, stretch, axis, right, down = draws.unbind(1)
         x_0 = mirror(mirror(x_0, mirrored, dim=-1), upside_down, dim=-2)
 

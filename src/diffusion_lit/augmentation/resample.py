@@ -32,10 +32,11 @@ def resample(x_0: Tensor, inverse: Tensor, shift: Tensor) -> Tensor:
         shift: the translation after that transformation, in pixels, [B, 2].
     """
     height, width = x_0.shape[2:]
-    kind = (x_0.dtype, x_0.device)
-    finer = widening(height, *kind) @ x_0 @ widening(width, *kind).mT
-    moved = F.grid_sample(finer, sources(height, width, inverse, shift).to(x_0.dtype), align_corners=True)
-    return narrowing(height, *kind) @ moved @ narrowing(width, *kind).mT
+    dtype = torch.promote_types(x_0.dtype, torch.float32)
+    kind = (dtype, x_0.device)
+    finer = widening(height, *kind) @ x_0.to(dtype) @ widening(width, *kind).mT
+    moved = F.grid_sample(finer, sources(height, width, inverse, shift).to(dtype), align_corners=True)
+    return (narrowing(height, *kind) @ moved @ narrowing(width, *kind).mT).to(x_0.dtype)
 
 
 def sources(height: int, width: int, inverse: Tensor, shift: Tensor) -> Tensor:

@@ -7,12 +7,13 @@ import torch.distributed as dist
 from torch import Generator, Tensor
 
 from diffusion_lit.density.base import Density
+from diffusion_lit.fixed_precision import FixedPrecision
 from diffusion_lit.schedule import Schedule
 
 __all__ = ["ImportanceDensity"]
 
 
-class ImportanceDensity(Density):
+class ImportanceDensity(FixedPrecision, Density):
     """p(t) ~ sqrt(E[L_t^2]), the loss divided by p(t) in turn (Nichol & Dhariwal 2021, section 3.3, arXiv:2102.09672).
 
     The expected loss is that of uniform times, with less variance. The second moments are of the last losses in each
@@ -38,7 +39,7 @@ class ImportanceDensity(Density):
         if not 0 < uniform_share <= 1:
             raise ValueError(f"density.uniform_share must lie in (0, 1], got {uniform_share}; 0.001 is usual")
         self.uniform_share = uniform_share
-        self.register_buffer("history", torch.zeros(num_bins, history_size))
+        self.register_buffer("history", torch.zeros(num_bins, history_size, dtype=torch.float32))
         self.register_buffer("counts", torch.zeros(num_bins, dtype=torch.long))
 
     def check(self, schedule: Schedule) -> None:
@@ -52,10 +53,10 @@ class ImportanceDensity(Density):
     def probabilities(self) -> Tensor:
         """Of each part of time, float32 [num_bins]."""
         num_bins, history_size = self.history.shape
-        uniform = self.history.new_full((num_bins,), 1 / num_bins, dtype=torch.float32)
+        uniform = self.history.new_full((num_bins,), 1 / num_bins)
         if not self.training or (self.counts < history_size).any():
             return uniform
-        root = self.history.float().square().mean(1).sqrt()
+        root = self.history.square().mean(1).sqrt()
         return torch.lerp(root / root.sum(), uniform, self.uniform_share)
 
     def forward(self, x_0: Tensor, schedule: Schedule, generator: Generator | None = None) -> Tensor:
@@ -84,7 +85,7 @@ class ImportanceDensity(Density):
         size = self.history.shape[1]
         kept = nth >= num[part] - size  # more than fit: the last ones
         place = (self.counts[part] + nth) % size
-        self.history[part[kept], place[kept]] = loss[kept].to(self.history.dtype)
+        self.history[part[kept], place[kept]] = loss[kept]
         self.counts += num
 
 

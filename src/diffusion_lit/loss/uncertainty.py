@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from diffusion_lit.denoiser import Prediction
 from diffusion_lit.density import Density
+from diffusion_lit.fixed_precision import FixedPrecision
 from diffusion_lit.loss.mse import MSELoss
 from diffusion_lit.random import fold_in
 from diffusion_lit.weighting import Weighting
@@ -14,7 +15,7 @@ from diffusion_lit.weighting import Weighting
 __all__ = ["UncertaintyLoss"]
 
 
-class UncertaintyLoss(MSELoss):
+class UncertaintyLoss(FixedPrecision, MSELoss):
     """loss exp(-u) + u, where u(t) learns the log of the loss at t (Karras et al. 2024, eq. 14, arXiv:2312.02696).
 
     Each noise level so comes to count alike, whatever its loss. u is a linear layer on Fourier features of
@@ -33,8 +34,9 @@ class UncertaintyLoss(MSELoss):
     def __init__(self, density: Density, weighting: Weighting, huber: float | None = None, channels: int = 128) -> None:
         super().__init__(density, weighting, huber)
         generator = fold_in(0, "uncertainty", channels)
-        self.register_buffer("frequencies", 2 * math.pi * torch.randn(channels, generator=generator), persistent=False)
-        self.register_buffer("phases", 2 * math.pi * torch.rand(channels, generator=generator), persistent=False)
+        for name, draw in (("frequencies", torch.randn), ("phases", torch.rand)):
+            numbers = 2 * math.pi * draw(channels, generator=generator, dtype=torch.float32)
+            self.register_buffer(name, numbers, persistent=False)
         self.head = nn.Linear(channels, 1, bias=False)
         nn.init.zeros_(self.head.weight)
 
@@ -47,4 +49,5 @@ class UncertaintyLoss(MSELoss):
         """u where log SNR is `log_snr`, [B]."""
         level = (-log_snr / 8).clamp(-5, 5)  # log(sigma / alpha) / 4
         features = math.sqrt(2) * torch.cos(level[:, None] * self.frequencies + self.phases)
-        return self.head(features.to(self.head.weight.dtype)).flatten()
+        with torch.autocast(features.device.type, enabled=False):  # a loss is float32 whatever the network's precision
+            return self.head(features.to(self.head.weight.dtype)).flatten()

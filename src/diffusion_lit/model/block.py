@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_lit.fixed_precision import FixedPrecision
+
 __all__ = ["Attention", "Downsample", "ResBlock", "TimeEmbedding", "Upsample", "zero"]
 
 
@@ -16,8 +18,10 @@ def zero(module: nn.Module) -> nn.Module:
     return module
 
 
-class TimeEmbedding(nn.Module):
+class TimeEmbedding(FixedPrecision):
     """Sines and cosines of c_noise at geometric frequencies, then two dense layers (Ho et al. 2020, appendix B).
+
+    The angle, up to a thousand radians, is float32 whatever the precision of the layers.
 
     Args:
         channels: how many sines and cosines together, even.
@@ -29,7 +33,7 @@ class TimeEmbedding(nn.Module):
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
         half = channels // 2
-        frequencies = torch.exp(-math.log(10_000) * torch.arange(half) / half)
+        frequencies = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32) / half)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.layers = nn.Sequential(nn.Linear(channels, out_channels), nn.SiLU(), nn.Linear(out_channels, out_channels))
 
@@ -38,7 +42,7 @@ class TimeEmbedding(nn.Module):
         return next(self.layers.parameters()).dtype
 
     def forward(self, c_noise: Tensor) -> Tensor:  # [B] -> [B, out_channels]
-        angle = c_noise.float()[:, None] * self.frequencies.float()
+        angle = c_noise.float()[:, None] * self.frequencies
         return self.layers(torch.cat([angle.sin(), angle.cos()], dim=1).to(self.dtype))
 
 

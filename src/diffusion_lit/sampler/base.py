@@ -12,7 +12,7 @@ from torch import Tensor
 from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.sampler.walk import Noise, Walk, no_noise
-from diffusion_lit.schedule import Schedule, check_spacing, per_image
+from diffusion_lit.schedule import Schedule, check_spacing, per_image, spaced_times
 
 __all__ = ["Sampler"]
 
@@ -82,7 +82,7 @@ class Sampler(ABC):
         Raises:
             ValueError: if the schedule cannot be walked so.
         """
-        return schedule.times(self.num_steps, self.spacing)
+        return spaced_times(schedule, self.num_steps, self.spacing)
 
     def check(self, denoiser: BaseDenoiser) -> None:
         """Raise a ValueError if the sampler cannot draw from `denoiser`."""

@@ -12,12 +12,13 @@ __all__ = ["PredictorCorrectorSampler"]
 
 @dataclass
 class PredictorCorrectorSampler(EulerMaruyamaSampler):
-    """Euler-Maruyama predicts, Langevin steps correct (Song et al. 2021, algorithms 1 and 5, arXiv:2011.13456).
+    """Euler-Maruyama predicts, Langevin steps correct (Song et al. 2021, algorithms 1 and 4, arXiv:2011.13456).
 
         x <- x + e score + sqrt(2 e) noise,    e = 2 snr^2 dim / |score|^2
 
-    The paper averages both norms over the batch. Here |noise|^2 is its expectation, dim, and |score| each image's own,
-    so that it does not depend on its batch.
+    This size is the same correction in any scaling of x. The paper's for chains (algorithm 5) is alpha_i = 1 - beta_i
+    times it, which tends to 1 as steps get shorter: here it depends on the noise level, not on how time is cut. The
+    paper averages both norms over the batch. Here |noise|^2 is its expectation, dim, and |score| each image's own.
 
     Args:
         num_steps: how many steps.

@@ -4,14 +4,14 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffusion_lit.schedule.spacing import spaced_times
+from diffusion_lit.fixed_precision import FixedPrecision
 
 __all__ = ["Schedule"]
 
 
-class Schedule(nn.Module, ABC):
+class Schedule(FixedPrecision, ABC):
     """The forward process x_t = alpha(t) x_0 + sigma(t) eps, t in [0, 1], 0 = data, 1 = noise.
 
     A schedule is its log SNR and the inverse of it; alpha and sigma follow, here so that alpha^2 + sigma^2 = 1. Times
@@ -28,7 +28,7 @@ class Schedule(nn.Module, ABC):
     """
 
     spacing = "trailing"
-    """How `times` spreads sampling steps unless told otherwise."""
+    """Where sampling steps lie by default (see `spaced_times`)."""
     t_min = 1e-3
     """The least time but 0 at which the network is asked; nearer to the data, rounding would drown the noise."""
     num_timesteps: int | None = None
@@ -81,18 +81,6 @@ class Schedule(nn.Module, ABC):
     def snap(self, t: Tensor) -> Tensor:
         """The time that `t` in (0, 1] stands for: `t` itself, but no less than `t_min`."""
         return t.clamp(min=self.t_min)
-
-    def times(self, num_steps: int | None = None, spacing: str | None = None) -> Tensor:
-        """Times for `num_steps` reverse steps, from 1 down to 0, float64 [num_steps + 1].
-
-        Args:
-            num_steps: how many; None takes all T of a discrete schedule.
-            spacing: see `spaced_times`; None takes the schedule's own.
-
-        Raises:
-            ValueError: if the schedule cannot be walked so.
-        """
-        return spaced_times(self, num_steps, spacing or self.spacing)
 
     def add_noise(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """A draw of q(x_t | x_0) = N(alpha x_0, sigma^2 I) from the noise `eps` (Ho et al. 2020, eq. 4)."""

@@ -12,14 +12,14 @@ __all__ = ["CosineSchedule"]
 class CosineSchedule(DiscreteSchedule):
     """abar_t = f(t) / f(0), f(t) = cos^2((t / T + s) / (1 + s) pi / 2), t = 1..T (Nichol & Dhariwal 2021, eq. 17).
 
-    beta_t = 1 - abar_t / abar_{t-1} is then clipped, so that the chain ends before its signal is exactly 0.
-    arXiv:2102.09672.
+    beta_t = 1 - abar_t / abar_{t-1} is then clipped, so that the chain ends before its signal is exactly 0: by default
+    to [1e-4, 0.9999]. Improved DDPM (arXiv:2102.09672) has [0, 0.999]: clip_min=1e-9 clip_max=0.999.
 
     Args:
         num_timesteps: T.
         s: the offset that keeps the first betas from vanishing.
         clip_min: the smallest beta.
-        clip_max: the largest beta; Improved DDPM's own is 0.999.
+        clip_max: the largest beta.
         shift: as `DiscreteSchedule`.
         zero_terminal_snr: as `DiscreteSchedule`.
 

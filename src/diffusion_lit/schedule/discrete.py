@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -22,16 +21,11 @@ class DiscreteSchedule(Schedule):
     Between two steps log SNR is interpolated linearly in time, so that solvers of continuous time can ask anywhere. The
     tables below have one row per step (index i - 1 for step i), in float64:
 
-        betas                     beta_i
-        alphas                    1 - beta_i
-        abar                      alphas' cumulative product
-        abar_prev                 abar one step earlier, 1 at the first
-        sqrt_abar                 alpha(t), the signal's coefficient
-        sqrt_one_minus_abar       sigma(t), the noise's standard deviation
-        snr_table                 abar / (1 - abar)
-        posterior_mean_coef_x_0   sqrt(abar_prev) beta / (1 - abar)            (Ho et al. 2020, eq. 7)
-        posterior_mean_coef_x_t   sqrt(alphas) (1 - abar_prev) / (1 - abar)    (eq. 7)
-        posterior_variance        (1 - abar_prev) / (1 - abar) beta            (eq. 7)
+        betas                 beta_i
+        alphas                1 - beta_i
+        abar                  alphas' cumulative product, alpha(t)^2
+        snr_table             abar / (1 - abar)
+        posterior_variance    (1 - abar_{i-1}) / (1 - abar_i) beta_i    (Ho et al. 2020, eq. 7)
 
     Args:
         betas: [T], each in (0, 1).
@@ -82,12 +76,6 @@ class DiscreteSchedule(Schedule):
                 stacklevel=3,
             )
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DiscreteSchedule":
-        """Follow the module to another device, never to another dtype: bf16 tables are wrong in the third digit."""
-        device = fn(torch.empty(0, device=self.betas.device)).device
-        self._buffers = {name: table.to(device) for name, table in self.named_buffers(recurse=False)}
-        return self
-
     @property
     def alphas(self) -> Tensor:
         return 1 - self.betas
@@ -97,28 +85,8 @@ class DiscreteSchedule(Schedule):
         return self.log_abar[1:].exp()
 
     @property
-    def abar_prev(self) -> Tensor:
-        return self.log_abar[:-1].exp()
-
-    @property
-    def sqrt_abar(self) -> Tensor:
-        return (self.log_abar[1:] / 2).exp()
-
-    @property
-    def sqrt_one_minus_abar(self) -> Tensor:
-        return (-torch.expm1(self.log_abar[1:])).sqrt()
-
-    @property
     def snr_table(self) -> Tensor:
         return self.log_snr_steps[1:].exp()
-
-    @property
-    def posterior_mean_coef_x_0(self) -> Tensor:
-        return self.abar_prev.sqrt() * self.betas / -torch.expm1(self.log_abar[1:])
-
-    @property
-    def posterior_mean_coef_x_t(self) -> Tensor:
-        return self.alphas.sqrt() * torch.expm1(self.log_abar[:-1]) / torch.expm1(self.log_abar[1:])
 
     @property
     def posterior_variance(self) -> Tensor:

@@ -1,14 +1,9 @@
 """Where sampling steps are put in time."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from diffusion_lit.schedule.base import Schedule
+from diffusion_lit.schedule.base import Schedule
 
 __all__ = ["SPACINGS", "check_spacing", "per_image", "spaced_times"]
 
@@ -17,7 +12,7 @@ RHO = 7
 """The exponent of Karras spacing; the paper's choice."""
 
 
-def spaced_times(schedule: Schedule, num_steps: int | None, spacing: str) -> Tensor:
+def spaced_times(schedule: Schedule, num_steps: int | None = None, spacing: str | None = None) -> Tensor:
     """Times from 1 down to the data, the last one 0: float64 [num_steps + 1].
 
         uniform     evenly from 1 to t_min, the schedule's least time (diffusers' linspace)
@@ -32,12 +27,13 @@ def spaced_times(schedule: Schedule, num_steps: int | None, spacing: str) -> Ten
     Args:
         schedule: any.
         num_steps: n; None takes all T steps of a discrete schedule.
-        spacing: one of the above.
+        spacing: one of the above; None takes the schedule's own.
 
     Raises:
         ValueError: if there is no such spacing, or the schedule cannot take so many steps, or has no finite log SNR at
             t = 1 where the spacing counts in it.
     """
+    spacing = spacing or schedule.spacing
     check_spacing(spacing)
     name, most = type(schedule).__name__, schedule.num_timesteps
     if num_steps is None and most is None:
