@@ -33,7 +33,7 @@ from torchvision.transforms import PILToTensor
 from diffusion_lit.data import MemmapData, StreamData
 from diffusion_lit.prepared.build import build
 from diffusion_lit.prepared.making import Maker
-from diffusion_lit.prepared.source import FolderSource, Reading
+from diffusion_lit.source.base import FolderSource, Reading
 
 BATCH = 128
 CLASSES = 10

@@ -17,7 +17,7 @@ from diffusion_lit.prepared.build import build
 from diffusion_lit.prepared.images import PreparedImages
 from diffusion_lit.prepared.making import Maker
 from diffusion_lit.prepared.manifest import Manifest
-from diffusion_lit.prepared.source import FolderSource, Reading, Source
+from diffusion_lit.source.base import FolderSource, Reading, Source
 
 SIZE = (12, 9)
 

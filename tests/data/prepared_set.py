@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion_lit.data import ImageDataModule, ImageFolderData, MemmapData, StreamData
 from diffusion_lit.prepared.build import build
 from diffusion_lit.prepared.making import Maker
-from diffusion_lit.prepared.source import FolderSource, Reading
+from diffusion_lit.source.base import FolderSource, Reading
 
 SIZE = 4
 KINDS = ("memmap", "image_folder", "stream", "remote")

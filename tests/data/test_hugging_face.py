@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from diffusion_lit.data import HuggingFaceData
-from diffusion_lit.data.hub import choose_columns, choose_splits, sample_of
+from diffusion_lit.source.hugging_face import choose_columns, choose_splits, sample_of
 from tests.streams import VAL, as_rank, epoch_of, png, stream, write_parquet, write_stream
 
 NUM_IMAGES = 61

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffusion_lit.augmentation import FlipAugmentation
 from diffusion_lit.data import Batch, ImageFolderData
-from diffusion_lit.data.image_file import read_image
+from diffusion_lit.source.image_file import read_image
 
 Pixels = NDArray[Any]
 

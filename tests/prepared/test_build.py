@@ -21,7 +21,6 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.data.image_file import FILTERS, read_image
 from diffusion_lit.prepare import main
 from diffusion_lit.prepared import shard as shard_module
 from diffusion_lit.prepared.build import build
@@ -29,7 +28,8 @@ from diffusion_lit.prepared.making import Job, Maker, Record
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
 from diffusion_lit.prepared.plan import REPORT, jobs_of
 from diffusion_lit.prepared.shard import checksum
-from diffusion_lit.prepared.source import FolderSource, Reading
+from diffusion_lit.source.base import FolderSource, Reading
+from diffusion_lit.source.image_file import FILTERS, read_image
 from tests.pictures import SIZE, named, pixels, png, prepare, reading, stored, tree, write_folder
 
 FILES = named(24)
@@ -289,7 +289,7 @@ def test_a_finished_set_is_left_alone(images: Path, tmp_path: Path) -> None:
 SLOW = """
 import sys, time
 from pathlib import Path
-from diffusion_lit.prepared.source import FolderSource
+from diffusion_lit.source.base import FolderSource
 read = FolderSource.read
 def slowly(*arguments):
     time.sleep(0.02)

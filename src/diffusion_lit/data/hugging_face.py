@@ -8,10 +8,11 @@ import torch
 
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.base import Images
-from diffusion_lit.data.hub import HubShards, TableImages, choose_columns, choose_splits, open_dataset
+from diffusion_lit.data.hub import HubShards, TableImages
 from diffusion_lit.data.iterable import IterableDataModule
 from diffusion_lit.data.streamed import Rest, Shards
 from diffusion_lit.random import fold_in
+from diffusion_lit.source.hugging_face import choose_columns, choose_splits, open_dataset
 
 __all__ = ["HuggingFaceData"]
 

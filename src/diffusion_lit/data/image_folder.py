@@ -9,8 +9,8 @@ from torch import Tensor
 
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.base import ImageDataModule, Images
-from diffusion_lit.data.image_file import UNREADABLE, read_image, unreadable
-from diffusion_lit.data.layout import EXTENSIONS, SPLITS, arrange, walk
+from diffusion_lit.source.image_file import UNREADABLE, read_image, unreadable
+from diffusion_lit.source.layout import EXTENSIONS, SPLITS, arrange, walk
 
 __all__ = ["FolderImages", "ImageFolderData"]
 

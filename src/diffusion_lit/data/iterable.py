@@ -10,7 +10,8 @@ from torch import Tensor
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.base import ArrayImages, ImageDataModule
 from diffusion_lit.data.order import TrainingOrder
-from diffusion_lit.data.streamed import Shards, StreamedImages, decode, head
+from diffusion_lit.data.streamed import Shards, StreamedImages, head
+from diffusion_lit.source.sample import decode
 
 __all__ = ["IterableDataModule"]
 

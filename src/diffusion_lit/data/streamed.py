@@ -1,26 +1,17 @@
 """Images in pieces that can only be read from their beginning."""
 
-import io
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import get_worker_info
 
-from diffusion_lit.data.image_file import read_image
 from diffusion_lit.random import fold_in
+from diffusion_lit.source.sample import Sample, decode
 
-__all__ = ["Rest", "Sample", "Shards", "StreamedImages", "decode", "head", "shuffled"]
-
-
-class Sample(NamedTuple):
-    """An image as it is stored: a file's bytes, its class or None, and what to call it in a message."""
-
-    image: bytes
-    label: int | None
-    name: str
+__all__ = ["Rest", "Shards", "StreamedImages", "head", "shuffled"]
 
 
 class Shards(Protocol):
@@ -29,17 +20,6 @@ class Shards(Protocol):
     num_shards: int
 
     def read(self, shard: int) -> Iterator[Sample]: ...
-
-
-def decode(samples: list[Sample], resolution: int, channels: int) -> tuple[Tensor, Tensor | None]:
-    """Images uint8 [B, C, H, W] and labels int64 [B], or None if there are none.
-
-    Raises:
-        ValueError: if one is not an image; the message names it.
-    """
-    images = [read_image(io.BytesIO(sample.image), resolution, channels, name=sample.name) for sample in samples]
-    labels = [sample.label for sample in samples if sample.label is not None]
-    return torch.stack(images), torch.tensor(labels) if labels else None
 
 
 def head(shards: Shards, count: int) -> tuple[list[Sample], int, int]:

@@ -4,12 +4,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_lit.data.image_file import FILTERS, FITS
-from diffusion_lit.prepared.archive import COMPRESSED, TarSource, ZipSource, decompressed
-from diffusion_lit.prepared.library import HuggingFaceSource, TorchvisionSource
 from diffusion_lit.prepared.making import ENCODINGS
 from diffusion_lit.prepared.plan import PLAN, make_folder, refuse_foreign, saying_that_the_disk_is_full
-from diffusion_lit.prepared.source import FolderSource, Reading, Source
+from diffusion_lit.source.archive import COMPRESSED, TarSource, ZipSource, decompressed
+from diffusion_lit.source.base import FolderSource, Reading, Source
+from diffusion_lit.source.hugging_face import HuggingFaceSource
+from diffusion_lit.source.image_file import FILTERS, FITS
+from diffusion_lit.source.torchvision import TorchvisionSource
 
 __all__ = ["open_source", "reading_of"]
 

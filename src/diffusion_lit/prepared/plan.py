@@ -12,9 +12,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from diffusion_lit.data.layout import SPLITS
 from diffusion_lit.prepared.making import Job, Maker
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Latents
+from diffusion_lit.source.layout import SPLITS
 
 __all__ = [
     "PLAN",

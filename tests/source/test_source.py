@@ -12,10 +12,12 @@ import pytest
 import torchvision.datasets
 from PIL import Image
 
-from diffusion_lit.prepared.archive import COMPRESSED, TarSource, ZipSource
-from diffusion_lit.prepared.library import HuggingFaceSource, TorchvisionSource, share_out
 from diffusion_lit.prepared.opening import open_source
-from diffusion_lit.prepared.source import FolderSource, Source
+from diffusion_lit.source.archive import COMPRESSED, TarSource, ZipSource
+from diffusion_lit.source.base import FolderSource, Source
+from diffusion_lit.source.hugging_face import HuggingFaceSource
+from diffusion_lit.source.layout import share_out
+from diffusion_lit.source.torchvision import TorchvisionSource
 from tests.pictures import named, pixels, prepare, reading, settings, stored, write_folder, write_tar, write_zip
 
 FILES = named()

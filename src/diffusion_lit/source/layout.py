@@ -17,6 +17,7 @@ __all__ = [
     "hashed_split",
     "read_labels",
     "set_aside",
+    "share_out",
     "walk",
 ]
 
@@ -81,6 +82,28 @@ def hashed_split(name: str, val_fraction: float) -> str:
     """The split that an image of this name falls into, whatever other images there are."""
     hashed = zlib.crc32(name.encode(errors="surrogateescape")) / 2**32  # names need not be text
     return "val" if hashed < val_fraction else "test" if hashed < 2 * val_fraction else "train"
+
+
+def share_out(sizes: dict[str, int], val_fraction: float) -> dict[str, list[tuple[str, int]]]:
+    """The three splits as (split of the library, number), what is missing set aside from the library's `train`.
+
+    Args:
+        sizes: how many images each split of the library has, by its name.
+        val_fraction: the share to set aside, for each split that is missing.
+    """
+    known = {SPLIT_NAMES[name]: name for name in sizes if name in SPLIT_NAMES}
+    if "train" not in known:
+        raise ValueError(f"needs a split named train; there are {', '.join(sizes)}")
+    places: dict[str, list[tuple[str, int]]] = {
+        split: [(known[split], i) for i in range(sizes[known[split]])] if split in known else [] for split in SPLITS
+    }
+    missing = [split for split in ("val", "test") if split not in known]
+    if missing:
+        everything, places["train"] = places["train"], []
+        for place in everything:
+            split = hashed_split(f"{place[0]}/{place[1]:07d}", val_fraction)
+            places[split if split in missing else "train"].append(place)
+    return places
 
 
 def set_aside(files: dict[str, list[Named]], where: str) -> dict[str, list[Named]]:

@@ -15,8 +15,8 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from diffusion_lit.data.layout import SPLIT_NAMES
-from diffusion_lit.prepared.source import FileSource, wanted
+from diffusion_lit.source.base import FileSource, wanted
+from diffusion_lit.source.layout import SPLIT_NAMES
 
 __all__ = ["COMPRESSED", "TarSource", "ZipSource", "decompressed"]
 
@@ -29,7 +29,7 @@ class ZipSource(FileSource):
 
     Args:
         path: the file.
-        val_fraction: see `diffusion_lit.data.layout.arrange`.
+        val_fraction: see `diffusion_lit.source.layout.arrange`.
 
     Raises:
         ValueError: if it is no ZIP file, is encrypted, or has names or links that leave it.
@@ -77,7 +77,7 @@ class TarSource(FileSource):
 
     Args:
         path: the file.
-        val_fraction: see `diffusion_lit.data.layout.arrange`.
+        val_fraction: see `diffusion_lit.source.layout.arrange`.
         description: for messages and the manifest, in place of the path.
 
     Raises:

@@ -9,16 +9,18 @@ from typing import BinaryIO
 
 from torch import Tensor
 
-from diffusion_lit.data.image_file import read_image
-from diffusion_lit.data.layout import EXTENSIONS, LABEL_FILES, Named, arrange, read_labels, walk
-from diffusion_lit.prepared.shard import UNLABELLED
+from diffusion_lit.source.image_file import read_image
+from diffusion_lit.source.layout import EXTENSIONS, LABEL_FILES, Named, arrange, read_labels, walk
 
-__all__ = ["Entry", "FileSource", "FolderSource", "Reading", "Source", "class_names_of", "wanted"]
+__all__ = ["UNLABELLED", "Entry", "FileSource", "FolderSource", "Reading", "Source", "class_names_of", "wanted"]
+
+UNLABELLED = -1
+"""The class of an image that has none."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How each image is read (see `diffusion_lit.data.image_file.to_square`)."""
+    """How each image is read (see `diffusion_lit.source.image_file.to_square`)."""
 
     resolution: int
     channels: int
@@ -73,7 +75,7 @@ class FileSource(Source):
         """Sort out the files, each with what would tell that it has changed.
 
         Raises:
-            ValueError: if the files do not make a dataset (see `diffusion_lit.data.layout`).
+            ValueError: if the files do not make a dataset (see `diffusion_lit.source.layout`).
         """
         images: list[str] = []
         label_files: list[str] = []
@@ -124,7 +126,7 @@ class FolderSource(FileSource):
 
     Args:
         root: the folder.
-        val_fraction: see `diffusion_lit.data.layout.arrange`.
+        val_fraction: see `diffusion_lit.source.layout.arrange`.
     """
 
     def __init__(self, root: Path, val_fraction: float) -> None:

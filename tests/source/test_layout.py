@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_lit.data.layout import EXTENSIONS, arrange, hashed_split, read_labels, walk
-from diffusion_lit.prepared.source import FolderSource, class_names_of
+from diffusion_lit.source.base import FolderSource, class_names_of
+from diffusion_lit.source.layout import EXTENSIONS, arrange, hashed_split, read_labels, walk
 
 NAMES = [f"{kind}/{i:03d}.png" for kind in ("cat", "dog") for i in range(100)]
 
