@@ -14,9 +14,9 @@ from PIL import Image
 
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.prepared.build import build
-from diffusion_lit.prepared.images import PreparedImages
 from diffusion_lit.prepared.making import Maker
 from diffusion_lit.prepared.manifest import Manifest
+from diffusion_lit.prepared.reader import PreparedImages
 from diffusion_lit.source.base import FolderSource, Reading, Source
 
 SIZE = (12, 9)

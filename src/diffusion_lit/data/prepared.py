@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.base import ImageDataModule, Images
-from diffusion_lit.prepared.images import REMEDY, PreparedImages
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
+from diffusion_lit.prepared.reader import REMEDY, PreparedImages
 from diffusion_lit.prepared.shard import ShardInfo, check_shard
 from diffusion_lit.space import PIXELS
 
