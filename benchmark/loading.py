@@ -31,8 +31,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import PILToTensor
 
 from diffusion_lit.data import MemmapData, StreamData
-from diffusion_lit.prepared.build import build
-from diffusion_lit.prepared.making import Maker
+from diffusion_lit.preparation.build import build
+from diffusion_lit.preparation.maker import Maker
 from diffusion_lit.source.base import FolderSource, Reading
 
 BATCH = 128

@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from diffusion_lit.command import CONFIG_FOLDER
-from diffusion_lit.prepared.build import build
-from diffusion_lit.prepared.making import Maker
+from diffusion_lit.preparation.build import build
+from diffusion_lit.preparation.maker import Maker
 from diffusion_lit.prepared.manifest import Manifest
 from diffusion_lit.prepared.reader import PreparedImages
 from diffusion_lit.source.base import FolderSource, Reading, Source

@@ -10,10 +10,10 @@ def main(cfg: DictConfig) -> None:
     import time
     from pathlib import Path
 
-    from diffusion_lit.prepared.build import build
-    from diffusion_lit.prepared.making import Maker
+    from diffusion_lit.preparation.build import build
+    from diffusion_lit.preparation.maker import Maker
+    from diffusion_lit.preparation.settings import open_source, reading_of
     from diffusion_lit.prepared.manifest import MANIFEST, WORK
-    from diffusion_lit.prepared.opening import open_source, reading_of
 
     reading, encoding = reading_of(cfg)
     out = Path(str(cfg.out))

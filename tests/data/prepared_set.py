@@ -8,8 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_lit.data import ImageDataModule, ImageFolderData, MemmapData, StreamData
-from diffusion_lit.prepared.build import build
-from diffusion_lit.prepared.making import Maker
+from diffusion_lit.preparation.build import build
+from diffusion_lit.preparation.maker import Maker
 from diffusion_lit.source.base import FolderSource, Reading
 
 SIZE = 4

@@ -12,7 +12,7 @@ import pytest
 import torchvision.datasets
 from PIL import Image
 
-from diffusion_lit.prepared.opening import open_source
+from diffusion_lit.preparation.settings import open_source
 from diffusion_lit.source.archive import COMPRESSED, TarSource, ZipSource
 from diffusion_lit.source.base import FolderSource, Source
 from diffusion_lit.source.hugging_face import HuggingFaceSource

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
+from diffusion_lit.preparation.settings import open_source
 from diffusion_lit.prepared.manifest import WORK
-from diffusion_lit.prepared.opening import open_source
 from diffusion_lit.source.archive import TarSource, ZipSource, decompressed
 from diffusion_lit.source.base import FileSource, FolderSource
 from tests.pictures import named, png, prepare, reading, settings, tree, write_folder, write_tar, write_zip

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from diffusion_lit.prepared.making import Job, Maker
+from diffusion_lit.preparation.maker import Job, Maker
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Latents
 from diffusion_lit.source.layout import SPLITS
 

@@ -1,10 +1,8 @@
 """The command as a user types it: help, mistakes, and what it says to do next."""
 
-import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,15 +14,6 @@ from tests.launch import TINY, run_command
 from tests.pictures import named, tree, write_folder, write_tar
 
 FILES = named(24)
-
-
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """Hydra's own handlers write to an output that is closed after the test."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture
@@ -133,7 +122,9 @@ def test_help_comes_without_loading_torch(tmp_path: Path) -> None:
     """What takes the time is torch; a clock would be at the mercy of the machine."""
     for name in ("torch", "torchvision", "litdata", "datasets", "numpy", "PIL"):
         (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} was loaded')")
-    done = run_command("prepare", "--help", cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"})
+    done = run_command(
+        "prepare", "--help", cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"}
+    )
     assert done.returncode == 0 and done.stdout.count("python -m diffusion_lit.prepare") >= 3
     assert "  resolution=64 " in done.stdout
 

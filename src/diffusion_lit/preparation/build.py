@@ -7,9 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from diffusion_lit.prepared.making import Job, Maker, Record
-from diffusion_lit.prepared.manifest import MANIFEST, WORK, Latents, Manifest, Split
-from diffusion_lit.prepared.plan import (
+from diffusion_lit.preparation.maker import Job, Maker, Record
+from diffusion_lit.preparation.plan import (
     PLAN,
     REPORT,
     check_space,
@@ -22,7 +21,8 @@ from diffusion_lit.prepared.plan import (
     refuse_foreign,
     saying_that_the_disk_is_full,
 )
-from diffusion_lit.prepared.pool import Pool
+from diffusion_lit.preparation.pool import Pool
+from diffusion_lit.prepared.manifest import MANIFEST, WORK, Latents, Manifest, Split
 from diffusion_lit.prepared.shard import ShardInfo, write_index
 
 __all__ = ["build"]

@@ -21,12 +21,12 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
+from diffusion_lit.preparation.build import build
+from diffusion_lit.preparation.maker import Job, Maker, Record
+from diffusion_lit.preparation.plan import REPORT, jobs_of
 from diffusion_lit.prepare import main
 from diffusion_lit.prepared import shard as shard_module
-from diffusion_lit.prepared.build import build
-from diffusion_lit.prepared.making import Job, Maker, Record
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
-from diffusion_lit.prepared.plan import REPORT, jobs_of
 from diffusion_lit.prepared.shard import checksum
 from diffusion_lit.source.base import FolderSource, Reading
 from diffusion_lit.source.image_file import FILTERS, read_image
@@ -415,7 +415,7 @@ class Impatient(FileLock):  # type: ignore[misc]
 
 
 def test_a_second_process_is_told(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffusion_lit.prepared.plan.FileLock", Impatient)
+    monkeypatch.setattr("diffusion_lit.preparation.plan.FileLock", Impatient)
     out = tmp_path / "out"
     (out / WORK).mkdir(parents=True)
     with FileLock(out / WORK / "lock"), pytest.raises(ValueError) as caught:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_lit.prepared.making import ENCODINGS
-from diffusion_lit.prepared.plan import PLAN, make_folder, refuse_foreign, saying_that_the_disk_is_full
+from diffusion_lit.preparation.maker import ENCODINGS
+from diffusion_lit.preparation.plan import PLAN, make_folder, refuse_foreign, saying_that_the_disk_is_full
 from diffusion_lit.source.archive import COMPRESSED, TarSource, ZipSource, decompressed
 from diffusion_lit.source.base import FolderSource, Reading, Source
 from diffusion_lit.source.hugging_face import HuggingFaceSource

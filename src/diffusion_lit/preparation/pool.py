@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
 
-from diffusion_lit.prepared.making import Job, Maker, Record
+from diffusion_lit.preparation.maker import Job, Maker, Record
 
 __all__ = ["Pool", "Stopped"]
 
