@@ -9,8 +9,8 @@ import torch
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.base import Images
 from diffusion_lit.data.hub import HubShards, TableImages
-from diffusion_lit.data.iterable import IterableDataModule
-from diffusion_lit.data.streamed import Rest, Shards
+from diffusion_lit.data.sequential import Rest, Shards
+from diffusion_lit.data.sequential_module import SequentialDataModule
 from diffusion_lit.random import fold_in
 from diffusion_lit.source.hugging_face import choose_columns, choose_splits, open_dataset
 
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 SPLIT_SEED = 0  # the split is part of the dataset: it does not change with a run's seed
 
 
-class HuggingFaceData(IterableDataModule):
+class HuggingFaceData(SequentialDataModule):
     """Images of a dataset on the Hugging Face hub, or of a folder that the package datasets reads.
 
     Downloaded to its cache as a whole, it is like any other data set. Streamed, nothing is stored: see
-    `IterableDataModule` for what that cannot do.
+    `SequentialDataModule` for what that cannot do.
 
     Args:
         name: of the dataset on the hub, such as ylecun/mnist, or a folder.

@@ -5,15 +5,15 @@ from pathlib import Path
 
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.base import Images
-from diffusion_lit.data.iterable import IterableDataModule
 from diffusion_lit.data.order import TrainingOrder
+from diffusion_lit.data.sequential_module import SequentialDataModule
 from diffusion_lit.data.tar import TarShards
 
 __all__ = ["WebDatasetData"]
 
 
-class WebDatasetData(IterableDataModule):
-    """Images in WebDataset shards, streamed: see `IterableDataModule` for what that cannot do.
+class WebDatasetData(SequentialDataModule):
+    """Images in WebDataset shards, streamed: see `SequentialDataModule` for what that cannot do.
 
     Args:
         urls: the shards to train on: paths or URLs, one or a list, with braces for numbers, as shards/{000..009}.tar.

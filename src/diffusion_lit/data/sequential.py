@@ -11,7 +11,7 @@ from torch.utils.data import get_worker_info
 from diffusion_lit.random import fold_in
 from diffusion_lit.source.sample import Sample, decode
 
-__all__ = ["Rest", "Shards", "StreamedImages", "head", "shuffled"]
+__all__ = ["Rest", "SequentialImages", "Shards", "head", "shuffled"]
 
 
 class Shards(Protocol):
@@ -59,7 +59,7 @@ def shuffled(samples: Iterable[Sample], buffer_size: int, generator: Generator) 
     yield from (buffer[i] for i in torch.randperm(len(buffer), generator=generator).tolist())
 
 
-class StreamedImages:
+class SequentialImages:
     """The images of an endless stream, by running numbers, in each loading process its own.
 
     Rank r's worker w, of W workers each on R ranks, is share r W + w of R W. In each epoch the shards are permuted and

@@ -10,10 +10,10 @@ from torch import Tensor
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.base import ArrayImages, ImageDataModule
 from diffusion_lit.data.order import TrainingOrder
-from diffusion_lit.data.streamed import Shards, StreamedImages, head
+from diffusion_lit.data.sequential import SequentialImages, Shards, head
 from diffusion_lit.source.sample import decode
 
-__all__ = ["IterableDataModule"]
+__all__ = ["SequentialDataModule"]
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def running_numbers(num_images: int, seed: int, epoch: int) -> Tensor:
     return torch.arange(epoch * num_images, (epoch + 1) * num_images)
 
 
-class IterableDataModule(ImageDataModule):
+class SequentialDataModule(ImageDataModule):
     """Images that are streamed for training and held in memory for validation and testing.
 
     A stream has no place to go back to. A run that goes on in the middle of an epoch does the steps that are left of it
@@ -78,9 +78,9 @@ class IterableDataModule(ImageDataModule):
     def source(self) -> str:
         """What the images are in, for messages."""
 
-    def streamed(self, shards: Shards, epoch_size: int) -> StreamedImages:
+    def streamed(self, shards: Shards, epoch_size: int) -> SequentialImages:
         """`shards` as they are trained on, this process's share of them."""
-        return StreamedImages(
+        return SequentialImages(
             shards, epoch_size, self.shuffle_buffer, self.resolution, self.channels, self.seed, *self.process()
         )
 
@@ -97,7 +97,7 @@ class IterableDataModule(ImageDataModule):
 
     def training_order(self) -> TrainingOrder:
         images = self.splits["train"]
-        if not isinstance(images, StreamedImages):
+        if not isinstance(images, SequentialImages):
             return super().training_order()
         permutation = partial(running_numbers, len(images))
         order = TrainingOrder(len(images), self.batch_size, self.seed, *self.process(), permutation)
@@ -105,7 +105,7 @@ class IterableDataModule(ImageDataModule):
             self.announce(images, order)
         return order
 
-    def announce(self, images: StreamedImages, order: TrainingOrder) -> None:
+    def announce(self, images: SequentialImages, order: TrainingOrder) -> None:
         log.warning(
             "%s is streamed: within an epoch of %d images some may come twice and others not at all, and a run that "
             "goes on in the middle of an epoch does the rest of it on freshly shuffled images. Data that is not "
