@@ -23,7 +23,8 @@ from torch import Tensor
 
 from diffusion_lit.preparation.build import build
 from diffusion_lit.preparation.maker import Job, Maker, Record
-from diffusion_lit.preparation.plan import REPORT, jobs_of
+from diffusion_lit.preparation.plan import Plan
+from diffusion_lit.preparation.workspace import REPORT
 from diffusion_lit.prepare import main
 from diffusion_lit.prepared import shard as shard_module
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
@@ -240,7 +241,7 @@ NUM_SHARDS = 6
 @pytest.mark.parametrize("limit", range(NUM_SHARDS))
 def test_finished_shards_are_not_made_again(limit: int, images: Path, tmp_path: Path) -> None:
     whole = maker(images, tmp_path / "whole")
-    assert len(list(jobs_of(whole, SHARD_BYTES))) == NUM_SHARDS
+    assert len(Plan(whole, SHARD_BYTES).jobs) == NUM_SHARDS
     build(whole, shard_bytes=SHARD_BYTES)
     broken = maker(images, tmp_path / "out", Breaking)
     assert isinstance(broken, Breaking)
@@ -415,7 +416,7 @@ class Impatient(FileLock):  # type: ignore[misc]
 
 
 def test_a_second_process_is_told(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffusion_lit.preparation.plan.FileLock", Impatient)
+    monkeypatch.setattr("diffusion_lit.preparation.workspace.FileLock", Impatient)
     out = tmp_path / "out"
     (out / WORK).mkdir(parents=True)
     with FileLock(out / WORK / "lock"), pytest.raises(ValueError) as caught:

@@ -13,6 +13,7 @@ import torchvision.datasets
 from PIL import Image
 
 from diffusion_lit.preparation.settings import open_source
+from diffusion_lit.preparation.workspace import Workspace
 from diffusion_lit.source.archive import COMPRESSED, TarSource, ZipSource
 from diffusion_lit.source.base import FolderSource, Source
 from diffusion_lit.source.hugging_face import HuggingFaceSource
@@ -77,7 +78,7 @@ def test_an_archive_is_the_folder_that_it_holds(name: str, tmp_path: Path, expec
     else:
         write_tar(write, ARCHIVES[name], {".tar": "w", ".tgz": "w:gz"}.get(suffix, f"w:{suffix[1:]}"))
     out = tmp_path / "out"
-    source = open_source(settings(source=str(write), out=str(out)), out / ".prepare")
+    source = open_source(settings(source=str(write), out=str(out)), Workspace(out))
     junk = [entry.removeprefix("./") for entry in ARCHIVES[name] if not entry.endswith(".png") or "._" in entry]
     assert sorted(source.left_out) == sorted(junk)
     assert source.description == str(write)
@@ -163,7 +164,7 @@ def test_sources_travel_to_other_processes(tmp_path: Path) -> None:
 def test_other_files_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ValueError, match=r"a file must end in \.zip, \.tar") as caught:
-        open_source(settings(source=str(tmp_path / name)), tmp_path / "work")
+        open_source(settings(source=str(tmp_path / name)), Workspace(tmp_path / "out"))
     assert all(suffix in str(caught.value) for suffix in COMPRESSED) and name in str(caught.value)
 
 

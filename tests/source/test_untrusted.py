@@ -15,6 +15,7 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
 from diffusion_lit.preparation.settings import open_source
+from diffusion_lit.preparation.workspace import Workspace
 from diffusion_lit.prepared.manifest import WORK
 from diffusion_lit.source.archive import TarSource, ZipSource, decompressed
 from diffusion_lit.source.base import FileSource, FolderSource
@@ -33,7 +34,7 @@ def nothing_is_written_elsewhere(tmp_path: Path) -> Iterator[None]:
 
 
 def opened(path: Path) -> FileSource:
-    source = open_source(settings(source=str(path)), path.parents[1] / "out" / WORK)
+    source = open_source(settings(source=str(path)), Workspace(path.parents[1] / "out"))
     assert isinstance(source, FileSource)
     return source
 

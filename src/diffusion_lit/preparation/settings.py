@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.preparation.maker import ENCODINGS
-from diffusion_lit.preparation.plan import PLAN, make_folder, refuse_foreign, saying_that_the_disk_is_full
+from diffusion_lit.preparation.workspace import Workspace
 from diffusion_lit.source.archive import COMPRESSED, TarSource, ZipSource, decompressed
 from diffusion_lit.source.base import FolderSource, Reading, Source
 from diffusion_lit.source.hugging_face import HuggingFaceSource
@@ -52,12 +52,12 @@ def reading_of(cfg: DictConfig) -> tuple[Reading, str]:
     return Reading(cfg.resolution, cfg.channels, cfg.fit, cfg.filter, cfg.max_pixels), encoding
 
 
-def open_source(cfg: DictConfig, work: Path) -> Source:
+def open_source(cfg: DictConfig, workspace: Workspace) -> Source:
     """The images that `source=` means.
 
     Args:
         cfg: the command's settings.
-        work: a folder for what has to be kept while preparing.
+        workspace: the folder of the set, for what has to be kept while preparing.
 
     Raises:
         ValueError: if it is none of the kinds there are, or cannot be opened.
@@ -79,11 +79,9 @@ def open_source(cfg: DictConfig, work: Path) -> Source:
     if suffix == ".zip":
         return ZipSource(path, cfg.val_fraction)
     if suffix in COMPRESSED:
-        if not (work / PLAN).is_file():
-            refuse_foreign(work.parent)
-        make_folder(work)
-        with saying_that_the_disk_is_full(work.parent):
-            return TarSource(decompressed(path, work), cfg.val_fraction, str(path))
+        workspace.make()
+        with workspace.explain_full_disk():
+            return TarSource(decompressed(path, workspace.work), cfg.val_fraction, str(path))
     if suffix == ".tar":
         return TarSource(path, cfg.val_fraction)
     raise ValueError(
