@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffusion_lit.augmentation import FlipAugmentation
 from diffusion_lit.data import Batch, ImageFolderData
-from diffusion_lit.source.image_file import read_image
+from diffusion_lit.source.image_file import Reading
 
 Pixels = NDArray[Any]
 
@@ -31,7 +31,7 @@ def random_pixels(*shape: int) -> Pixels:
 
 def read(path: Path, resolution: int, channels: int = 3) -> Pixels:
     """What the file becomes, [H, W, C] as numbers that can be subtracted."""
-    image = read_image(path, resolution, channels)
+    image = Reading(resolution, channels).read(path)
     assert image.dtype == torch.uint8 and image.shape == (channels, resolution, resolution)
     return image.permute(1, 2, 0).numpy().astype(int)
 

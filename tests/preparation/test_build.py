@@ -29,8 +29,8 @@ from diffusion_lit.prepare import main
 from diffusion_lit.prepared import shard as shard_module
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
 from diffusion_lit.prepared.shard import checksum
-from diffusion_lit.source.base import FolderSource, Reading
-from diffusion_lit.source.image_file import FILTERS, read_image
+from diffusion_lit.source.base import FolderSource
+from diffusion_lit.source.image_file import FILTERS, Reading
 from tests.pictures import SIZE, named, pixels, png, prepare, reading, stored, tree, write_folder
 
 FILES = named(24)
@@ -75,7 +75,7 @@ def test_what_is_stored_is_pillow_s_resize(
 
 @pytest.mark.parametrize("encoding", ["raw", "png"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_modes_and_orientation_are_those_of_read_image(tmp_path: Path, encoding: str, channels: int) -> None:
+def test_modes_and_orientation_are_those_of_reading(tmp_path: Path, encoding: str, channels: int) -> None:
     """What reading does with them is tested where reading is."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -96,7 +96,7 @@ def test_modes_and_orientation_are_those_of_read_image(tmp_path: Path, encoding:
         found, labels = stored(tmp_path / "out", split)
         assert labels is None and len(found) == len(entries)
         for entry, image in zip(entries, found, strict=True):
-            expected = read_image(tmp_path / "in" / entry.name, 8, channels, "resize", "lanczos")
+            expected = Reading(8, channels, "resize", "lanczos").read(tmp_path / "in" / entry.name)
             assert np.array_equal(image, expected.numpy()), entry.name
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from diffusion_lit.source.hugging_face import sample_of
+from diffusion_lit.source.image_file import Reading
 from diffusion_lit.source.sample import Sample, decode
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ class TableImages:
         columns: of the images, and of the labels or None.
         num_classes: labels lie below it; None if there are none.
         indices: the rows that count.
-        resolution: height and width to make of each image.
-        channels: 1 for grey, 3 for colour.
+        reading: of each image.
         name: of the table, for messages.
     """
 
@@ -35,16 +35,14 @@ class TableImages:
         columns: tuple[str, str | None],
         num_classes: int | None,
         indices: Tensor,
-        resolution: int,
-        channels: int,
+        reading: Reading,
         name: str,
     ) -> None:
         self.table = table
         self.image_column, self.label_column = columns
         self.num_classes = num_classes
         self.indices = indices
-        self.resolution = resolution
-        self.channels = channels
+        self.reading = reading
         self.name = name
 
     def __len__(self) -> int:
@@ -58,7 +56,7 @@ class TableImages:
             sample_of(image, label, self.num_classes, f"row {row} of {self.name}")
             for row, image, label in zip(rows, columns[self.image_column], labels, strict=True)
         ]
-        return decode(samples, self.resolution, self.channels)
+        return decode(samples, self.reading)
 
 
 class HubShards:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.base import ImageDataModule, Images
-from diffusion_lit.source.image_file import UNREADABLE, read_image, unreadable
-from diffusion_lit.source.layout import EXTENSIONS, SPLITS, arrange, walk
+from diffusion_lit.source.image_file import UNREADABLE, Reading, unreadable
+from diffusion_lit.source.layout import EXTENSIONS, SPLITS, arrange, check_val_fraction, walk
 
 __all__ = ["FolderImages", "ImageFolderData"]
 
@@ -23,21 +23,19 @@ class FolderImages:
     Args:
         paths: the files.
         labels: each file's class, or None.
-        resolution: height and width to make of each.
-        channels: 1 for grey, 3 for colour.
+        reading: of each.
     """
 
-    def __init__(self, paths: list[Path], labels: list[int] | None, resolution: int, channels: int) -> None:
+    def __init__(self, paths: list[Path], labels: list[int] | None, reading: Reading) -> None:
         self.paths = paths
         self.labels = None if labels is None else torch.tensor(labels)
-        self.resolution = resolution
-        self.channels = channels
+        self.reading = reading
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def fetch(self, indices: list[int]) -> tuple[Tensor, Tensor | None]:
-        images = torch.stack([read_image(self.paths[i], self.resolution, self.channels) for i in indices])
+        images = torch.stack([self.reading.read(self.paths[i]) for i in indices])
         return images, None if self.labels is None else self.labels[indices]
 
 
@@ -53,10 +51,7 @@ class ImageFolderData(ImageDataModule):
         resolution: height and width of the images after scaling and centre-cropping.
         channels: 3 for colour, 1 for grey.
         val_fraction: share set aside for validation, and again for testing, where there are no split folders.
-        batch_size: images a process and step.
-        num_workers: loading processes beside each training process.
-        seed: of the order and the augmentation.
-        augmentation: of training images; None is none.
+        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
 
     Raises:
         ValueError: if the folder is missing, has no images, mixes images with class folders, or holds files that
@@ -79,10 +74,8 @@ class ImageFolderData(ImageDataModule):
             raise ValueError("say where the images are: data.root=FOLDER")
         if not Path(root).is_dir():
             raise ValueError(f"data.root={root} is not a folder")
-        if resolution < 1 or channels not in (1, 3):
-            raise ValueError(f"need data.resolution >= 1 and data.channels 1 or 3, got {resolution} and {channels}")
-        if not 0 < val_fraction < 0.5:
-            raise ValueError(f"data.val_fraction is set aside twice and must lie between 0 and 0.5, got {val_fraction}")
+        check_val_fraction(val_fraction, "data.")
+        self.reading = Reading(resolution, channels).check("data.")
         self.root = Path(root)
         self.resolution = resolution
         self.channels = channels
@@ -115,7 +108,7 @@ class ImageFolderData(ImageDataModule):
                 with Image.open(path) as image:
                     small += min(image.size) < self.resolution
             except UNREADABLE as caught:
-                broken.append(path)
+                broken.append(str(path))
                 error = caught
         if broken:
             raise ValueError(unreadable(broken, error))
@@ -128,8 +121,7 @@ class ImageFolderData(ImageDataModule):
             split: FolderImages(
                 [path for path, _ in files],
                 [index[name] for _, name in files if name is not None] if index else None,
-                self.resolution,
-                self.channels,
+                self.reading,
             )
             for split, files in self.files.items()
         }

@@ -24,10 +24,7 @@ class PreparedData(ImageDataModule):
     Args:
         root: the folder.
         verify: compare the shards' checksums with the manifest before training: it reads the whole set once.
-        batch_size: images a process and step.
-        num_workers: loading processes beside each training process.
-        seed: of the order and the augmentation.
-        augmentation: of training images; None is none.
+        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
 
     Raises:
         ValueError: if `root` is not given, or the manifest is damaged.

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from torch.utils.data import get_worker_info
 
 from diffusion_lit.random import fold_in
+from diffusion_lit.source.image_file import Reading
 from diffusion_lit.source.sample import Sample, decode
 
 __all__ = ["Rest", "SequentialImages", "Shards", "head", "shuffled"]
@@ -72,8 +73,7 @@ class SequentialImages:
         shards: what is read.
         epoch_size: how many images count as an epoch.
         shuffle_buffer: how many images, encoded, each share keeps to choose from; 1 does not shuffle.
-        resolution: height and width to make of each.
-        channels: 1 for grey, 3 for colour.
+        reading: of each image.
         seed: of the order.
         rank: of this process.
         world_size: how many processes share the shards.
@@ -84,8 +84,7 @@ class SequentialImages:
         shards: Shards,
         epoch_size: int,
         shuffle_buffer: int,
-        resolution: int,
-        channels: int,
+        reading: Reading,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
@@ -93,8 +92,7 @@ class SequentialImages:
         self.shards = shards
         self.epoch_size = epoch_size
         self.shuffle_buffer = shuffle_buffer
-        self.resolution = resolution
-        self.channels = channels
+        self.reading = reading
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -109,7 +107,7 @@ class SequentialImages:
         if epoch != self.last[0] or number <= self.last[1]:  # an epoch begins, or begins again
             self.stream = self.open(epoch, number)
         self.last = (epoch, number)
-        return decode(list(islice(self.stream, len(indices))), self.resolution, self.channels)
+        return decode(list(islice(self.stream, len(indices))), self.reading)
 
     def open(self, epoch: int, number: int) -> Iterator[Sample]:
         """This share's images of an epoch, from the first that it is asked for."""

@@ -26,10 +26,7 @@ class WebDatasetData(SequentialDataModule):
         image_key: the extensions that images may have, separated by semicolons.
         val_size: how many images to validate on, and to test on, at most: the first ones, held in memory.
         shuffle_buffer: how many encoded images each loading process keeps to choose the next one from.
-        batch_size: images a process and step.
-        num_workers: loading processes beside each training process.
-        seed: of the order and the augmentation.
-        augmentation: of training images; None is none.
+        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
 
     Raises:
         ValueError: if the package webdataset is missing, or an argument is missing or out of range.

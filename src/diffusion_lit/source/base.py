@@ -9,33 +9,13 @@ from typing import BinaryIO
 
 from torch import Tensor
 
-from diffusion_lit.source.image_file import read_image
+from diffusion_lit.source.image_file import Reading
 from diffusion_lit.source.layout import EXTENSIONS, LABEL_FILES, Named, arrange, read_labels, walk
 
-__all__ = ["UNLABELLED", "Entry", "FileSource", "FolderSource", "Reading", "Source", "class_names_of", "wanted"]
+__all__ = ["UNLABELLED", "Entry", "FileSource", "FolderSource", "Source", "class_names_of", "wanted"]
 
 UNLABELLED = -1
 """The class of an image that has none."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How each image is read (see `diffusion_lit.source.image_file.to_square`)."""
-
-    resolution: int
-    channels: int
-    fit: str
-    filter: str
-    max_pixels: int
-
-    @property
-    def max_bytes(self) -> int:
-        """No file of `max_pixels` is larger: 16-bit colour with transparency, uncompressed, and its header."""
-        return 8 * self.max_pixels + 2**20
-
-    def read(self, file: Path | BinaryIO, name: str) -> Tensor:
-        """A file as uint8 [channels, resolution, resolution]; a ValueError if it cannot be read."""
-        return read_image(file, self.resolution, self.channels, self.fit, self.filter, self.max_pixels, name)
 
 
 @dataclass(frozen=True)

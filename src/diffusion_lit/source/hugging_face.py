@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_lit.source.base import UNLABELLED, Entry, Reading, Source
+from diffusion_lit.source.base import UNLABELLED, Entry, Source
+from diffusion_lit.source.image_file import Reading
 from diffusion_lit.source.layout import share_out
 from diffusion_lit.source.sample import Sample
 

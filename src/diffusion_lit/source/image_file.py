@@ -1,5 +1,6 @@
 """One image file, of any format, size and colour mode, as the model takes it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -8,75 +9,100 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-__all__ = ["FILTERS", "FITS", "MAX_PIXELS", "UNREADABLE", "read_image", "to_square", "unreadable"]
+__all__ = ["FILTERS", "FITS", "UNREADABLE", "Reading", "unreadable"]
 
 UNREADABLE = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
 FITS = ("center_crop", "resize")
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # Pillow runs Ghostscript for another
-MAX_PIXELS = 100_000_000
+PILLOW_LIMIT = 178_956_970
 
 
-def read_image(
-    file: Path | BinaryIO,
-    resolution: int,
-    channels: int,
-    fit: str = "center_crop",
-    filter: str = "bicubic",
-    max_pixels: int = MAX_PIXELS,
-    name: str | None = None,
-) -> Tensor:
-    """One file as uint8 [channels, resolution, resolution].
+@dataclass(frozen=True)
+class Reading:
+    """How image files become uint8 [channels, resolution, resolution].
+
+    Images are turned upright, transparent pixels become white, 16-bit grey keeps its high byte, and shrinking is
+    antialiased.
 
     Args:
-        file: its path, or itself, opened.
-        resolution, channels, fit, filter: as `to_square`.
-        max_pixels: a file that says it has more is not decoded: a small one can claim any number.
-        name: for messages, in place of the path.
-
-    Raises:
-        ValueError: if the file is not an image that can be read; the message names it.
-    """
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise ValueError(f"{image.width} x {image.height} pixels are over the limit of {max_pixels}")
-            return to_square(image, resolution, channels, fit, filter)
-    except UNREADABLE as error:
-        raise ValueError(unreadable([name or file], error)) from error
-
-
-def to_square(
-    image: Image.Image, resolution: int, channels: int, fit: str = "center_crop", filter: str = "bicubic"
-) -> Tensor:
-    """An image as uint8 [channels, resolution, resolution], upright.
-
-    Transparent pixels become white; 16-bit grey keeps its high byte; shrinking is antialiased.
-
-    Args:
-        image: in any mode.
         resolution: height and width.
         channels: 1 for grey, 3 for colour.
         fit: `center_crop` scales the image to cover the square and cuts it at the centre; `resize` squeezes it into it.
         filter: `lanczos`, `bicubic` or `box`.
-
-    Raises:
-        ValueError: if the image has pixels of 32 bits.
+        max_pixels: a file that says it has more is not decoded: a small one can claim any number.
     """
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # convert() would cut everything above 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise ValueError(f"pixels of 32 bits (mode {image.mode}) have no agreed range; convert the file first")
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    image = image.convert("RGB" if channels == 3 else "L")
-    square, resample = (resolution, resolution), FILTERS[filter]
-    image = ImageOps.fit(image, square, resample) if fit == "center_crop" else image.resize(square, resample)
-    return torch.from_numpy(np.array(image).reshape(resolution, resolution, channels)).permute(2, 0, 1)
+
+    resolution: int
+    channels: int
+    fit: str = "center_crop"
+    filter: str = "bicubic"
+    max_pixels: int = 100_000_000
+
+    def check(self, prefix: str = "") -> "Reading":
+        """This reading, if it can be done.
+
+        Args:
+            prefix: of the settings' names in a message.
+
+        Raises:
+            ValueError: if a setting has no such value.
+        """
+        for name in ("resolution", "max_pixels"):
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise ValueError(f"{prefix}{name} must be a whole number of at least 1, got {value}")
+        for name, allowed in (("channels", (1, 3)), ("fit", FITS), ("filter", tuple(FILTERS))):
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"{prefix}{name} must be one of {', '.join(map(str, allowed))}, got {value}")
+        if self.max_pixels > PILLOW_LIMIT:
+            raise ValueError(
+                f"{prefix}max_pixels must be at most {PILLOW_LIMIT}, where Pillow refuses; got {self.max_pixels}"
+            )
+        return self
+
+    @property
+    def max_bytes(self) -> int:
+        """No file of `max_pixels` is larger: 16-bit colour with transparency, uncompressed, and its header."""
+        return 8 * self.max_pixels + 2**20
+
+    def read(self, file: Path | BinaryIO, name: str | None = None) -> Tensor:
+        """One file.
+
+        Args:
+            file: its path, or itself, opened.
+            name: for messages, in place of the path.
+
+        Raises:
+            ValueError: if it is not an image that can be read; the message names it.
+        """
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                if image.width * image.height > self.max_pixels:
+                    raise ValueError(f"{image.width} x {image.height} pixels are over the limit of {self.max_pixels}")
+                return self.square(image)
+        except UNREADABLE as error:
+            raise ValueError(unreadable([name or str(file)], error)) from error
+
+    def square(self, image: Image.Image) -> Tensor:
+        """An image in any mode.
+
+        Raises:
+            ValueError: if it has pixels of 32 bits.
+        """
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):  # convert() would cut everything above 255
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        elif image.mode in ("I", "F"):
+            raise ValueError(f"pixels of 32 bits (mode {image.mode}) have no agreed range; convert the file first")
+        if image.has_transparency_data:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        image = image.convert("RGB" if self.channels == 3 else "L")
+        size, resample = (self.resolution, self.resolution), FILTERS[self.filter]
+        image = ImageOps.fit(image, size, resample) if self.fit == "center_crop" else image.resize(size, resample)
+        return torch.from_numpy(np.array(image).reshape(*size, self.channels)).permute(2, 0, 1)
 
 
-def unreadable(files: list[Path] | list[Path | BinaryIO | str], error: Exception) -> str:
+def unreadable(files: list[str], error: Exception) -> str:
     """The message that names files that could not be read, ten at most."""
     what = f"{len(files)} files" if len(files) > 1 else "this file"
     listed = "".join(f"\n  {file}" for file in files[:10]) + ("\n  ..." if len(files) > 10 else "")

@@ -13,6 +13,7 @@ __all__ = [
     "SPLITS",
     "Named",
     "arrange",
+    "check_val_fraction",
     "class_of",
     "hashed_split",
     "read_labels",
@@ -30,6 +31,17 @@ LABEL_COLUMNS = ("label", "class", "class_name")
 
 Named = tuple[str, str | None]
 """An image's name and its class's, or None."""
+
+
+def check_val_fraction(val_fraction: float, prefix: str = "") -> None:
+    """
+    Raises:
+        ValueError: if it is not a share that can be set aside for each of two splits.
+    """
+    if not isinstance(val_fraction, int | float) or not 0 < val_fraction < 0.5:
+        raise ValueError(
+            f"{prefix}val_fraction is set aside twice and must be a number between 0 and 0.5, got {val_fraction}"
+        )
 
 
 def arrange(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffusion_lit.source.image_file import read_image
+from diffusion_lit.source.image_file import Reading
 
 __all__ = ["Sample", "decode"]
 
@@ -19,12 +19,12 @@ class Sample(NamedTuple):
     name: str
 
 
-def decode(samples: list[Sample], resolution: int, channels: int) -> tuple[Tensor, Tensor | None]:
+def decode(samples: list[Sample], reading: Reading) -> tuple[Tensor, Tensor | None]:
     """Images uint8 [B, C, H, W] and labels int64 [B], or None if there are none.
 
     Raises:
         ValueError: if one is not an image; the message names it.
     """
-    images = [read_image(io.BytesIO(sample.image), resolution, channels, name=sample.name) for sample in samples]
+    images = [reading.read(io.BytesIO(sample.image), sample.name) for sample in samples]
     labels = [sample.label for sample in samples if sample.label is not None]
     return torch.stack(images), torch.tensor(labels) if labels else None

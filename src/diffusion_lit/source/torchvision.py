@@ -7,11 +7,36 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.source.base import UNLABELLED, Entry, Reading, Source
-from diffusion_lit.source.image_file import UNREADABLE, to_square
+from diffusion_lit.source.base import UNLABELLED, Entry, Source
+from diffusion_lit.source.image_file import UNREADABLE, Reading
 from diffusion_lit.source.layout import SPLITS, share_out
 
-__all__ = ["TorchvisionSource"]
+__all__ = ["TorchvisionSource", "open_dataset"]
+
+
+def open_dataset(name: str, root: Path, download: bool, prefix: str, **split: bool | str) -> Any:
+    """A split of a dataset of torchvision's.
+
+    Args:
+        name: of its class.
+        root: the folder that torchvision keeps its datasets in.
+        download: fetch what is not there.
+        prefix: of the settings' names in a message.
+        split: as its class takes it.
+
+    Raises:
+        FileNotFoundError: if it is not there and cannot be fetched.
+    """
+    import torchvision.datasets
+
+    try:
+        return getattr(torchvision.datasets, name)(root, **split, download=download)
+    except (RuntimeError, OSError) as error:
+        reason = f"its download failed ({error})" if download else f"it is not there ({error})"
+        raise FileNotFoundError(
+            f"{name} was looked for in {root.absolute()}, and {reason}. Put torchvision's files there, or name "
+            f"their folder with {prefix}root=, or run once with a network and {prefix}download=true"
+        ) from error
 
 
 class TorchvisionSource(Source):
@@ -45,15 +70,9 @@ class TorchvisionSource(Source):
             if "train" in parameters and split == "val":
                 continue
             try:
-                self.datasets[split] = kind(root, **argument, download=download)
+                self.datasets[split] = open_dataset(name, root, download, "", **argument)
             except ValueError:  # no such split
                 continue
-            except (RuntimeError, OSError) as error:
-                reason = f"its download failed ({error})" if download else f"it is not there ({error})"
-                raise FileNotFoundError(
-                    f"{name} was looked for in {root.absolute()}, and {reason}. Put torchvision's files there, or name "
-                    "their folder with root=, or run once with a network and download=true"
-                ) from error
         if "train" not in self.datasets:
             raise ValueError(f"torchvision's {name} has no split train: it cannot be prepared from there")
         first = self.datasets["train"]
@@ -77,6 +96,6 @@ class TorchvisionSource(Source):
         try:
             image = self.datasets[of][number][0]
             assert isinstance(image, Image.Image)
-            return to_square(image, reading.resolution, reading.channels, reading.fit, reading.filter)
+            return reading.square(image)
         except UNREADABLE as error:
             raise ValueError(f"{of}/{number:07d} of {self.description} cannot be read: {error}") from error
