@@ -33,7 +33,7 @@ from torchvision.transforms import PILToTensor
 from diffusion_lit.data import MemmapData, StreamData
 from diffusion_lit.preparation.build import build
 from diffusion_lit.preparation.maker import Maker
-from diffusion_lit.source.base import FolderSource
+from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import Reading
 
 BATCH = 128

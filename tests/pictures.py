@@ -17,7 +17,8 @@ from diffusion_lit.preparation.build import build
 from diffusion_lit.preparation.maker import Maker
 from diffusion_lit.prepared.manifest import Manifest
 from diffusion_lit.prepared.reader import PreparedImages
-from diffusion_lit.source.base import FolderSource, Source
+from diffusion_lit.source.base import Source
+from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import Reading
 
 SIZE = (12, 9)

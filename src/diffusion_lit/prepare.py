@@ -21,8 +21,8 @@ def main(cfg: DictConfig) -> None:
     source = open_source(cfg, Workspace(out))
     count = sum(map(len, source.splits.values()))
     print(f"{source.description}: {count} images, {len(source.class_names or []) or 'no'} classes")
-    if source.left_out:
-        print(f"left out {len(source.left_out)} files that are not images, such as {source.left_out[0]}")
+    for remark in source.remarks():
+        print(remark)
     already, start = (out / MANIFEST).is_file() and not cfg.overwrite, time.monotonic()
     maker = Maker(source, reading, encoding, cfg.latents, out)
     manifest = build(maker, cfg.workers, cfg.shard_megabytes * 2**20, cfg.max_unreadable, cfg.overwrite)

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion_lit.data import ImageDataModule, ImageFolderData, MemmapData, StreamData
 from diffusion_lit.preparation.build import build
 from diffusion_lit.preparation.maker import Maker
-from diffusion_lit.source.base import FolderSource
+from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import Reading
 
 SIZE = 4

@@ -202,7 +202,7 @@ def test_no_name_and_bad_numbers(tmp_path: Path) -> None:
         HuggingFaceData(None)
     with pytest.raises(ValueError, match=r"data\.val_fraction .* got 0\.5"):
         HuggingFaceData("a", val_fraction=0.5)
-    with pytest.raises(ValueError, match=r"data\.channels 1 or 3, got 64 and 2"):
+    with pytest.raises(ValueError, match=r"data\.channels must be one of 1, 3, got 2"):
         HuggingFaceData("a", channels=2)
 
 

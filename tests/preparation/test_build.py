@@ -29,7 +29,7 @@ from diffusion_lit.prepare import main
 from diffusion_lit.prepared import shard as shard_module
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
 from diffusion_lit.prepared.shard import checksum
-from diffusion_lit.source.base import FolderSource
+from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import FILTERS, Reading
 from tests.pictures import SIZE, named, pixels, png, prepare, reading, stored, tree, write_folder
 
@@ -290,7 +290,7 @@ def test_a_finished_set_is_left_alone(images: Path, tmp_path: Path) -> None:
 SLOW = """
 import sys, time
 from pathlib import Path
-from diffusion_lit.source.base import FolderSource
+from diffusion_lit.source.folder import FolderSource
 read = FolderSource.read
 def slowly(*arguments):
     time.sleep(0.02)

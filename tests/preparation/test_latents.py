@@ -13,7 +13,7 @@ from diffusion_lit.image import from_uint8
 from diffusion_lit.preparation.build import build
 from diffusion_lit.preparation.maker import Maker
 from diffusion_lit.prepared.manifest import Manifest
-from diffusion_lit.source.base import FolderSource
+from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import Reading
 from tests.launch import run_command, train_in
 

@@ -15,7 +15,8 @@ from PIL import Image
 from diffusion_lit.preparation.settings import open_source
 from diffusion_lit.preparation.workspace import Workspace
 from diffusion_lit.source.archive import COMPRESSED, TarSource, ZipSource
-from diffusion_lit.source.base import FolderSource, Source
+from diffusion_lit.source.base import Source
+from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.hugging_face import HuggingFaceSource
 from diffusion_lit.source.layout import share_out
 from diffusion_lit.source.torchvision import TorchvisionSource
@@ -117,7 +118,7 @@ def test_a_label_file_in_an_archive(prefix: str, tmp_path: Path) -> None:
         ZipSource(write_zip(tmp_path / "a.zip", files), 0.2),
         TarSource(write_tar(tmp_path / "a.tar", files), 0.2),
     ):
-        assert source.class_names == ["0", "1"] and source.left_out == []
+        assert source.class_names == ["0", "1"] and not source.left_out
         for entries in source.splits.values():
             assert all(entry.label == int(Path(entry.name).stem) % 2 for entry in entries)
 
@@ -238,14 +239,14 @@ def test_torchvision_s_datasets_without_a_training_split(tmp_path: Path, monkeyp
 
 
 def test_what_a_library_has_is_shared_out() -> None:
-    places = share_out({"train": 500, "validation": 7}, 0.1)
+    places = share_out({"train": 500, "validation": 7}, "here", 0.1)
     assert places["val"] == [("validation", i) for i in range(7)]
     assert sorted(places["train"] + places["test"]) == [("train", i) for i in range(500)]
     # 500 independent names, a share of 0.1: 50 with a standard deviation of 6.7; four of them
     assert 23 <= len(places["test"]) <= 77
-    assert set(share_out({"train": 900}, 0.1)["val"]).isdisjoint(share_out({"train": 900}, 0.1)["test"])
+    assert set(share_out({"train": 900}, "here", 0.1)["val"]).isdisjoint(share_out({"train": 900}, "here", 0.1)["test"])
     with pytest.raises(ValueError, match="needs a split named train; there are all"):
-        share_out({"all": 3}, 0.1)
+        share_out({"all": 3}, "here", 0.1)
 
 
 # Hugging Face.

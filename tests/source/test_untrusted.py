@@ -18,7 +18,8 @@ from diffusion_lit.preparation.settings import open_source
 from diffusion_lit.preparation.workspace import Workspace
 from diffusion_lit.prepared.manifest import WORK
 from diffusion_lit.source.archive import TarSource, ZipSource, decompressed
-from diffusion_lit.source.base import FileSource, FolderSource
+from diffusion_lit.source.base import FileSource
+from diffusion_lit.source.folder import FolderSource
 from tests.pictures import named, png, prepare, reading, settings, tree, write_folder, write_tar, write_zip
 
 FILES = named(20)

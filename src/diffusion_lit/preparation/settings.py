@@ -7,7 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lit.preparation.maker import ENCODINGS
 from diffusion_lit.preparation.workspace import Workspace
 from diffusion_lit.source.archive import COMPRESSED, TarSource, ZipSource, decompressed
-from diffusion_lit.source.base import FolderSource, Source
+from diffusion_lit.source.base import Source
+from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.hugging_face import HuggingFaceSource
 from diffusion_lit.source.image_file import Reading
 from diffusion_lit.source.layout import check_val_fraction

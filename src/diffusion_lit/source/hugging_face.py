@@ -36,11 +36,12 @@ class HuggingFaceSource(Source):
         features = tables["train"].features if "train" in tables else None
         self.image_column, self.label_column = choose_columns(name, features, columns, prefix="")
         self.class_names = list(features[self.label_column].names) if features and self.label_column else None
-        self.left_out = []
         self.tables = {
             split: table.cast_column(self.image_column, ImageColumn(decode=False)) for split, table in tables.items()
         }
-        self.places = share_out({split: len(table) for split, table in self.tables.items()}, val_fraction)
+        self.places = share_out(
+            {split: len(table) for split, table in self.tables.items()}, self.description, val_fraction
+        )
         labels = {
             split: table[self.label_column][:] if self.label_column else [UNLABELLED] * len(table)
             for split, table in self.tables.items()

@@ -78,8 +78,9 @@ class TorchvisionSource(Source):
         first = self.datasets["train"]
         names = getattr(first, "classes", None)
         self.class_names = None if names is None else [str(name) for name in names]
-        self.left_out = []
-        self.places = share_out({split: len(data) for split, data in self.datasets.items()}, val_fraction)
+        self.places = share_out(
+            {split: len(data) for split, data in self.datasets.items()}, self.description, val_fraction
+        )
         self.splits = {
             split: [Entry(f"{of}/{index:07d}", self.label(of, index), "") for of, index in places]
             for split, places in self.places.items()
