@@ -31,9 +31,10 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import PILToTensor
 
 from diffusion_lit.data import MemmapData, StreamData
-from diffusion_lit.prepared.build import build
-from diffusion_lit.prepared.making import Maker
-from diffusion_lit.prepared.source import FolderSource, Reading
+from diffusion_lit.preparation.build import build
+from diffusion_lit.preparation.maker import Maker
+from diffusion_lit.source.folder import FolderSource
+from diffusion_lit.source.image_file import Reading
 
 BATCH = 128
 CLASSES = 10

@@ -13,11 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from diffusion_lit.command import CONFIG_FOLDER
-from diffusion_lit.prepared.build import build
-from diffusion_lit.prepared.images import PreparedImages
-from diffusion_lit.prepared.making import Maker
+from diffusion_lit.preparation.build import build
+from diffusion_lit.preparation.maker import Maker
 from diffusion_lit.prepared.manifest import Manifest
-from diffusion_lit.prepared.source import FolderSource, Reading, Source
+from diffusion_lit.prepared.reader import PreparedImages
+from diffusion_lit.source.base import Source
+from diffusion_lit.source.folder import FolderSource
+from diffusion_lit.source.image_file import Reading
 
 SIZE = (12, 9)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_lit.contents import choose_examples, spread
+from diffusion_lit.contact_sheet import choose_examples, spread
 from diffusion_lit.data import DigitsData
 from tests.data.prepared_set import data_module, numbers, prepare, settings, write_folder
 from tests.launch import run_command, run_forked

@@ -11,7 +11,7 @@ def main(cfg: DictConfig) -> None:
 
     from hydra.utils import instantiate
 
-    from diffusion_lit.contents import choose_examples, draw_contact_sheet
+    from diffusion_lit.contact_sheet import choose_examples, draw_contact_sheet
     from diffusion_lit.data import ImageDataModule
     from diffusion_lit.space import Space
 

@@ -10,18 +10,19 @@ def main(cfg: DictConfig) -> None:
     import time
     from pathlib import Path
 
-    from diffusion_lit.prepared.build import build
-    from diffusion_lit.prepared.making import Maker
-    from diffusion_lit.prepared.manifest import MANIFEST, WORK
-    from diffusion_lit.prepared.opening import open_source, reading_of
+    from diffusion_lit.preparation.build import build
+    from diffusion_lit.preparation.maker import Maker
+    from diffusion_lit.preparation.settings import open_source, reading_of
+    from diffusion_lit.preparation.workspace import REPORT, Workspace
+    from diffusion_lit.prepared.manifest import MANIFEST
 
     reading, encoding = reading_of(cfg)
     out = Path(str(cfg.out))
-    source = open_source(cfg, out / WORK)
+    source = open_source(cfg, Workspace(out))
     count = sum(map(len, source.splits.values()))
     print(f"{source.description}: {count} images, {len(source.class_names or []) or 'no'} classes")
-    if source.left_out:
-        print(f"left out {len(source.left_out)} files that are not images, such as {source.left_out[0]}")
+    for remark in source.remarks():
+        print(remark)
     already, start = (out / MANIFEST).is_file() and not cfg.overwrite, time.monotonic()
     maker = Maker(source, reading, encoding, cfg.latents, out)
     manifest = build(maker, cfg.workers, cfg.shard_megabytes * 2**20, cfg.max_unreadable, cfg.overwrite)
@@ -34,7 +35,7 @@ def main(cfg: DictConfig) -> None:
     print(f"{out}: {counts}; {shape} {manifest.encoding}, {size / 2**20:.1f} MiB, {when}")
     print(f"content_hash {manifest.content_hash}")
     if manifest.num_unreadable:
-        print(f"left out {manifest.num_unreadable} images that cannot be read: see {out / 'unreadable.txt'}")
+        print(f"left out {manifest.num_unreadable} images that cannot be read: see {out / REPORT}")
     kind = "memmap" if manifest.encoding == "raw" else "stream"
     print("Try next")
     print(f"  python -m diffusion_lit.inspect data={kind} data.root={out}")

@@ -8,9 +8,10 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_lit.data import ImageDataModule, ImageFolderData, MemmapData, StreamData
-from diffusion_lit.prepared.build import build
-from diffusion_lit.prepared.making import Maker
-from diffusion_lit.prepared.source import FolderSource, Reading
+from diffusion_lit.preparation.build import build
+from diffusion_lit.preparation.maker import Maker
+from diffusion_lit.source.folder import FolderSource
+from diffusion_lit.source.image_file import Reading
 
 SIZE = 4
 KINDS = ("memmap", "image_folder", "stream", "remote")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from diffusion_lit.data import HuggingFaceData
-from diffusion_lit.data.hub import choose_columns, choose_splits, sample_of
+from diffusion_lit.source.hugging_face import choose_columns, choose_splits, sample_of
 from tests.streams import VAL, as_rank, epoch_of, png, stream, write_parquet, write_stream
 
 NUM_IMAGES = 61
@@ -202,7 +202,7 @@ def test_no_name_and_bad_numbers(tmp_path: Path) -> None:
         HuggingFaceData(None)
     with pytest.raises(ValueError, match=r"data\.val_fraction .* got 0\.5"):
         HuggingFaceData("a", val_fraction=0.5)
-    with pytest.raises(ValueError, match=r"data\.channels 1 or 3, got 64 and 2"):
+    with pytest.raises(ValueError, match=r"data\.channels must be one of 1, 3, got 2"):
         HuggingFaceData("a", channels=2)
 
 

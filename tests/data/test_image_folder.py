@@ -17,7 +17,8 @@ from torch import Tensor
 
 from diffusion_lit.augmentation import FlipAugmentation
 from diffusion_lit.data import Batch, ImageFolderData
-from diffusion_lit.data.image_file import read_image
+from diffusion_lit.source.folder import FolderSource
+from diffusion_lit.source.image_file import Reading
 
 Pixels = NDArray[Any]
 
@@ -31,7 +32,7 @@ def random_pixels(*shape: int) -> Pixels:
 
 def read(path: Path, resolution: int, channels: int = 3) -> Pixels:
     """What the file becomes, [H, W, C] as numbers that can be subtracted."""
-    image = read_image(path, resolution, channels)
+    image = Reading(resolution, channels).read(path)
     assert image.dtype == torch.uint8 and image.shape == (channels, resolution, resolution)
     return image.permute(1, 2, 0).numpy().astype(int)
 
@@ -249,7 +250,7 @@ def test_class_folders_are_labels(tmp_path: Path) -> None:
     names = [f"{name}/{i}.png" for name in ("dog", "cat", "emu") for i in range(6)] + ["cat/more/deep/x.PNG"]
     levels = numbered(tmp_path, names)
     (tmp_path / "dog" / "notes.txt").write_text("not an image, and not taken for one")
-    (tmp_path / "labels.csv").write_text("neither is this")
+    (tmp_path / "classes.csv").write_text("neither is this")
     data = ImageFolderData(str(tmp_path), 8, channels=1, val_fraction=0.2)
     assert data.class_names == ["cat", "dog", "emu"] and data.num_classes == 3
     found = contents(data)
@@ -290,7 +291,7 @@ def test_split_folders_without_classes(tmp_path: Path) -> None:
 
 def members(data: ImageFolderData) -> dict[str, set[str]]:
     """The files of each split, by their names below the root."""
-    return {split: {path.relative_to(data.root).as_posix() for path, _ in files} for split, files in data.files.items()}
+    return {split: {entry.name for entry in entries} for split, entries in data.source.splits.items()}
 
 
 def test_the_hashed_split_stays_when_files_come_and_the_folder_moves(tmp_path: Path) -> None:
@@ -460,16 +461,20 @@ def test_empty_folder(tmp_path: Path) -> None:
     message(caught, "no images in", tmp_path, ".png", ".jpg", ".webp")
 
 
-@pytest.mark.parametrize("missing", ["val", "test"])
-@pytest.mark.parametrize("empty", [True, False])
-def test_missing_or_empty_split_folder(tmp_path: Path, missing: str, empty: bool) -> None:
-    for split in {"train", "val", "test"} - {missing}:
-        numbered(tmp_path / split, ["0.png", "1.png"])
-    if empty:
-        (tmp_path / missing).mkdir()
-    with pytest.raises(ValueError) as caught:
-        ImageFolderData(str(tmp_path), 8)
-    message(caught, tmp_path, missing)
+@pytest.mark.parametrize("there", [["train"], ["train", "val"], ["train", "valid", "test"], ["Train", "validation"]])
+def test_splits_that_are_missing_are_set_aside(tmp_path: Path, there: list[str]) -> None:
+    """As `prepare` does it: from train, by the same names, and only what is missing; an empty folder is missing too."""
+    for first, split in enumerate(there):
+        numbered(tmp_path / split, [f"{kind}/{i}.png" for kind in "ab" for i in range(20)], 40 * first)
+    (tmp_path / "test").mkdir(exist_ok=True)
+    data = ImageFolderData(str(tmp_path), 8, channels=1, val_fraction=0.2)
+    found, given = contents(data), {"train": 0, "val": 1, "test": 2}
+    assert data.class_names == ["a", "b"] and all(found.values())
+    for level, split in ((level, split) for split, inside in found.items() for level in inside):
+        assert level // 40 == (given[split] if given[split] < len(there) else 0)
+    assert members(data) == {
+        split: {entry.name for entry in entries} for split, entries in FolderSource(tmp_path, 0.2).splits.items()
+    }
 
 
 def test_loose_images_beside_class_folders(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_a_cache_on_a_full_disk_is_named(root: Path, tmp_path: Path) -> None:
         def full(*_: Any) -> None:
             raise OSError(28, "No space left on device")
 
-        patch.setattr("diffusion_lit.data.shard_cache.fetch", full)
+        patch.setattr("diffusion_lit.prepared.cache.fetch", full)
         with pytest.raises(ValueError, match=r"the disk is full; make room, or name another data\.cache="):
             data.splits["train"].fetch([0])
 

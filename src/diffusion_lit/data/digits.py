@@ -15,10 +15,7 @@ class DigitsData(ImageDataModule):
     """1,797 digits, 8 x 8, 17 grey levels, 10 classes (Alpaydin & Kaynak 1998), split 1,437 / 180 / 180 by class.
 
     Args:
-        batch_size: images a process and step.
-        num_workers: loading processes; the images are in memory, so 0 is best.
-        seed: of the order and the augmentation.
-        augmentation: of training images; None is none.
+        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
     """
 
     resolution = 8

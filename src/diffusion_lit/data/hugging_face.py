@@ -8,23 +8,23 @@ import torch
 
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.batch import Images
-from diffusion_lit.data.hub import HubShards, TableImages, choose_columns, choose_splits, open_dataset
-from diffusion_lit.data.iterable import IterableDataModule
-from diffusion_lit.data.streamed import Rest, Shards
-from diffusion_lit.random import fold_in
+from diffusion_lit.data.hub import HubShards, TableImages
+from diffusion_lit.data.order import split_order
+from diffusion_lit.data.sequential import Rest, Shards
+from diffusion_lit.data.sequential_module import SequentialDataModule
+from diffusion_lit.source.hugging_face import choose_columns, choose_splits, open_dataset
+from diffusion_lit.source.layout import check_val_fraction
 
 __all__ = ["HuggingFaceData"]
 
 log = logging.getLogger(__name__)
 
-SPLIT_SEED = 0  # the split is part of the dataset: it does not change with a run's seed
 
-
-class HuggingFaceData(IterableDataModule):
+class HuggingFaceData(SequentialDataModule):
     """Images of a dataset on the Hugging Face hub, or of a folder that the package datasets reads.
 
     Downloaded to its cache as a whole, it is like any other data set. Streamed, nothing is stored: see
-    `IterableDataModule` for what that cannot do.
+    `SequentialDataModule` for what that cannot do.
 
     Args:
         name: of the dataset on the hub, such as ylecun/mnist, or a folder.
@@ -40,10 +40,7 @@ class HuggingFaceData(IterableDataModule):
         val_size: if it is streamed, how many images to validate on, and to test on, at most: the first ones, in memory.
         epoch_size: if it is streamed, how many images count as an epoch; None takes those that it says it has.
         shuffle_buffer: if it is streamed, how many encoded images each loading process keeps to choose the next from.
-        batch_size: images a process and step.
-        num_workers: loading processes beside each training process.
-        seed: of the order and the augmentation.
-        augmentation: of training images; None is none.
+        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
 
     Raises:
         ValueError: if the package datasets is missing, an argument is missing or out of range, or the dataset has no
@@ -76,8 +73,7 @@ class HuggingFaceData(IterableDataModule):
         )
         if name is None:
             raise ValueError("say which dataset: data.name=OWNER/NAME, as on huggingface.co/datasets, or a folder")
-        if not 0 < val_fraction < 0.5:
-            raise ValueError(f"data.val_fraction may be set aside twice: it must lie in (0, 0.5), got {val_fraction}")
+        check_val_fraction(val_fraction, "data.")
         if epoch_size is not None and not streaming:
             raise ValueError(f"data.epoch_size={epoch_size} needs data.streaming=true; else an epoch is all images")
         self.name: str = name
@@ -112,7 +108,7 @@ class HuggingFaceData(IterableDataModule):
         count = max(1, round(num_train * self.val_fraction))
         if num_train <= count * len(missing):
             raise ValueError(f"{self.source} has {num_train} images to train on, too few to set any aside")
-        order = torch.randperm(num_train, generator=fold_in(SPLIT_SEED, "split", 0))
+        order = split_order(num_train)
         indices = {split: torch.arange(len(tables[chosen])) for split, chosen in self.split_names.items()}
         indices["train"] = order[count * len(missing) :]
         indices |= {split: order[i * count : (i + 1) * count] for i, split in enumerate(missing)}
@@ -122,8 +118,7 @@ class HuggingFaceData(IterableDataModule):
                 self.columns,
                 self.num_classes,
                 indices[split],
-                self.resolution,
-                self.channels,
+                self.reading,
                 f"{self.name}[{chosen}]",
             )
             for split, chosen in self.split_names.items()

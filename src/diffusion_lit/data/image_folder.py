@@ -4,14 +4,14 @@ import logging
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.base import ImageDataModule
 from diffusion_lit.data.batch import Images
-from diffusion_lit.data.image_file import UNREADABLE, read_image, unreadable
-from diffusion_lit.data.layout import EXTENSIONS, SPLITS, arrange, walk
+from diffusion_lit.source.folder import FolderSource
+from diffusion_lit.source.image_file import UNREADABLE, Reading, unreadable
+from diffusion_lit.source.layout import check_val_fraction
 
 __all__ = ["FolderImages", "ImageFolderData"]
 
@@ -19,45 +19,42 @@ log = logging.getLogger(__name__)
 
 
 class FolderImages:
-    """Image files, read when they are fetched.
+    """A split of a folder, whose files are read when they are fetched.
 
     Args:
-        paths: the files.
-        labels: each file's class, or None.
-        resolution: height and width to make of each.
-        channels: 1 for grey, 3 for colour.
+        source: the folder.
+        split: its name.
+        reading: of each image.
     """
 
-    def __init__(self, paths: list[Path], labels: list[int] | None, resolution: int, channels: int) -> None:
-        self.paths = paths
-        self.labels = None if labels is None else torch.tensor(labels)
-        self.resolution = resolution
-        self.channels = channels
+    def __init__(self, source: FolderSource, split: str, reading: Reading) -> None:
+        self.source = source
+        self.split = split
+        self.reading = reading
+        labels = torch.tensor([entry.label for entry in source.splits[split]])
+        self.labels = None if source.class_names is None else labels
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.source.splits[self.split])
 
     def fetch(self, indices: list[int]) -> tuple[Tensor, Tensor | None]:
-        images = torch.stack([read_image(self.paths[i], self.resolution, self.channels) for i in indices])
+        images = torch.stack([self.source.read(self.split, i, self.reading) for i in indices])
         return images, None if self.labels is None else self.labels[indices]
 
 
 class ImageFolderData(ImageDataModule):
     """All images below a folder, of any size, format and colour mode.
 
-    Where the images lie in subfolders, the first subfolder's name is the class; where they lie in the folder itself,
-    there are none. Folders `train`, `val` and `test` are taken as the splits; without them a fixed share of the
-    files, chosen by a hash of each name, is set aside for validation and as much for testing.
+    What counts as an image, a class and a split is the same as for `python -m diffusion_lit.prepare`: folders `train`,
+    `val` and `test` are splits, and a share of the files, chosen by a hash of each name, is set aside for those that
+    are missing; folders in them are classes, unless a `labels.csv` or `metadata.jsonl` names these.
 
     Args:
         root: the folder.
         resolution: height and width of the images after scaling and centre-cropping.
         channels: 3 for colour, 1 for grey.
         val_fraction: share set aside for validation, and again for testing, where there are no split folders.
-        batch_size: images a process and step.
-        num_workers: loading processes beside each training process.
-        seed: of the order and the augmentation.
-        augmentation: of training images; None is none.
+        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
 
     Raises:
         ValueError: if the folder is missing, has no images, mixes images with class folders, or holds files that
@@ -80,57 +77,44 @@ class ImageFolderData(ImageDataModule):
             raise ValueError("say where the images are: data.root=FOLDER")
         if not Path(root).is_dir():
             raise ValueError(f"data.root={root} is not a folder")
-        if resolution < 1 or channels not in (1, 3):
-            raise ValueError(f"need data.resolution >= 1 and data.channels 1 or 3, got {resolution} and {channels}")
-        if not 0 < val_fraction < 0.5:
-            raise ValueError(f"data.val_fraction is set aside twice and must lie between 0 and 0.5, got {val_fraction}")
-        self.root = Path(root)
+        check_val_fraction(val_fraction, "data.")
+        self.reading = Reading(resolution, channels).check("data.")
         self.resolution = resolution
         self.channels = channels
-        self.val_fraction = val_fraction
-        self.files = self.find()
-        classes = sorted({name for files in self.files.values() for _, name in files if name is not None})
-        self.class_names = classes or None
-        self.num_classes = len(classes) or None
-
-    def find(self) -> dict[str, list[tuple[Path, str | None]]]:
-        """The files of each split, each with the name of its class."""
-        found = (path for path in walk(self.root) if path.suffix.lower() in EXTENSIONS)
-        names = [path.relative_to(self.root).as_posix() for path in found]
-        top = {name.partition("/")[0] for name in names}
-        if "train" in top and (missing := [split for split in SPLITS if split not in top]):
-            raise ValueError(f"{self.root} has a folder train, but none with images named {' and '.join(missing)}")
-        arranged = arrange(names, str(self.root), self.val_fraction)
-        return {split: [(self.root / name, label) for name, label in files] for split, files in arranged.items()}
+        self.source = FolderSource(Path(root), val_fraction)
+        self.class_names = self.source.class_names
+        self.num_classes = None if self.class_names is None else len(self.class_names)
 
     def setup(self, stage: str | None = None) -> None:
         if not self.splits:
-            self.check_headers()
+            self.check_files()
         super().setup(stage)
 
-    def check_headers(self) -> None:
-        """Open every file, so that what is no image is named before training starts (broken pixels show when read)."""
-        broken, small, error = [], 0, Exception()
-        for path, _ in (file for files in self.files.values() for file in files):
-            try:
-                with Image.open(path) as image:
-                    small += min(image.size) < self.resolution
-            except UNREADABLE as caught:
-                broken.append(path)
-                error = caught
-        if broken:
-            raise ValueError(unreadable(broken, error))
+    def check_files(self) -> None:
+        """Open every file, so that what cannot be read is named before training starts (broken pixels when read).
+
+        Raises:
+            ValueError: if there are such files.
+        """
+        small, errors = 0, dict[str, Exception]()
+        for split, entries in self.source.splits.items():
+            for index, entry in enumerate(entries):
+                try:
+                    with self.reading.open(self.source.file(split, index, self.reading)) as image:
+                        small += min(image.size) < self.resolution
+                except UNREADABLE as error:
+                    errors[str(self.source.root / entry.name)] = error
+        if errors:
+            raise ValueError(unreadable(errors))
+        remarks = self.source.remarks()
         if small:
-            log.warning("%d images are smaller than data.resolution=%d and will be enlarged", small, self.resolution)
+            remarks.append(f"{small} images are smaller than data.resolution={self.resolution} and will be enlarged")
+        if self.process()[0] == 0:
+            for remark in remarks:
+                log.warning(remark)
 
     def load(self) -> dict[str, Images]:
-        index = {name: i for i, name in enumerate(self.class_names or [])}
-        return {
-            split: FolderImages(
-                [path for path, _ in files],
-                [index[name] for _, name in files if name is not None] if index else None,
-                self.resolution,
-                self.channels,
-            )
-            for split, files in self.files.items()
-        }
+        return {split: FolderImages(self.source, split, self.reading) for split in self.source.splits}
+
+    def facts(self) -> dict[str, str]:
+        return {"source": self.source.description}

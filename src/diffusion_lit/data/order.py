@@ -10,10 +10,15 @@ from torch.utils.data import Sampler
 
 from diffusion_lit.random import fold_in
 
-__all__ = ["EvaluationOrder", "Permutation", "TrainingOrder", "permute", "permute_shards"]
+__all__ = ["EvaluationOrder", "Permutation", "TrainingOrder", "permute", "permute_shards", "split_order"]
 
 Permutation = Callable[[int, int], Tensor]
 """(seed, epoch) to the order of all images, int64 [N]."""
+
+
+def split_order(num_images: int) -> Tensor:
+    """The order of a set's images from which splits are cut: part of the set, whatever a run's seed."""
+    return torch.randperm(num_images, generator=fold_in(0, "split", 0))
 
 
 def permute(num_images: int, seed: int, epoch: int) -> Tensor:

@@ -11,8 +11,8 @@ from tqdm import tqdm
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.base import ImageDataModule
 from diffusion_lit.data.batch import Images
-from diffusion_lit.prepared.images import REMEDY, PreparedImages
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
+from diffusion_lit.prepared.reader import REMEDY, PreparedImages
 from diffusion_lit.prepared.shard import ShardInfo, check_shard
 from diffusion_lit.space import PIXELS
 
@@ -25,10 +25,7 @@ class PreparedData(ImageDataModule):
     Args:
         root: the folder.
         verify: compare the shards' checksums with the manifest before training: it reads the whole set once.
-        batch_size: images a process and step.
-        num_workers: loading processes beside each training process.
-        seed: of the order and the augmentation.
-        augmentation: of training images; None is none.
+        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
 
     Raises:
         ValueError: if `root` is not given, or the manifest is damaged.

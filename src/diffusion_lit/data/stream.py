@@ -15,9 +15,9 @@ from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.batch import Images
 from diffusion_lit.data.order import TrainingOrder, permute_shards
 from diffusion_lit.data.prepared import PreparedData
-from diffusion_lit.data.shard_cache import ShardCache, download
-from diffusion_lit.prepared.images import PreparedImages
+from diffusion_lit.prepared.cache import ShardCache, download
 from diffusion_lit.prepared.manifest import MANIFEST, Manifest
+from diffusion_lit.prepared.reader import PreparedImages
 
 __all__ = ["StreamData"]
 

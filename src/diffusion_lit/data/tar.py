@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-from diffusion_lit.data.streamed import Sample
+from diffusion_lit.source.sample import Sample
 
 __all__ = ["TarShards"]
 

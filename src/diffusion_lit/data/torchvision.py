@@ -9,12 +9,12 @@ from torch import Tensor
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.base import ImageDataModule
 from diffusion_lit.data.batch import ArrayImages, Images
-from diffusion_lit.random import fold_in
+from diffusion_lit.data.order import split_order
+from diffusion_lit.source.torchvision import open_dataset
 
 __all__ = ["TorchvisionData"]
 
 NATIVE = {"MNIST": (28, 1), "FashionMNIST": (28, 1), "CIFAR10": (32, 3)}  # resolution and channels
-SPLIT_SEED = 0  # the split is part of the dataset: it does not change with a run's seed
 
 
 class TorchvisionData(ImageDataModule):
@@ -27,10 +27,7 @@ class TorchvisionData(ImageDataModule):
             halve the image often.
         download: fetch what is not there.
         val_fraction: share of the training split set aside for validation.
-        batch_size: images a process and step.
-        num_workers: loading processes; the images are in memory, so 0 is best.
-        seed: of the order and the augmentation.
-        augmentation: of training images; None is none.
+        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
 
     Raises:
         ValueError: if the dataset is not one of these, or the resolution or the fraction does not fit.
@@ -75,7 +72,7 @@ class TorchvisionData(ImageDataModule):
 
     def load(self) -> dict[str, Images]:
         images, labels = self.read(train=True)
-        order = torch.randperm(len(images), generator=fold_in(SPLIT_SEED, "split", 0))
+        order = split_order(len(images))
         val, train = order.tensor_split([round(len(images) * self.val_fraction)])
         return {
             "train": ArrayImages(images[train], labels[train]),
@@ -84,21 +81,8 @@ class TorchvisionData(ImageDataModule):
         }
 
     def read(self, train: bool, download: bool = False) -> tuple[Tensor, Tensor]:
-        """All images of torchvision's split, uint8 [N, C, H, W], and their labels [N].
-
-        Raises:
-            FileNotFoundError: if the files are not there and cannot be fetched.
-        """
-        import torchvision.datasets
-
-        try:
-            data = getattr(torchvision.datasets, self.dataset)(self.root, train=train, download=download)
-        except (RuntimeError, OSError) as error:
-            reason = f"its download failed ({error})" if download else f"it is not there ({error})"
-            raise FileNotFoundError(
-                f"{self.dataset} was looked for in {self.root.absolute()}, and {reason}. Put torchvision's files "
-                "there, or name their folder with data.root=, or run once with a network and data.download=true"
-            ) from error
+        """All images of torchvision's split, uint8 [N, C, H, W], and their labels [N]."""
+        data = open_dataset(self.dataset, self.root, download, "data.", train=train)
         pixels = torch.as_tensor(data.data)
         images = pixels.permute(0, 3, 1, 2) if pixels.ndim == 4 else pixels[:, None]
         return F.pad(images, [self.padding] * 4).contiguous(), torch.as_tensor(data.targets)

@@ -5,15 +5,15 @@ from pathlib import Path
 
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.batch import Images
-from diffusion_lit.data.iterable import IterableDataModule
 from diffusion_lit.data.order import TrainingOrder
+from diffusion_lit.data.sequential_module import SequentialDataModule
 from diffusion_lit.data.tar import TarShards
 
 __all__ = ["WebDatasetData"]
 
 
-class WebDatasetData(IterableDataModule):
-    """Images in WebDataset shards, streamed: see `IterableDataModule` for what that cannot do.
+class WebDatasetData(SequentialDataModule):
+    """Images in WebDataset shards, streamed: see `SequentialDataModule` for what that cannot do.
 
     Args:
         urls: the shards to train on: paths or URLs, one or a list, with braces for numbers, as shards/{000..009}.tar.
@@ -26,10 +26,7 @@ class WebDatasetData(IterableDataModule):
         image_key: the extensions that images may have, separated by semicolons.
         val_size: how many images to validate on, and to test on, at most: the first ones, held in memory.
         shuffle_buffer: how many encoded images each loading process keeps to choose the next one from.
-        batch_size: images a process and step.
-        num_workers: loading processes beside each training process.
-        seed: of the order and the augmentation.
-        augmentation: of training images; None is none.
+        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
 
     Raises:
         ValueError: if the package webdataset is missing, or an argument is missing or out of range.

@@ -16,10 +16,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["UNLABELLED", "Shard", "ShardInfo", "check_shard", "checksum", "write_index", "write_shard"]
-
-UNLABELLED = -1
-"""The class of an image that has none."""
+__all__ = ["Shard", "ShardInfo", "check_shard", "checksum", "write_index", "write_shard"]
 
 
 @dataclass(frozen=True)

@@ -21,15 +21,16 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.data.image_file import FILTERS, read_image
+from diffusion_lit.preparation.build import build
+from diffusion_lit.preparation.maker import Job, Maker, Record
+from diffusion_lit.preparation.plan import Plan
+from diffusion_lit.preparation.workspace import REPORT
 from diffusion_lit.prepare import main
 from diffusion_lit.prepared import shard as shard_module
-from diffusion_lit.prepared.build import build
-from diffusion_lit.prepared.making import Job, Maker, Record
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
-from diffusion_lit.prepared.plan import REPORT, jobs_of
 from diffusion_lit.prepared.shard import checksum
-from diffusion_lit.prepared.source import FolderSource, Reading
+from diffusion_lit.source.folder import FolderSource
+from diffusion_lit.source.image_file import FILTERS, Reading
 from tests.pictures import SIZE, named, pixels, png, prepare, reading, stored, tree, write_folder
 
 FILES = named(24)
@@ -74,7 +75,7 @@ def test_what_is_stored_is_pillow_s_resize(
 
 @pytest.mark.parametrize("encoding", ["raw", "png"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_modes_and_orientation_are_those_of_read_image(tmp_path: Path, encoding: str, channels: int) -> None:
+def test_modes_and_orientation_are_those_of_reading(tmp_path: Path, encoding: str, channels: int) -> None:
     """What reading does with them is tested where reading is."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -95,7 +96,7 @@ def test_modes_and_orientation_are_those_of_read_image(tmp_path: Path, encoding:
         found, labels = stored(tmp_path / "out", split)
         assert labels is None and len(found) == len(entries)
         for entry, image in zip(entries, found, strict=True):
-            expected = read_image(tmp_path / "in" / entry.name, 8, channels, "resize", "lanczos")
+            expected = Reading(8, channels, "resize", "lanczos").read(tmp_path / "in" / entry.name)
             assert np.array_equal(image, expected.numpy()), entry.name
 
 
@@ -240,7 +241,7 @@ NUM_SHARDS = 6
 @pytest.mark.parametrize("limit", range(NUM_SHARDS))
 def test_finished_shards_are_not_made_again(limit: int, images: Path, tmp_path: Path) -> None:
     whole = maker(images, tmp_path / "whole")
-    assert len(list(jobs_of(whole, SHARD_BYTES))) == NUM_SHARDS
+    assert len(Plan(whole, SHARD_BYTES).jobs) == NUM_SHARDS
     build(whole, shard_bytes=SHARD_BYTES)
     broken = maker(images, tmp_path / "out", Breaking)
     assert isinstance(broken, Breaking)
@@ -289,7 +290,7 @@ def test_a_finished_set_is_left_alone(images: Path, tmp_path: Path) -> None:
 SLOW = """
 import sys, time
 from pathlib import Path
-from diffusion_lit.prepared.source import FolderSource
+from diffusion_lit.source.folder import FolderSource
 read = FolderSource.read
 def slowly(*arguments):
     time.sleep(0.02)
@@ -415,7 +416,7 @@ class Impatient(FileLock):  # type: ignore[misc]
 
 
 def test_a_second_process_is_told(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffusion_lit.prepared.plan.FileLock", Impatient)
+    monkeypatch.setattr("diffusion_lit.preparation.workspace.FileLock", Impatient)
     out = tmp_path / "out"
     (out / WORK).mkdir(parents=True)
     with FileLock(out / WORK / "lock"), pytest.raises(ValueError) as caught:

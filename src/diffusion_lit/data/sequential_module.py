@@ -11,9 +11,11 @@ from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.base import ImageDataModule
 from diffusion_lit.data.batch import ArrayImages
 from diffusion_lit.data.order import TrainingOrder
-from diffusion_lit.data.streamed import Shards, StreamedImages, decode, head
+from diffusion_lit.data.sequential import SequentialImages, Shards, head
+from diffusion_lit.source.image_file import Reading
+from diffusion_lit.source.sample import decode
 
-__all__ = ["IterableDataModule"]
+__all__ = ["SequentialDataModule"]
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ def running_numbers(num_images: int, seed: int, epoch: int) -> Tensor:
     return torch.arange(epoch * num_images, (epoch + 1) * num_images)
 
 
-class IterableDataModule(ImageDataModule):
+class SequentialDataModule(ImageDataModule):
     """Images that are streamed for training and held in memory for validation and testing.
 
     A stream has no place to go back to. A run that goes on in the middle of an epoch does the steps that are left of it
@@ -39,10 +41,7 @@ class IterableDataModule(ImageDataModule):
         epoch_size: how many images count as an epoch; None if that is known otherwise.
         val_size: how many images to validate on, and to test on, at most.
         shuffle_buffer: how many encoded images each loading process keeps to choose the next one from.
-        batch_size: images a process and step.
-        num_workers: loading processes beside each training process.
-        seed: of the order and the augmentation.
-        augmentation: of training images; None is none.
+        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
 
     Raises:
         ValueError: if a number is out of range.
@@ -61,12 +60,11 @@ class IterableDataModule(ImageDataModule):
         augmentation: Augmentation | None,
     ) -> None:
         super().__init__(batch_size, num_workers, seed, augmentation)
-        if resolution < 1 or channels not in (1, 3):
-            raise ValueError(f"need data.resolution >= 1 and data.channels 1 or 3, got {resolution} and {channels}")
         sizes = {"epoch_size": epoch_size, "val_size": val_size, "shuffle_buffer": shuffle_buffer}
         for name, size in sizes.items():
             if size is not None and size < 1:
                 raise ValueError(f"data.{name} must be at least 1, got {size}")
+        self.reading = Reading(resolution, channels).check("data.")
         self.resolution = resolution
         self.channels = channels
         self.epoch_size = epoch_size
@@ -78,11 +76,9 @@ class IterableDataModule(ImageDataModule):
     def source(self) -> str:
         """What the images are in, for messages."""
 
-    def streamed(self, shards: Shards, epoch_size: int) -> StreamedImages:
+    def streamed(self, shards: Shards, epoch_size: int) -> SequentialImages:
         """`shards` as they are trained on, this process's share of them."""
-        return StreamedImages(
-            shards, epoch_size, self.shuffle_buffer, self.resolution, self.channels, self.seed, *self.process()
-        )
+        return SequentialImages(shards, epoch_size, self.shuffle_buffer, self.reading, self.seed, *self.process())
 
     def in_memory(self, shards: Shards) -> tuple[ArrayImages, int, int]:
         """The first `val_size` images, and where the next one is, as `head` says.
@@ -93,11 +89,11 @@ class IterableDataModule(ImageDataModule):
         samples, shard, place = head(shards, self.val_size)
         if not samples:
             raise ValueError(f"{self.source} has no images to validate or test on in {shards.num_shards} shards")
-        return ArrayImages(*decode(samples, self.resolution, self.channels)), shard, place
+        return ArrayImages(*decode(samples, self.reading)), shard, place
 
     def training_order(self) -> TrainingOrder:
         images = self.splits["train"]
-        if not isinstance(images, StreamedImages):
+        if not isinstance(images, SequentialImages):
             return super().training_order()
         permutation = partial(running_numbers, len(images))
         order = TrainingOrder(len(images), self.batch_size, self.seed, *self.process(), permutation)
@@ -105,7 +101,7 @@ class IterableDataModule(ImageDataModule):
             self.announce(images, order)
         return order
 
-    def announce(self, images: StreamedImages, order: TrainingOrder) -> None:
+    def announce(self, images: SequentialImages, order: TrainingOrder) -> None:
         log.warning(
             "%s is streamed: within an epoch of %d images some may come twice and others not at all, and a run that "
             "goes on in the middle of an epoch does the rest of it on freshly shuffled images. Data that is not "

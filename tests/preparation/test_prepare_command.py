@@ -1,10 +1,8 @@
 """The command as a user types it: help, mistakes, and what it says to do next."""
 
-import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,15 +14,6 @@ from tests.launch import TINY, run_command
 from tests.pictures import named, tree, write_folder, write_tar
 
 FILES = named(24)
-
-
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """Hydra's own handlers write to an output that is closed after the test."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture

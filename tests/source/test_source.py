@@ -12,10 +12,14 @@ import pytest
 import torchvision.datasets
 from PIL import Image
 
-from diffusion_lit.prepared.archive import COMPRESSED, TarSource, ZipSource
-from diffusion_lit.prepared.library import HuggingFaceSource, TorchvisionSource, share_out
-from diffusion_lit.prepared.opening import open_source
-from diffusion_lit.prepared.source import FolderSource, Source
+from diffusion_lit.preparation.settings import open_source
+from diffusion_lit.preparation.workspace import Workspace
+from diffusion_lit.source.archive import COMPRESSED, TarSource, ZipSource
+from diffusion_lit.source.base import Source
+from diffusion_lit.source.folder import FolderSource
+from diffusion_lit.source.hugging_face import HuggingFaceSource
+from diffusion_lit.source.layout import share_out
+from diffusion_lit.source.torchvision import TorchvisionSource
 from tests.pictures import named, pixels, prepare, reading, settings, stored, write_folder, write_tar, write_zip
 
 FILES = named()
@@ -75,7 +79,7 @@ def test_an_archive_is_the_folder_that_it_holds(name: str, tmp_path: Path, expec
     else:
         write_tar(write, ARCHIVES[name], {".tar": "w", ".tgz": "w:gz"}.get(suffix, f"w:{suffix[1:]}"))
     out = tmp_path / "out"
-    source = open_source(settings(source=str(write), out=str(out)), out / ".prepare")
+    source = open_source(settings(source=str(write), out=str(out)), Workspace(out))
     junk = [entry.removeprefix("./") for entry in ARCHIVES[name] if not entry.endswith(".png") or "._" in entry]
     assert sorted(source.left_out) == sorted(junk)
     assert source.description == str(write)
@@ -114,7 +118,7 @@ def test_a_label_file_in_an_archive(prefix: str, tmp_path: Path) -> None:
         ZipSource(write_zip(tmp_path / "a.zip", files), 0.2),
         TarSource(write_tar(tmp_path / "a.tar", files), 0.2),
     ):
-        assert source.class_names == ["0", "1"] and source.left_out == []
+        assert source.class_names == ["0", "1"] and not source.left_out
         for entries in source.splits.values():
             assert all(entry.label == int(Path(entry.name).stem) % 2 for entry in entries)
 
@@ -161,7 +165,7 @@ def test_sources_travel_to_other_processes(tmp_path: Path) -> None:
 def test_other_files_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ValueError, match=r"a file must end in \.zip, \.tar") as caught:
-        open_source(settings(source=str(tmp_path / name)), tmp_path / "work")
+        open_source(settings(source=str(tmp_path / name)), Workspace(tmp_path / "out"))
     assert all(suffix in str(caught.value) for suffix in COMPRESSED) and name in str(caught.value)
 
 
@@ -235,14 +239,14 @@ def test_torchvision_s_datasets_without_a_training_split(tmp_path: Path, monkeyp
 
 
 def test_what_a_library_has_is_shared_out() -> None:
-    places = share_out({"train": 500, "validation": 7}, 0.1)
+    places = share_out({"train": 500, "validation": 7}, "here", 0.1)
     assert places["val"] == [("validation", i) for i in range(7)]
     assert sorted(places["train"] + places["test"]) == [("train", i) for i in range(500)]
     # 500 independent names, a share of 0.1: 50 with a standard deviation of 6.7; four of them
     assert 23 <= len(places["test"]) <= 77
-    assert set(share_out({"train": 900}, 0.1)["val"]).isdisjoint(share_out({"train": 900}, 0.1)["test"])
+    assert set(share_out({"train": 900}, "here", 0.1)["val"]).isdisjoint(share_out({"train": 900}, "here", 0.1)["test"])
     with pytest.raises(ValueError, match="needs a split named train; there are all"):
-        share_out({"all": 3}, 0.1)
+        share_out({"all": 3}, "here", 0.1)
 
 
 # Hugging Face.

@@ -81,11 +81,11 @@ class ShardCache:
             ValueError: if what it has is damaged, or it does not answer.
         """
         path = self.folder / info.file
-        if there(path, info):
+        if is_cached(path, info):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):  # others that want it wait
-            if not there(path, info):
+            if not is_cached(path, info):
                 temporary = path.with_suffix(f".{os.getpid()}.tmp")
                 try:
                     download(f"{self.url}/{info.file}", temporary, self.storage_options)
@@ -108,7 +108,7 @@ class ShardCache:
             excess -= freed
 
 
-def there(path: Path, info: ShardInfo) -> bool:
+def is_cached(path: Path, info: ShardInfo) -> bool:
     """Whether a shard's file is there, whole; it then counts as just used."""
     try:
         os.utime(path)

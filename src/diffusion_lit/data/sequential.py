@@ -1,26 +1,18 @@
 """Images in pieces that can only be read from their beginning."""
 
-import io
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import get_worker_info
 
-from diffusion_lit.data.image_file import read_image
 from diffusion_lit.random import fold_in
+from diffusion_lit.source.image_file import Reading
+from diffusion_lit.source.sample import Sample, decode
 
-__all__ = ["Rest", "Sample", "Shards", "StreamedImages", "decode", "head", "shuffled"]
-
-
-class Sample(NamedTuple):
-    """An image as it is stored: a file's bytes, its class or None, and what to call it in a message."""
-
-    image: bytes
-    label: int | None
-    name: str
+__all__ = ["Rest", "SequentialImages", "Shards", "head", "shuffled"]
 
 
 class Shards(Protocol):
@@ -29,17 +21,6 @@ class Shards(Protocol):
     num_shards: int
 
     def read(self, shard: int) -> Iterator[Sample]: ...
-
-
-def decode(samples: list[Sample], resolution: int, channels: int) -> tuple[Tensor, Tensor | None]:
-    """Images uint8 [B, C, H, W] and labels int64 [B], or None if there are none.
-
-    Raises:
-        ValueError: if one is not an image; the message names it.
-    """
-    images = [read_image(io.BytesIO(sample.image), resolution, channels, name=sample.name) for sample in samples]
-    labels = [sample.label for sample in samples if sample.label is not None]
-    return torch.stack(images), torch.tensor(labels) if labels else None
 
 
 def head(shards: Shards, count: int) -> tuple[list[Sample], int, int]:
@@ -79,7 +60,7 @@ def shuffled(samples: Iterable[Sample], buffer_size: int, generator: Generator) 
     yield from (buffer[i] for i in torch.randperm(len(buffer), generator=generator).tolist())
 
 
-class StreamedImages:
+class SequentialImages:
     """The images of an endless stream, by running numbers, in each loading process its own.
 
     Rank r's worker w, of W workers each on R ranks, is share r W + w of R W. In each epoch the shards are permuted and
@@ -92,8 +73,7 @@ class StreamedImages:
         shards: what is read.
         epoch_size: how many images count as an epoch.
         shuffle_buffer: how many images, encoded, each share keeps to choose from; 1 does not shuffle.
-        resolution: height and width to make of each.
-        channels: 1 for grey, 3 for colour.
+        reading: of each image.
         seed: of the order.
         rank: of this process.
         world_size: how many processes share the shards.
@@ -104,8 +84,7 @@ class StreamedImages:
         shards: Shards,
         epoch_size: int,
         shuffle_buffer: int,
-        resolution: int,
-        channels: int,
+        reading: Reading,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
@@ -113,8 +92,7 @@ class StreamedImages:
         self.shards = shards
         self.epoch_size = epoch_size
         self.shuffle_buffer = shuffle_buffer
-        self.resolution = resolution
-        self.channels = channels
+        self.reading = reading
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -129,7 +107,7 @@ class StreamedImages:
         if epoch != self.last[0] or number <= self.last[1]:  # an epoch begins, or begins again
             self.stream = self.open(epoch, number)
         self.last = (epoch, number)
-        return decode(list(islice(self.stream, len(indices))), self.resolution, self.channels)
+        return decode(list(islice(self.stream, len(indices))), self.reading)
 
     def open(self, epoch: int, number: int) -> Iterator[Sample]:
         """This share's images of an epoch, from the first that it is asked for."""

@@ -1,34 +1,43 @@
 """Which split and which class an image belongs to, by its name below the folder or archive that it is in."""
 
-import csv
-import json
-import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
+from pathlib import PurePosixPath
+from typing import TypeVar
+
+from diffusion_lit.source.file_kind import EXTENSIONS
 
 __all__ = [
-    "EXTENSIONS",
-    "LABEL_FILES",
     "SPLITS",
     "Named",
     "arrange",
+    "check_val_fraction",
+    "class_names_of",
     "class_of",
     "hashed_split",
-    "read_labels",
     "set_aside",
-    "walk",
+    "share_out",
+    "shared_folder",
 ]
 
-EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+Item = TypeVar("Item")
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-LABEL_FILES = ("labels.csv", "metadata.jsonl")
-FILE_COLUMNS = ("file_name", "filename", "file", "path", "image")
-LABEL_COLUMNS = ("label", "class", "class_name")
 
 Named = tuple[str, str | None]
 """An image's name and its class's, or None."""
+
+
+def check_val_fraction(val_fraction: float, prefix: str = "") -> None:
+    """
+    Raises:
+        ValueError: if it is not a share that can be set aside for each of two splits.
+    """
+    if not isinstance(val_fraction, int | float) or not 0 < val_fraction < 0.5:
+        raise ValueError(
+            f"{prefix}val_fraction is set aside twice and must be a number between 0 and 0.5, got {val_fraction}"
+        )
 
 
 def arrange(
@@ -51,16 +60,16 @@ def arrange(
     names = sorted(names)
     if not names:
         raise ValueError(f"no images in {where} (looked for {' '.join(sorted(EXTENSIONS))}, in subfolders too)")
-    top = {SPLIT_NAMES.get(name.partition("/")[0]) if "/" in name else None for name in names}
+    top = {split_of(name) for name in names}
     if "train" in top and None in top:
-        loose = next(name for name in names if SPLIT_NAMES.get(name.partition("/")[0]) is None)
+        loose = next(name for name in names if split_of(name) is None)
         raise ValueError(f"{where} has a folder train, but also images outside train, val and test, such as {loose}")
+    if not top & {"train", None}:
+        raise ValueError(f"{where} has a folder {names[0].partition('/')[0]}, but no folder train: add or rename one")
     files: dict[str, list[Named]] = {split: [] for split in SPLITS}
     if "train" in top:
-        for name in names:
-            files[SPLIT_NAMES[name.partition("/")[0]]].append((name, None))
-        for split in [split for split in SPLITS if files[split]]:
-            inside = [name for name, _ in files[split]]
+        for split in SPLITS:
+            inside = [name for name in names if split_of(name) == split]
             files[split] = list(zip(inside, class_of(inside, f"{where}/{split}", labels, depth=1), strict=True))
         unlabelled = [split for split in SPLITS if files[split] and files[split][0][1] is None]
         if 0 < len(unlabelled) < sum(bool(found) for found in files.values()):
@@ -77,13 +86,52 @@ def arrange(
     return set_aside(files, where)
 
 
+def split_of(name: str) -> str | None:
+    """The split whose folder an image is in, in any case of letters, or None."""
+    top, folder, _ = name.partition("/")
+    return SPLIT_NAMES.get(top.lower()) if folder else None
+
+
+def shared_folder(names: Iterable[str]) -> str:
+    """The folders that all images lie in, with a `/` at the end, up to one that is a split."""
+    folders = [PurePosixPath(name).parts[:-1] for name in names]
+    levels = takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))
+    return "".join(f"{level[0]}/" for level in takewhile(lambda level: level[0].lower() not in SPLIT_NAMES, levels))
+
+
 def hashed_split(name: str, val_fraction: float) -> str:
     """The split that an image of this name falls into, whatever other images there are."""
     hashed = zlib.crc32(name.encode(errors="surrogateescape")) / 2**32  # names need not be text
     return "val" if hashed < val_fraction else "test" if hashed < 2 * val_fraction else "train"
 
 
-def set_aside(files: dict[str, list[Named]], where: str) -> dict[str, list[Named]]:
+def share_out(sizes: Mapping[str, int], where: str, val_fraction: float) -> dict[str, list[tuple[str, int]]]:
+    """The three splits as (split of the library, number), what is missing set aside from the library's `train`.
+
+    Args:
+        sizes: how many images each split of the library has, by its name.
+        where: what they are in, for messages.
+        val_fraction: the share to set aside, for each split that is missing.
+
+    Raises:
+        ValueError: if there is no `train`, or there are too few images.
+    """
+    known = {SPLIT_NAMES[name]: name for name in sizes if name in SPLIT_NAMES}
+    if "train" not in known:
+        raise ValueError(f"{where} needs a split named train; there are {', '.join(sizes)}")
+    places: dict[str, list[tuple[str, int]]] = {
+        split: [(known[split], i) for i in range(sizes[known[split]])] if split in known else [] for split in SPLITS
+    }
+    missing = [split for split in ("val", "test") if split not in known]
+    if missing:
+        everything, places["train"] = places["train"], []
+        for place in everything:
+            split = hashed_split(f"{place[0]}/{place[1]:07d}", val_fraction)
+            places[split if split in missing else "train"].append(place)
+    return set_aside(places, where)
+
+
+def set_aside(files: dict[str, list[Item]], where: str) -> dict[str, list[Item]]:
     """The same with at least one image in each split: a small set may have hashed nothing there."""
     for split in SPLITS:
         if not files[split]:
@@ -121,47 +169,8 @@ def class_of(
     return [None if loose else part[0] for part in parts]
 
 
-def read_labels(text: str, file: str) -> dict[str, str]:
-    """The class of each image that a `labels.csv` or `metadata.jsonl` names, by its name below the file's folder.
-
-    A CSV has a header; the columns, or the keys of each JSON line, are `file_name` and `label`, or other usual words.
-
-    Raises:
-        ValueError: if the file is not like that, or names an image twice with different labels.
-    """
-    rows: list[dict[str, object]]
-    try:
-        if file.endswith(".jsonl"):
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-        else:
-            rows = list(csv.DictReader(text.splitlines()))
-    except (json.JSONDecodeError, csv.Error) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-    keys = [key for row in rows[:1] if isinstance(row, dict) for key in row]
-    file_key = next((key for key in FILE_COLUMNS if key in keys), None)
-    label_key = next((key for key in LABEL_COLUMNS if key in keys), None)
-    if file_key is None or label_key is None:
-        raise ValueError(
-            f"{file} needs a column {' or '.join(FILE_COLUMNS)} and one of {', '.join(LABEL_COLUMNS)}; it has "
-            f"{', '.join(map(str, keys)) or 'nothing'}"
-        )
-    folder = PurePosixPath(file).parent
-    labels: dict[str, str] = {}
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or row.get(file_key) is None or row.get(label_key) is None:
-            raise ValueError(f"{file}: row {number} lacks {file_key} or {label_key}")
-        name, label = str(folder / str(row[file_key])), str(row[label_key])
-        if labels.setdefault(name, label) != label:
-            raise ValueError(f"{file}: {row[file_key]} is labelled both {labels[name]} and {label}")
-    return labels
-
-
-def walk(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, also in linked folders, each of which is entered once."""
-    entered: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(parent)) in entered:
-            folders.clear()  # a link that leads back up would go round for ever
-            continue
-        entered.add(real)
-        yield from (Path(parent, file) for file in files)
+def class_names_of(splits: Iterable[list[Named]]) -> list[str] | None:
+    """All classes, by name or, where all are numbers, by number; None if there are none."""
+    names = {label for files in splits for _, label in files if label is not None}
+    numbers = all(name.isascii() and name.isdigit() for name in names)
+    return sorted(sorted(names), key=int if numbers else str) or None  # twice, because 1 and 01 are the same number

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.data.image_file import UNREADABLE
 from diffusion_lit.prepared.manifest import Manifest
 from diffusion_lit.prepared.shard import Shard, ShardInfo, check_shard
+from diffusion_lit.source.image_file import UNREADABLE
 
 __all__ = ["REMEDY", "PreparedImages"]
 

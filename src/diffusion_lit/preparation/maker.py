@@ -17,7 +17,8 @@ from torch import Tensor
 
 from diffusion_lit.image import as_array
 from diffusion_lit.prepared.shard import checksum, write_shard
-from diffusion_lit.prepared.source import Reading, Source
+from diffusion_lit.source.base import Source
+from diffusion_lit.source.image_file import Reading
 
 __all__ = ["ENCODINGS", "Job", "Maker", "Record"]
 

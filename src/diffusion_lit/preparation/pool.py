@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
 
-from diffusion_lit.prepared.making import Job, Maker, Record
+from diffusion_lit.preparation.maker import Job, Maker, Record
 
 __all__ = ["Pool", "Stopped"]
 
@@ -64,7 +64,7 @@ class Pool:
             ValueError: if a worker was killed.
         """
         try:
-            for job, record in self.here(jobs) if self.workers == 1 else self.there(jobs):
+            for job, record in self.run_in_process(jobs) if self.workers == 1 else self.run_in_workers(jobs):
                 yield job, record
                 if self.received:
                     raise Stopped(self.received)
@@ -74,11 +74,11 @@ class Pool:
                 f"the same command and workers={max(1, self.workers // 2)}"
             ) from error
 
-    def here(self, jobs: list[Job]) -> Iterator[tuple[Job, Record]]:
+    def run_in_process(self, jobs: list[Job]) -> Iterator[tuple[Job, Record]]:
         for job in jobs:
             yield job, self.maker(job)
 
-    def there(self, jobs: list[Job]) -> Iterator[tuple[Job, Record]]:
+    def run_in_workers(self, jobs: list[Job]) -> Iterator[tuple[Job, Record]]:
         with ProcessPoolExecutor(self.workers, initializer=begin, initargs=(self.maker,)) as executor:
             futures: dict[Future[Record], Job] = {executor.submit(make, job): job for job in jobs}
             try:

@@ -10,10 +10,11 @@ from PIL import Image
 
 from diffusion_lit.data import MemmapData
 from diffusion_lit.image import from_uint8
-from diffusion_lit.prepared.build import build
-from diffusion_lit.prepared.making import Maker
+from diffusion_lit.preparation.build import build
+from diffusion_lit.preparation.maker import Maker
 from diffusion_lit.prepared.manifest import Manifest
-from diffusion_lit.prepared.source import FolderSource, Reading
+from diffusion_lit.source.folder import FolderSource
+from diffusion_lit.source.image_file import Reading
 from tests.launch import run_command, train_in
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_lit.data.layout import EXTENSIONS, arrange, hashed_split, read_labels, walk
-from diffusion_lit.prepared.source import FolderSource, class_names_of
+from diffusion_lit.source.file_kind import EXTENSIONS
+from diffusion_lit.source.folder import FolderSource, walk
+from diffusion_lit.source.label_file import read_labels
+from diffusion_lit.source.layout import arrange, class_names_of, hashed_split
 
 NAMES = [f"{kind}/{i:03d}.png" for kind in ("cat", "dog") for i in range(100)]
 
@@ -118,7 +120,7 @@ def test_no_images() -> None:
 @pytest.mark.parametrize("extension", sorted(EXTENSIONS))
 def test_every_extension_counts_in_any_case(tmp_path: Path, extension: str) -> None:
     source = FolderSource(folder_with(tmp_path, [f"a{extension}", f"b{extension.upper()}", f"c{extension}"]), 0.1)
-    assert sum(map(len, source.splits.values())) == 3 and source.left_out == []
+    assert sum(map(len, source.splits.values())) == 3 and not source.left_out
 
 
 # Label files.
@@ -168,7 +170,7 @@ def test_a_label_file_takes_the_place_of_folders(tmp_path: Path) -> None:
     source = FolderSource(folder_with(tmp_path, names, text), 0.1)
     assert source.class_names == ["0", "1"]
     assert labels_in(source) == {name: str(int(name[2]) % 2) for name in names}
-    assert source.left_out == []
+    assert not source.left_out
 
 
 def test_names_in_a_label_file_are_below_its_folder(tmp_path: Path) -> None:

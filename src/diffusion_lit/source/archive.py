@@ -10,13 +10,11 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import takewhile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from diffusion_lit.data.layout import SPLIT_NAMES
-from diffusion_lit.prepared.source import FileSource, wanted
+from diffusion_lit.source.base import FileSource
 
 __all__ = ["COMPRESSED", "TarSource", "ZipSource", "decompressed"]
 
@@ -29,11 +27,13 @@ class ZipSource(FileSource):
 
     Args:
         path: the file.
-        val_fraction: see `diffusion_lit.data.layout.arrange`.
+        val_fraction: see `diffusion_lit.source.layout.arrange`.
 
     Raises:
-        ValueError: if it is no ZIP file, is encrypted, or has names or links that leave it.
+        ValueError: if it is not a ZIP file, is encrypted, or has names or links that leave it.
     """
+
+    wrapped = True
 
     def __init__(self, path: Path, val_fraction: float) -> None:
         self.path = path
@@ -50,7 +50,8 @@ class ZipSource(FileSource):
                 raise ValueError(f"{path}: {info.filename} is a link; archives with links are refused")
             if info.flag_bits & 1:
                 raise ValueError(f"{path}: {info.filename} is encrypted; unpack the archive and give the folder")
-        names = shortened([info.filename.replace("\\", "/") for info in infos])  # as some Windows programs write
+        # Some Windows programs write backslashes.
+        names = [str(PurePosixPath(info.filename.replace("\\", "/"))) for info in infos]
         if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise ValueError(f"{path} has several files named {twice[0]}; unpack it and give the folder")
         self.members = dict(zip(names, infos, strict=True))
@@ -77,12 +78,14 @@ class TarSource(FileSource):
 
     Args:
         path: the file.
-        val_fraction: see `diffusion_lit.data.layout.arrange`.
+        val_fraction: see `diffusion_lit.source.layout.arrange`.
         description: for messages and the manifest, in place of the path.
 
     Raises:
-        ValueError: if it is no tar file, or has names or links that leave it.
+        ValueError: if it is not a tar file, or has names or links that leave it.
     """
+
+    wrapped = True
 
     def __init__(self, path: Path, val_fraction: float, description: str | None = None) -> None:
         self.path = path
@@ -100,10 +103,10 @@ class TarSource(FileSource):
                 raise ValueError(f"{self.description}: {member.name} is no ordinary file, which is refused")
             if member.offset_data + member.size > size:
                 raise ValueError(f"{self.description} is truncated in {member.name}; fetch it again")
-        named = list(zip(shortened([member.name for member in members]), members, strict=True))
         # Of several files of one name the last counts, as in `tar`.
-        self.places = {name: (member.offset_data, member.size) for name, member in named}
-        self.arrange({name: f"{member.size} {member.mtime}" for name, member in named}, val_fraction)
+        named = {str(PurePosixPath(member.name)): member for member in members}
+        self.places = {name: (member.offset_data, member.size) for name, member in named.items()}
+        self.arrange({name: f"{member.size} {member.mtime}" for name, member in named.items()}, val_fraction)
 
     def open(self, name: str, max_bytes: int) -> BinaryIO:
         offset, size = self.places[name]
@@ -170,16 +173,6 @@ def refuse_escapes(archive: Path, names: Iterable[str]) -> None:
         path = PurePosixPath(name.replace("\\", "/"))
         if not path.parts or path.is_absolute() or ".." in path.parts or path.parts[0][1:2] == ":":
             raise ValueError(f"{archive}: {name} leads out of the archive, which is refused; do not trust its source")
-
-
-def shortened(names: Sequence[str]) -> list[str]:
-    """The names without `./`, and those of images without the folders that all of them lie in and that say nothing."""
-    names = [str(PurePosixPath(name)) for name in names]
-    folders = [PurePosixPath(name).parts[:-1] for name in names if wanted(name)]
-    levels = takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))
-    shared = takewhile(lambda folder: folder not in SPLIT_NAMES, (level[0] for level in levels))
-    prefix = "".join(f"{folder}/" for folder in shared)
-    return [name.removeprefix(prefix) if wanted(name) else name for name in names]
 
 
 def too_large(name: str, size: int, limit: int) -> str:

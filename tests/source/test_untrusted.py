@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
-from diffusion_lit.prepared.archive import TarSource, ZipSource, decompressed
+from diffusion_lit.preparation.settings import open_source
+from diffusion_lit.preparation.workspace import Workspace
 from diffusion_lit.prepared.manifest import WORK
-from diffusion_lit.prepared.opening import open_source
-from diffusion_lit.prepared.source import FileSource, FolderSource
+from diffusion_lit.source.archive import TarSource, ZipSource, decompressed
+from diffusion_lit.source.base import FileSource
+from diffusion_lit.source.folder import FolderSource
 from tests.pictures import named, png, prepare, reading, settings, tree, write_folder, write_tar, write_zip
 
 FILES = named(20)
@@ -33,7 +35,7 @@ def nothing_is_written_elsewhere(tmp_path: Path) -> Iterator[None]:
 
 
 def opened(path: Path) -> FileSource:
-    source = open_source(settings(source=str(path)), path.parents[1] / "out" / WORK)
+    source = open_source(settings(source=str(path)), Workspace(path.parents[1] / "out"))
     assert isinstance(source, FileSource)
     return source
 

@@ -4,16 +4,18 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_lit.data.image_file import FILTERS, FITS
-from diffusion_lit.prepared.archive import COMPRESSED, TarSource, ZipSource, decompressed
-from diffusion_lit.prepared.library import HuggingFaceSource, TorchvisionSource
-from diffusion_lit.prepared.making import ENCODINGS
-from diffusion_lit.prepared.plan import PLAN, make_folder, refuse_foreign, saying_that_the_disk_is_full
-from diffusion_lit.prepared.source import FolderSource, Reading, Source
+from diffusion_lit.preparation.maker import ENCODINGS
+from diffusion_lit.preparation.workspace import Workspace
+from diffusion_lit.source.archive import COMPRESSED, TarSource, ZipSource, decompressed
+from diffusion_lit.source.base import Source
+from diffusion_lit.source.folder import FolderSource
+from diffusion_lit.source.hugging_face import HuggingFaceSource
+from diffusion_lit.source.image_file import Reading
+from diffusion_lit.source.layout import check_val_fraction
+from diffusion_lit.source.torchvision import TorchvisionSource
 
 __all__ = ["open_source", "reading_of"]
 
-PILLOW_LIMIT = 178_956_970
 MAX_RAW = 64  # pixels: up to here reading bytes beats decoding files, and they are small
 
 
@@ -27,36 +29,29 @@ def reading_of(cfg: DictConfig) -> tuple[Reading, str]:
         key for key in ("source", "out", "resolution") if OmegaConf.is_missing(cfg, key) or cfg[key] is None
     ]:
         raise ValueError(f"say what to prepare, and where: {' '.join(f'{key}=' for key in missing)} is not given")
-    allowed = {"fit": FITS, "filter": tuple(FILTERS), "encoding": ("auto", *ENCODINGS), "channels": (1, 3)}
-    for key, values in allowed.items():
-        if cfg[key] not in values:
-            raise ValueError(f"{key} must be one of {', '.join(map(str, values))}, got {cfg[key]}")
-    for key in ("resolution", "workers", "shard_megabytes", "max_pixels"):
+    reading = Reading(cfg.resolution, cfg.channels, cfg.fit, cfg.filter, cfg.max_pixels).check()
+    if cfg.encoding not in ("auto", *ENCODINGS):
+        raise ValueError(f"encoding must be one of auto, {', '.join(ENCODINGS)}, got {cfg.encoding}")
+    for key in ("workers", "shard_megabytes"):
         if not isinstance(cfg[key], int) or cfg[key] < 1:
             raise ValueError(f"{key} must be a whole number of at least 1, got {cfg[key]}")
-    if cfg.max_pixels > PILLOW_LIMIT:
-        raise ValueError(f"max_pixels must be at most {PILLOW_LIMIT}, where Pillow refuses; got {cfg.max_pixels}")
-    for key in ("max_unreadable", "val_fraction"):
-        if not isinstance(cfg[key], int | float):
-            raise ValueError(f"{key} must be a number, got {cfg[key]}")
-    if not 0 <= cfg.max_unreadable <= 1:
-        raise ValueError(f"max_unreadable is a share of the images, from 0 to 1, got {cfg.max_unreadable}")
-    if not 0 < cfg.val_fraction < 0.5:
-        raise ValueError(f"val_fraction is set aside twice and must lie between 0 and 0.5, got {cfg.val_fraction}")
+    if not isinstance(cfg.max_unreadable, int | float) or not 0 <= cfg.max_unreadable <= 1:
+        raise ValueError(f"max_unreadable is a share of the images, a number from 0 to 1, got {cfg.max_unreadable}")
+    check_val_fraction(cfg.val_fraction)
     encoding = cfg.encoding
     if encoding == "auto":
         encoding = "raw" if cfg.latents or cfg.resolution <= MAX_RAW else "png"
     if cfg.latents and encoding != "raw":
         raise ValueError(f"latents are stored raw; encoding={encoding} is for images, leave it at auto")
-    return Reading(cfg.resolution, cfg.channels, cfg.fit, cfg.filter, cfg.max_pixels), encoding
+    return reading, encoding
 
 
-def open_source(cfg: DictConfig, work: Path) -> Source:
+def open_source(cfg: DictConfig, workspace: Workspace) -> Source:
     """The images that `source=` means.
 
     Args:
         cfg: the command's settings.
-        work: a folder for what has to be kept while preparing.
+        workspace: the folder of the set, for what has to be kept while preparing.
 
     Raises:
         ValueError: if it is none of the kinds there are, or cannot be opened.
@@ -78,11 +73,9 @@ def open_source(cfg: DictConfig, work: Path) -> Source:
     if suffix == ".zip":
         return ZipSource(path, cfg.val_fraction)
     if suffix in COMPRESSED:
-        if not (work / PLAN).is_file():
-            refuse_foreign(work.parent)
-        make_folder(work)
-        with saying_that_the_disk_is_full(work.parent):
-            return TarSource(decompressed(path, work), cfg.val_fraction, str(path))
+        workspace.make()
+        with workspace.explain_full_disk():
+            return TarSource(decompressed(path, workspace.work), cfg.val_fraction, str(path))
     if suffix == ".tar":
         return TarSource(path, cfg.val_fraction)
     raise ValueError(

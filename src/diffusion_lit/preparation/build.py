@@ -1,0 +1,125 @@
+"""Making a prepared set: in parallel, shard by shard, so that whatever ends the work loses no finished shard."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+from diffusion_lit.preparation.maker import Job, Maker, Record
+from diffusion_lit.preparation.plan import Plan
+from diffusion_lit.preparation.pool import Pool
+from diffusion_lit.preparation.workspace import REPORT, Workspace
+from diffusion_lit.prepared.manifest import Manifest, Split
+from diffusion_lit.prepared.shard import ShardInfo, write_index
+
+__all__ = ["build"]
+
+
+def build(
+    maker: Maker,
+    workers: int = 1,
+    shard_bytes: int = 2**25,
+    max_unreadable: float = 0.01,
+    overwrite: bool = False,
+) -> Manifest:
+    """Prepare all images of the maker's source in its folder, or what is left of them to prepare.
+
+    Args:
+        maker: of the shards.
+        workers: processes.
+        shard_bytes: about how large a shard is.
+        max_unreadable: the largest share of images that may be unreadable; they are listed in `unreadable.txt`.
+        overwrite: remove what another source, or other settings, have left in the folder.
+
+    Raises:
+        ValueError: if there is something else in the folder, it is too small, or too many images are unreadable.
+    """
+    plan, workspace = Plan(maker, shard_bytes), Workspace(maker.out)
+    if not overwrite and (manifest := workspace.made_before(plan.hash)) is not None:
+        workspace.close()
+        return manifest
+    with workspace.locked():
+        if not overwrite and (manifest := workspace.made_before(plan.hash)) is not None:  # while this process waited
+            workspace.close()
+            return manifest
+        workspace.claim(plan.hash, overwrite)
+        done = {job: record for job in plan.jobs if (record := workspace.finished(job)) is not None}
+        plan.check_space([job for job in plan.jobs if job not in done])
+        make_shards(plan, workspace, done, workers, max_unreadable)
+        workspace.report([unreadable for job in plan.jobs for unreadable in done[job].unreadable])
+        manifest = describe(plan, done)
+        manifest.save(maker.out)
+    workspace.close()
+    return manifest
+
+
+def make_shards(plan: Plan, workspace: Workspace, done: dict[Job, Record], workers: int, max_unreadable: float) -> None:
+    """Do the plan's jobs that are not done, and put their records into `done`."""
+    total = sum(job.end - job.begin for job in plan.jobs)
+    unreadable = [name for record in done.values() for name in record.unreadable]
+    check_unreadable(workspace, unreadable, total, max_unreadable)
+    for split in plan.maker.source.splits:
+        (workspace.out / split).mkdir(exist_ok=True)
+    with (
+        tqdm(total=total, initial=sum(job.end - job.begin for job in done), desc="preparing", unit="image") as bar,
+        Pool(plan.maker, workers) as pool,
+    ):
+        for job, record in pool.map([job for job in plan.jobs if job not in done]):
+            workspace.finish(job, record)
+            done[job] = record
+            unreadable += record.unreadable
+            bar.update(job.end - job.begin)
+            bar.set_postfix(unreadable=len(unreadable), refresh=False)
+            check_unreadable(workspace, unreadable, total, max_unreadable)
+
+
+def check_unreadable(workspace: Workspace, unreadable: list[tuple[str, str]], total: int, limit: float) -> None:
+    """
+    Raises:
+        ValueError: if they are too many.
+    """
+    if len(unreadable) <= limit * total:
+        return
+    workspace.report(unreadable)
+    listed = "".join(f"\n  {name}: {reason}" for name, reason in unreadable[:10])
+    more = "\n  ..." if len(unreadable) > 10 else ""
+    raise ValueError(
+        f"{len(unreadable)} of {total} images cannot be read, over max_unreadable={limit:g}:{listed}{more}\nSee "
+        f"{workspace.out / REPORT}. Either raise max_unreadable and run the command again, for finished shards are "
+        "kept; or repair or remove them, and start anew with overwrite=true"
+    )
+
+
+def describe(plan: Plan, done: Mapping[Job, Record]) -> Manifest:
+    """Write each split's index, and say what was made."""
+    maker, source, (channels, resolution) = plan.maker, plan.maker.source, plan.shape
+    splits: dict[str, Split] = {}
+    content = hashlib.sha256(json.dumps([resolution, channels, source.class_names]).encode())
+    for split in source.splits:
+        mine = [job for job in plan.jobs if job.split == split and done[job].count]
+        records = [done[job] for job in mine]
+        if not records:
+            raise ValueError(f"no image of the split {split} of {source.description} can be read")
+        shards = [ShardInfo(job.file, r.count, r.bytes, r.sha256) for job, r in zip(mine, records, strict=True)]
+        assert records[0].config is not None
+        write_index(maker.out / split, shards, records[0].config)
+        classes = range(len(source.class_names)) if source.class_names else None
+        counts = None if classes is None else [sum(r.class_counts.get(str(c), 0) for r in records) for c in classes]
+        splits[split] = Split(sum(shard.count for shard in shards), counts, shards)
+        content.update(f"{split} {splits[split].count}\n".encode())
+        content.update("".join(digest for record in records for digest in record.digests).encode())
+    return Manifest(
+        resolution=resolution,
+        channels=channels,
+        encoding=maker.encoding,
+        class_names=source.class_names,
+        splits=splits,
+        content_hash=content.hexdigest(),
+        source=source.description,
+        fit=maker.reading.fit,
+        filter=maker.reading.filter,
+        num_unreadable=sum(len(record.unreadable) for record in done.values()),
+        plan=plan.hash,
+        latents=plan.latents,
+    )

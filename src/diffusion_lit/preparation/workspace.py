@@ -1,0 +1,172 @@
+"""The folder that a set is prepared in."""
+
+import errno
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from diffusion_lit.preparation.maker import Job, Record
+from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
+from diffusion_lit.source.layout import SPLITS
+
+__all__ = ["REPORT", "Workspace"]
+
+REPORT = "unreadable.txt"
+OURS = re.compile(r"index\.json|shard-\d{5}\.bin(\.\d+\.tmp)?")
+"""What there is in a split's folder."""
+
+
+class Workspace:
+    """The folder of a prepared set, and in it what is known of finished shards until all are.
+
+    Args:
+        out: the folder.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.work = out / WORK
+        self.plan = self.work / "plan"
+        """The file that says whose the folder is."""
+
+    def make(self) -> None:
+        """Make sure of the folder.
+
+        Raises:
+            ValueError: if there is something else in it, or it cannot be made.
+        """
+        if not self.plan.is_file():
+            self.refuse_foreign()
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{self.out} cannot be written to ({error}); choose another out=") from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """This process's alone.
+
+        Raises:
+            ValueError: if another process has it, or the disk is full meanwhile.
+        """
+        lock = FileLock(self.work / "lock")
+        while not lock.is_locked:
+            self.make()
+            try:
+                lock.acquire(timeout=10)  # workers of a killed process let go after a moment
+            except FileNotFoundError:  # the other process has finished, and removed the folder
+                continue
+            except Timeout as error:
+                raise ValueError(
+                    f"another process is preparing into {self.out}; wait for it, or choose another out="
+                ) from error
+        try:
+            with self.explain_full_disk():
+                yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def explain_full_disk(self) -> Iterator[None]:
+        """Say what to do where a disk fills up."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ValueError(
+                f"{self.out}: the disk is full. Finished shards are kept: make room, and run the same command again"
+            ) from error
+
+    def claim(self, plan: str, overwrite: bool) -> None:
+        """Make the folder this plan's.
+
+        Args:
+            plan: its hash.
+            overwrite: remove what is another's.
+
+        Raises:
+            ValueError: if it is another's, and not to be removed.
+        """
+        if self.plan.is_file() and self.plan.read_text() == plan and not (self.out / MANIFEST).is_file():
+            for temporary in self.out.glob("*/*.tmp"):  # of a killed process
+                shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
+            return
+        self.refuse_foreign()
+        if self.plan.is_file() or self.is_prepared():
+            if not overwrite:
+                raise ValueError(self.foreign_set_message())
+            self.plan.write_text("")  # still ours if this ends half-way
+        for path in [*(path for path in self.out.iterdir() if path != self.work), *self.work.glob("*.json")]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.plan.write_text(plan)
+
+    def made_before(self, plan: str) -> Manifest | None:
+        """What is finished in the folder already.
+
+        Raises:
+            ValueError: if it is another plan's.
+        """
+        if not self.is_prepared():
+            return None
+        manifest = Manifest.load(self.out / MANIFEST)
+        if manifest.plan != plan:
+            raise ValueError(self.foreign_set_message())
+        return manifest
+
+    def is_prepared(self) -> bool:
+        """Whether there is a finished set, and not another program's file of the same name."""
+        path = self.out / MANIFEST
+        return path.is_file() and '"content_hash"' in path.read_text(errors="replace")
+
+    def refuse_foreign(self) -> None:
+        """
+        Raises:
+            ValueError: if there is something in the folder that was not prepared.
+        """
+        ours = self.plan.is_file() or self.is_prepared()
+        for path in self.out.iterdir() if self.out.is_dir() else ():
+            if ours and path.is_dir() and path.name in SPLITS:
+                foreign = next((inner for inner in path.iterdir() if not OURS.fullmatch(inner.name)), None)
+            elif path == self.work or (ours and path.name in (MANIFEST, f"{MANIFEST}.tmp", REPORT)):
+                foreign = None
+            else:
+                foreign = path
+            if foreign is not None:
+                what = "has more in it than a prepared set" if ours else "is no prepared set, but not empty"
+                where = foreign.relative_to(self.out)
+                raise ValueError(f"{self.out} {what} (it has {where}): choose another out=")
+
+    def foreign_set_message(self) -> str:
+        return (
+            f"{self.out} was prepared from other images or with other settings: choose another out=, or replace it "
+            "with overwrite=true"
+        )
+
+    def finished(self, job: Job) -> Record | None:
+        """The record of a shard that is there, whole."""
+        try:
+            record = Record.load(self.work / f"{job.name}.json")
+        except (FileNotFoundError, ValueError, TypeError):  # not made yet, or cut short by a loss of power
+            return None
+        shard = self.out / job.file
+        whole = record.count == 0 or (shard.is_file() and shard.stat().st_size == record.bytes)
+        return record if whole else None
+
+    def finish(self, job: Job, record: Record) -> None:
+        """Note that a shard is finished."""
+        record.save(self.work / f"{job.name}.json")
+
+    def report(self, unreadable: list[tuple[str, str]]) -> None:
+        """List the images that are left out, with reasons, if there are any."""
+        if unreadable:
+            text = "".join(f"{name}\t{reason}\n" for name, reason in unreadable)
+            (self.out / REPORT).write_text(text, encoding="utf-8", errors="surrogateescape")
+
+    def close(self) -> None:
+        """Remove what is of no use once the set is finished."""
+        shutil.rmtree(self.work, ignore_errors=True)

@@ -1,0 +1,128 @@
+"""Where images come from: a folder, an archive, or a library's dataset."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from torch import Tensor
+
+from diffusion_lit.source.file_kind import HIDDEN, IMAGE, LABELS, OTHER, kind_of
+from diffusion_lit.source.image_file import Reading
+from diffusion_lit.source.label_file import read_labels
+from diffusion_lit.source.layout import arrange, class_names_of, shared_folder
+
+__all__ = ["UNLABELLED", "Entry", "FileSource", "Source"]
+
+UNLABELLED = -1
+"""The class of an image that has none."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a source."""
+
+    name: str
+    label: int
+    """Its class, or `UNLABELLED`."""
+    stamp: str
+    """Changes when its content does, as far as that can be seen without reading it."""
+
+
+class Source(ABC):
+    """Images in splits, each read when it is asked for, by any process."""
+
+    description: str
+    """For the manifest."""
+    class_names: list[str] | None
+    splits: dict[str, list[Entry]]
+    left_out: Mapping[str, str] = {}
+    """Names of files that are not taken, and of what kind they are: `HIDDEN` or `OTHER`."""
+
+    @abstractmethod
+    def read(self, split: str, index: int, reading: Reading) -> Tensor:
+        """Image number `index` of a split, uint8 [C, H, W].
+
+        Raises:
+            ValueError: if it is not an image that can be read.
+        """
+
+    def remarks(self) -> list[str]:
+        """What one may not have meant: files that are left out, and classes that there is nothing to train on of."""
+        lines = []
+        if self.left_out:
+            kinds = {kind: [name for name, of in self.left_out.items() if of == kind] for kind in (HIDDEN, OTHER)}
+            each = [f"{len(names)} {kind}, such as {names[0]}" for kind, names in kinds.items() if names]
+            lines.append(f"left out {len(self.left_out)} files: {'; '.join(each)}")
+        trained = {entry.label for entry in self.splits["train"]}
+        for split in ("val", "test"):
+            missing = sorted({entry.label for entry in self.splits[split]} - trained)
+            if missing and self.class_names:
+                names = ", ".join(self.class_names[label] for label in missing[:10]) + (", ..." * (len(missing) > 10))
+                lines.append(f"{len(missing)} classes of {split} have no images in train: {names}")
+        return lines
+
+
+class FileSource(Source):
+    """Image files with names, whose folders, or a `labels.csv` or `metadata.jsonl` beside them, are their classes."""
+
+    wrapped = False
+    """Whether folders that all images lie in, and that say nothing, are no part of their names."""
+    prefix = ""
+    """Those folders."""
+
+    def arrange(self, stamps: Mapping[str, str], val_fraction: float) -> None:
+        """Sort out the files, each with what would tell that it has changed.
+
+        Raises:
+            ValueError: if the files do not make a dataset (see `diffusion_lit.source.layout`).
+        """
+        kinds = {name: kind_of(name, self.open) for name in sorted(stamps)}
+        self.left_out = {name: kind for name, kind in kinds.items() if kind in (HIDDEN, OTHER)}
+        if self.wrapped:
+            self.prefix = shared_folder([name for name in kinds if name not in self.left_out])
+        images = [name.removeprefix(self.prefix) for name, kind in kinds.items() if kind == IMAGE]
+        labels = self.labels([name.removeprefix(self.prefix) for name, kind in kinds.items() if kind == LABELS])
+        files = arrange(images, self.description, val_fraction, labels)
+        self.class_names = class_names_of(files.values())
+        number = {name: i for i, name in enumerate(self.class_names or [])}
+        self.splits = {
+            split: [
+                Entry(name, UNLABELLED if label is None else number[label], stamps[self.prefix + name])
+                for name, label in inside
+            ]
+            for split, inside in files.items()
+        }
+
+    def labels(self, names: list[str]) -> dict[str, str] | None:
+        """The class of each image that label files name, or None if there is no such file."""
+        labels: dict[str, str] = {}
+        for name in names:
+            file = self.open(self.prefix + name, 2**30)
+            data = file.read_bytes() if isinstance(file, Path) else file.read()
+            try:
+                text = data.decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{name} is not UTF-8 text: {error}") from error
+            for image, label in read_labels(text, name).items():
+                if labels.setdefault(image, label) != label:
+                    raise ValueError(f"{' and '.join(names)} give {image} different labels; keep one of them")
+        return labels if names else None
+
+    @abstractmethod
+    def open(self, name: str, max_bytes: int) -> Path | BinaryIO:
+        """A file by its whole name, or where it is.
+
+        Raises:
+            ValueError: if it is larger than `max_bytes`, or cannot be read.
+        """
+
+    def file(self, split: str, index: int, reading: Reading) -> Path | BinaryIO:
+        """The file of an image; a ValueError if there is none that can be read."""
+        return self.open(self.prefix + self.splits[split][index].name, reading.max_bytes)
+
+    def read(self, split: str, index: int, reading: Reading) -> Tensor:
+        file = self.file(split, index, reading)
+        name = self.splits[split][index].name
+        return reading.read(file, str(file) if isinstance(file, Path) else f"{name} of {self.description}")

@@ -1,0 +1,50 @@
+"""Images in a folder, as people have them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffusion_lit.source.base import FileSource
+
+__all__ = ["FolderSource", "walk"]
+
+
+class FolderSource(FileSource):
+    """The images below a folder; linked folders count.
+
+    Args:
+        root: the folder.
+        val_fraction: see `diffusion_lit.source.layout.arrange`.
+    """
+
+    def __init__(self, root: Path, val_fraction: float) -> None:
+        self.root = root
+        self.description = str(root)
+        self.arrange(dict(self.stamps()), val_fraction)
+
+    def stamps(self) -> Iterator[tuple[str, str]]:
+        for path in walk(self.root):
+            name = path.relative_to(self.root).as_posix()
+            try:
+                status = os.stat(path)
+            except OSError as error:  # a link to nothing, of which reading says so too
+                yield name, str(error)
+            else:
+                yield name, f"{status.st_size} {status.st_mtime_ns}"
+
+    def open(self, name: str, max_bytes: int) -> Path:
+        path = self.root / name
+        if path.exists() and not path.is_file():  # to open a pipe is to wait for ever
+            raise ValueError(f"{path} is not an ordinary file")
+        return path
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, also in linked folders, each of which is entered once."""
+    entered: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in entered:
+            folders.clear()  # a link that leads back up would go round for ever
+            continue
+        entered.add(real)
+        yield from (Path(parent, file) for file in files)

@@ -1,0 +1,159 @@
+"""Datasets as the Hugging Face package reads them."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from diffusion_lit.source.base import UNLABELLED, Entry, Source
+from diffusion_lit.source.image_file import Reading
+from diffusion_lit.source.layout import share_out
+from diffusion_lit.source.sample import Sample
+
+__all__ = ["HuggingFaceSource", "choose_columns", "choose_splits", "open_dataset", "sample_of"]
+
+
+class HuggingFaceSource(Source):
+    """A dataset of the Hugging Face hub, or one in a folder that its package reads.
+
+    Args:
+        name: `OWNER/NAME`, or a folder; a configuration may follow a colon.
+        columns: of the images and of the classes; None finds the only one of its kind.
+        val_fraction: the share of `train` set aside where there is no `validation` or `test`.
+
+    Raises:
+        ValueError: if it has no split `train`, or no column of images, or several.
+        FileNotFoundError: if it is not there and cannot be fetched.
+    """
+
+    def __init__(self, name: str, columns: tuple[str | None, str | None], val_fraction: float) -> None:
+        from datasets import Image as ImageColumn
+
+        self.description = f"hf:{name}"
+        name, _, config = name.partition(":")
+        tables = open_dataset(name, config or None, streaming=False)
+        features = tables["train"].features if "train" in tables else None
+        self.image_column, self.label_column = choose_columns(name, features, columns, prefix="")
+        self.class_names = list(features[self.label_column].names) if features and self.label_column else None
+        self.tables = {
+            split: table.cast_column(self.image_column, ImageColumn(decode=False)) for split, table in tables.items()
+        }
+        self.places = share_out(
+            {split: len(table) for split, table in self.tables.items()}, self.description, val_fraction
+        )
+        labels = {
+            split: table[self.label_column][:] if self.label_column else [UNLABELLED] * len(table)
+            for split, table in self.tables.items()
+        }
+        self.splits = {
+            split: [
+                Entry(f"{of}/{row:09d}", labels[of][row], getattr(self.tables[of], "_fingerprint", ""))
+                for of, row in places
+            ]
+            for split, places in self.places.items()
+        }
+
+    def read(self, split: str, index: int, reading: Reading) -> Tensor:
+        of, row = self.places[split][index]
+        name = f"row {row} of {self.description}, {of}"
+        columns, classes = self.tables[of][row], self.class_names
+        label = columns[self.label_column] if self.label_column else None
+        sample = sample_of(columns[self.image_column], label, None if classes is None else len(classes), name)
+        return reading.read(io.BytesIO(sample.image), name)
+
+
+def sample_of(image: Mapping[str, Any] | None, label: int | None, num_classes: int | None, name: str) -> Sample:
+    """A row as a sample: its image is {"bytes", "path"}, one of which may be None.
+
+    Raises:
+        ValueError: if it has no image, or none of the classes.
+    """
+    if image is None:
+        raise ValueError(f"{name} has no image")
+    if num_classes is not None and (label is None or not 0 <= label < num_classes):
+        raise ValueError(
+            f"{name} has label {label}, which is none of the {num_classes} classes: the split has no labels"
+        )
+    if image["bytes"] is not None:
+        return Sample(image["bytes"], label, name)
+    import fsspec
+
+    try:
+        with fsspec.open(image["path"], "rb") as file:
+            return Sample(file.read(), label, name)
+    except OSError as error:
+        raise ValueError(f"the file of {name}, {image['path']}, cannot be read ({error})") from error
+
+
+def open_dataset(name: str, config: str | None, streaming: bool) -> Any:
+    """The splits of a dataset, by name; without `streaming` it is downloaded first, if it is not in the cache.
+
+    Raises:
+        ValueError: if the package datasets is missing, or the dataset cannot be made sense of.
+        FileNotFoundError: if it is not there, or cannot be reached.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ValueError(
+            f"Hugging Face datasets need a package: pip install 'diffusion-lit[hugging_face]' ({error})"
+        ) from error
+
+    try:
+        return datasets.load_dataset(name, config, streaming=streaming)
+    except OSError as error:
+        cache = datasets.config.HF_DATASETS_CACHE
+        raise FileNotFoundError(
+            f"the dataset {name} is not a folder with images that can be read, is not in the cache {cache}, and was "
+            f"not got from the Hugging Face hub ({error}). Check the name on huggingface.co/datasets; where there is "
+            "no network, run once with one, without streaming, and copy the cache (HF_HOME says where it is)"
+        ) from error
+    except ValueError as error:  # such as an unknown configuration: its message names those there are
+        raise ValueError(f"the dataset {name} with config={config} cannot be opened: {error}") from error
+
+
+def choose_splits(name: str, there: list[str], val_split: str | None, test_split: str | None) -> dict[str, str]:
+    """The dataset's split for each of train, val and test; `train` where images of it have to be set aside.
+
+    Raises:
+        ValueError: if one is not there.
+    """
+    asked = {"data.val_split": val_split, "data.test_split": test_split}
+    for option, split in asked.items():
+        if split is not None and split not in there:
+            raise ValueError(f"{option}={split} is none of the splits of {name}: {', '.join(there)}")
+    if "train" not in there:
+        raise ValueError(f"{name} has no split train, only {', '.join(there)}")
+    usual = {split: split if split in there else "train" for split in ("validation", "test")}
+    return {"train": "train", "val": val_split or usual["validation"], "test": test_split or usual["test"]}
+
+
+def choose_columns(
+    name: str, features: Mapping[str, Any] | None, asked: tuple[str | None, str | None], prefix: str = "data."
+) -> tuple[str, str | None]:
+    """The columns of the images and of the labels, if there are any.
+
+    Raises:
+        ValueError: if there is none of images, or several and none was chosen, or the chosen one is something else.
+    """
+    from datasets import ClassLabel, Image
+
+    if features is None:
+        raise ValueError(f"{name} does not say what its columns are; store it as parquet with a column of type Image")
+    listed = ", ".join(f"{column} ({type(feature).__name__})" for column, feature in features.items())
+    chosen: list[str | None] = []
+    for option, column, kind in zip(("image_column", "label_column"), asked, (Image, ClassLabel), strict=True):
+        fitting = [key for key, feature in features.items() if isinstance(feature, kind)]
+        if column is not None and column not in fitting:
+            raise ValueError(
+                f"{prefix}{option}={column} is no column of type {kind.__name__} of {name}, which has {listed}"
+            )
+        if column is None and (len(fitting) > 1 or (kind is Image and not fitting)):
+            many = "several columns" if fitting else "no column"
+            raise ValueError(
+                f"{name} has {many} of type {kind.__name__}; choose one with {prefix}{option}=: it has {listed}"
+            )
+        chosen.append(column or next(iter(fitting), None))
+    assert chosen[0] is not None
+    return chosen[0], chosen[1]

@@ -1,0 +1,155 @@
+"""One image file, of any format, size and colour mode, as the model takes it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
+from torch import Tensor
+
+__all__ = ["FILTERS", "FITS", "UNREADABLE", "Reading", "is_image", "unreadable"]
+
+UNREADABLE = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)  # what Pillow raises
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
+FITS = ("center_crop", "resize")
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # Ghostscript is run for another
+PILLOW_LIMIT = 178_956_970
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How image files become uint8 [channels, resolution, resolution].
+
+    Images are turned upright, transparent pixels become white, grey of more than 8 bits keeps its highest 8, and
+    shrinking is antialiased. An animation is its first frame.
+
+    Args:
+        resolution: height and width.
+        channels: 1 for grey, 3 for colour.
+        fit: `center_crop` scales the image to cover the square and cuts it at the centre; `resize` squeezes it into it.
+        filter: `lanczos`, `bicubic` or `box`.
+        max_pixels: a file that says it has more is not decoded: a small one can claim any number.
+    """
+
+    resolution: int
+    channels: int
+    fit: str = "center_crop"
+    filter: str = "bicubic"
+    max_pixels: int = 100_000_000
+
+    def check(self, prefix: str = "") -> "Reading":
+        """This reading, if it can be done.
+
+        Args:
+            prefix: of the settings' names in a message.
+
+        Raises:
+            ValueError: if a setting has no such value.
+        """
+        for name in ("resolution", "max_pixels"):
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise ValueError(f"{prefix}{name} must be a whole number of at least 1, got {value}")
+        for name, allowed in (("channels", (1, 3)), ("fit", FITS), ("filter", tuple(FILTERS))):
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"{prefix}{name} must be one of {', '.join(map(str, allowed))}, got {value}")
+        if self.max_pixels > PILLOW_LIMIT:
+            raise ValueError(
+                f"{prefix}max_pixels must be at most {PILLOW_LIMIT}, where Pillow refuses; got {self.max_pixels}"
+            )
+        return self
+
+    @property
+    def max_bytes(self) -> int:
+        """No file of `max_pixels` is larger: 16-bit colour with transparency, uncompressed, and its header."""
+        return 8 * self.max_pixels + 2**20
+
+    def open(self, file: Path | BinaryIO) -> Image.Image:
+        """An image whose pixels are not decoded yet, although all that can be known without is checked.
+
+        Raises:
+            UNREADABLE: if it cannot be read.
+        """
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError as error:
+            lacking = "" if features.check("avif") else "; this Pillow lacks AVIF, which pip install pillow>=11.3 has"
+            raise ValueError(f"it is none of {', '.join(FORMATS)}{lacking}") from error
+        try:
+            if image.width * image.height > self.max_pixels:
+                raise ValueError(f"{image.width} x {image.height} pixels are over the limit of {self.max_pixels}")
+            bits_of(image)
+        except UNREADABLE:
+            image.close()
+            raise
+        return image
+
+    def read(self, file: Path | BinaryIO, name: str | None = None) -> Tensor:
+        """One file.
+
+        Args:
+            file: its path, or itself, opened.
+            name: for messages, in place of the path.
+
+        Raises:
+            ValueError: if it is not an image that can be read; the message names it.
+        """
+        try:
+            with self.open(file) as image:
+                return self.square(image)
+        except UNREADABLE as error:
+            raise ValueError(unreadable({name or str(file): error})) from error
+
+    def square(self, image: Image.Image) -> Tensor:
+        """An image in any mode.
+
+        Raises:
+            ValueError: if it has pixels of 32 bits.
+        """
+        bits = bits_of(image)
+        image = ImageOps.exif_transpose(image)
+        if bits > 8:  # convert() would cut everything above 255
+            image = Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8))
+        if image.has_transparency_data:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        image = image.convert("RGB" if self.channels == 3 else "L")
+        size, resample = (self.resolution, self.resolution), FILTERS[self.filter]
+        image = ImageOps.fit(image, size, resample) if self.fit == "center_crop" else image.resize(size, resample)
+        return torch.from_numpy(np.array(image).reshape(*size, self.channels)).permute(2, 0, 1)
+
+
+def bits_of(image: Image.Image) -> int:
+    """How many bits the pixels of an image have, of which more than 8 only grey is kept with.
+
+    Raises:
+        ValueError: if they have 32.
+    """
+    if image.mode == "I" and image.format == "PPM":
+        return 16  # whatever a file says its largest value is, Pillow scales it to 65535
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of 32 bits (mode {image.mode}) have no agreed range; convert the file first")
+    if image.mode.startswith("I;16"):
+        return int(image.tag_v2[BITSPERSAMPLE][0]) if isinstance(image, TiffImageFile) else 16
+    return 8
+
+
+def is_image(file: Path | BinaryIO) -> bool:
+    """Whether a file is one of `FORMATS`, by its content."""
+    try:
+        with Image.open(file, formats=FORMATS):
+            return True
+    except UNREADABLE:
+        return False
+
+
+def unreadable(errors: Mapping[str, Exception]) -> str:
+    """The message that names files that could not be read, ten at most, and why."""
+    why = [f"({type(error).__name__}: {error})" for error in errors.values()]
+    if len(errors) == 1:
+        return f"cannot read this file as an image; repair or remove it:\n  {next(iter(errors))}\n{why[0]}"
+    listed = "".join(f"\n  {file} {reason}" for file, reason in list(zip(errors, why, strict=True))[:10])
+    more = "\n  ..." if len(errors) > 10 else ""
+    return f"cannot read {len(errors)} files as images; repair or remove them:{listed}{more}"
