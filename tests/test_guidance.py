@@ -316,3 +316,35 @@ def test_where_both_models_agree_guidance_changes_nothing(sampler: str) -> None:
     assert torch.equal(sampled(sampler, GuidedDenoiser(denoiser, 7.5, denoiser), label), plain)
     assert torch.equal(sampled(sampler, GuidedDenoiser(denoiser, 7.5, interval=[1e8, 1e9]), label), plain)
     assert not torch.equal(plain, free)
+
+
+class SignalOf(Schedule):
+    """The noise of one schedule under the signal of another."""
+
+    def __init__(self, noise: Schedule, signal: Schedule) -> None:
+        super().__init__()
+        self.of_noise, self.of_signal = noise, signal
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return self.of_noise.log_snr(t)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        return self.of_noise.time(log_snr)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self.of_signal.alpha(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.of_noise.sigma(t)
+
+
+@pytest.mark.parametrize("differs", ["alpha", "sigma"])
+def test_a_guide_is_refused_where_only_signal_or_only_noise_differs(differs: str) -> None:
+    """EDM's signal is 1 whatever its noise."""
+    one = build("schedule", "edm")
+    other = SignalOf(one, LinearSchedule()) if differs == "alpha" else build("schedule", "edm", sigma_max=40.0)
+    t = torch.linspace(0, 1, 11)
+    assert torch.equal(one.alpha(t), other.alpha(t)) == (differs != "alpha")
+    assert torch.equal(one.sigma(t), other.sigma(t)) == (differs != "sigma")
+    with pytest.raises(ValueError, match="the guide has another schedule than the model"):
+        GuidedDenoiser(model(Network(), one)[1], 2.0, model(Network(), other)[1])

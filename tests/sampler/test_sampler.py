@@ -460,3 +460,19 @@ def test_bad_variances_and_etas_are_refused() -> None:
     for eta in (-0.1, 1.1):
         with pytest.raises(ValueError, match=rf"eta must lie in \[0, 1\].*got {eta}"):
             DDIMSampler(eta=eta)
+
+
+@pytest.mark.parametrize("name", ["euler", "heun"])
+@pytest.mark.parametrize(
+    ("bounds", "churned"),
+    [((1.0, 1.0), [0.5]), ((1.0, None), [0.75, 0.5]), ((0.0, 1.0), [0.5, 0.25]), ((1.01, 2.9), []), ((0.4, 0.99), [])],
+)
+def test_churn_has_both_its_bounds(name: str, bounds: tuple[float, float | None], churned: list[float]) -> None:
+    """The flow's sigma / alpha is infinite, 3, exactly 1 and 1/3 at its four times; at the first no noise can be added.
+
+    Each image but the first has noise in one draw only, of which the first is the start: where a step adds none, the
+    image comes out as the first does.
+    """
+    sampler = build("sampler", name, num_steps=4, churn=2.0, churn_min=bounds[0], churn_max=bounds[1])
+    images = sampler(gaussian("flow"), Impulses(5)).flatten()
+    assert [t for t, image in zip((1, 0.75, 0.5, 0.25), images[2:], strict=True) if image != images[0]] == churned
