@@ -35,7 +35,7 @@ def test_each_file_has_a_class_and_each_class_a_file(group: str) -> None:
     modules = {path.stem for path in (CONFIG_FOLDER / f"../src/diffusion_lit/{group}").glob("*.py")}
     if not modules:
         pytest.skip("installed without the checkout's layout")
-    shared = {"__init__", "base", "discrete", "loss_by_time", "resample", "spacing", "walk"}
+    shared = {"__init__", "base", "discrete", "loss_by_time", "beta", "resample", "spacing", "walk"}
     shared |= {"batch", "hub", "order", "prepared", "sequential", "sequential_module", "tar"}
     shared |= {"torchvision"}
     named = set(members(group)) - {"mnist", "fashion_mnist", "cifar10"}

@@ -157,7 +157,7 @@ def test_a_guide_is_a_worse_model_of_the_same_images(parameterization: str, guid
         good, better = model(Network(num_classes), parameterization=parameterization)
         bad, worse = model(Network(num_classes, quality=0.7), parameterization=parameterization)
         actual = GuidedDenoiser(better, guidance, worse)(x_t, t, given)
-        asked = (4, None if given is None else given.tolist())
+        asked = (4, None if given.label is None else given.label.tolist())
         assert good.asked == bad.asked == [asked]
         p, q = better(x_t, t, given), worse(x_t, t, given)
         for name in VIEWS:
@@ -190,12 +190,11 @@ def test_a_learned_variance_is_the_models_own(by: str) -> None:
     assert torch.equal(actual.variance, plain.variance)
     s = t / 2
     for variance in ("small", "large", "learned"):
-        args = denoiser.schedule, s, t, variance
-        assert torch.equal(actual.log_variance(*args), plain.log_variance(*args))
+        assert torch.equal(actual.log_variance(s, variance), plain.log_variance(s, variance))
     assert not torch.allclose(actual.x_0, plain.x_0)
     assert actual.output.shape == x_t.shape
     noise = ImageNoise(0, range(3), (2, 3, 3))
-    images = DDPMSampler(5, variance="learned", clip=1.0)(guided, noise, torch.arange(3))
+    images = DDPMSampler(5, variance="learned", clip=1.0)(guided, noise, Condition(torch.arange(3)))
     assert images.isfinite().all()
     _, fixed = model(Network(learn_variance=False))
     assert not GuidedDenoiser(fixed, 2.0).learns_variance
@@ -206,9 +205,9 @@ def test_a_learned_variance_is_the_models_own(by: str) -> None:
 def test_guidance_stands_in_for_its_model() -> None:
     network = Network(learn_variance=True)
     _, denoiser = model(network)
-    guided = GuidedDenoiser(denoiser, 2.0)
-    assert guided.schedule is denoiser.schedule
-    assert (guided.num_classes, guided.image_shape, guided.learns_variance) == (10, (2, 3, 3), True)
+    guide = GuidedDenoiser(denoiser, 2.0)
+    assert guide.schedule is denoiser.schedule and guide.space is denoiser.space
+    assert (guide.num_classes, guide.image_shape, guide.learns_variance) == (10, (2, 3, 3), True)
     assert guided(denoiser, 1) is denoiser
     made = guided(denoiser, 2.0, model(Network())[1], [0.1, 2])
     assert isinstance(made, GuidedDenoiser)
@@ -314,3 +313,35 @@ def test_where_both_models_agree_guidance_changes_nothing(sampler: str) -> None:
     assert torch.equal(sampled(sampler, GuidedDenoiser(denoiser, 7.5, denoiser), condition), plain)
     assert torch.equal(sampled(sampler, GuidedDenoiser(denoiser, 7.5, interval=[1e8, 1e9]), condition), plain)
     assert not torch.equal(plain, free)
+
+
+class SignalOf(Schedule):
+    """The noise of one schedule under the signal of another."""
+
+    def __init__(self, noise: Schedule, signal: Schedule) -> None:
+        super().__init__()
+        self.of_noise, self.of_signal = noise, signal
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return self.of_noise.log_snr(t)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        return self.of_noise.time(log_snr)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self.of_signal.alpha(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.of_noise.sigma(t)
+
+
+@pytest.mark.parametrize("differs", ["alpha", "sigma"])
+def test_a_guide_is_refused_where_only_signal_or_only_noise_differs(differs: str) -> None:
+    """EDM's signal is 1 whatever its noise."""
+    one = build("schedule", "edm")
+    other = SignalOf(one, LinearSchedule()) if differs == "alpha" else build("schedule", "edm", sigma_max=40.0)
+    t = torch.linspace(0, 1, 11)
+    assert torch.equal(one.alpha(t), other.alpha(t)) == (differs != "alpha")
+    assert torch.equal(one.sigma(t), other.sigma(t)) == (differs != "sigma")
+    with pytest.raises(ValueError, match="the guide has another schedule than the model"):
+        GuidedDenoiser(model(Network(), one)[1], 2.0, model(Network(), other)[1])

@@ -19,14 +19,14 @@ LAYERS = (
     ("module", "generate", "inversion", "likelihood", "checkpoint"),
     ("loss", "sampler", "data"),
     ("guidance", "weighting", "bound", "preparation"),
-    ("denoiser", "density", "ode", "prepared", "model"),
-    ("schedule", "parameterization", "source", "augmentation", "feature", "metric", "space"),
-    ("condition", "autoencoder"),
+    ("denoiser", "density", "ode", "prepared"),
+    ("schedule", "parameterization", "source", "augmentation", "feature", "metric", "model", "space"),
+    ("condition", "autoencoder", "fixed_precision"),
     ("command", "image", "random"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""
 WITHOUT_LIGHTNING = ("source", "prepared", "schedule", "sampler")
-KNOWN: set[tuple[str, str]] = {("schedule.base", "schedule.spacing"), ("plot", "sample")}
+KNOWN: set[tuple[str, str]] = {("plot", "sample")}
 """Imports that should not be and still are."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 import torch
 
-from diffusion_lit.random import ImageNoise, fold_in, randn_like
+from diffusion_lit.random import ImageNoise, fold_in, randn_like, slerp
 
 SHAPE = (2, 3, 3)
 ADDRESSES: tuple[tuple[int | str, ...], ...] = (
@@ -104,3 +104,10 @@ def test_randn_like_draws_from_the_generator_in_the_dtype(dtype: torch.dtype) ->
     noise = randn_like(x, fold_in(0, 1))
     assert noise.dtype == dtype
     assert torch.equal(noise, torch.randn(3, 2, generator=fold_in(0, 1), dtype=dtype))
+
+
+def test_between_equal_noise_there_is_nothing_but_it() -> None:
+    """The angle is 0, or by rounding no angle at all: the way stays where it is, at every weight."""
+    noise = ImageNoise(0, range(200), SHAPE)()
+    for weight in (0.0, 0.3, 0.5, 1.0):
+        torch.testing.assert_close(slerp(noise, noise, weight), noise)

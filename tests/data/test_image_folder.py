@@ -267,8 +267,8 @@ def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
     assert sorted(level for split in found.values() for level in split) == list(range(20))
     assert all(label is None for split in found.values() for label in split.values())
     data.num_workers = 0
-    images, labels, _ = next(iter(data.train_dataloader()))
-    assert images.shape == (2, 1, 8, 8) and labels is None
+    batch = next(iter(data.train_dataloader()))
+    assert batch.images.shape == (2, 1, 8, 8) and batch.condition.label is None
 
 
 def test_split_folders_are_the_splits(tmp_path: Path) -> None:

@@ -190,3 +190,19 @@ def test_too_few_images_for_the_ranks(num_images: int, world_size: int) -> None:
         TrainingOrder(num_images, 4, seed=0, world_size=world_size)
     with pytest.raises(ValueError, match=rf"{num_images} images to evaluate on .* over {world_size} processes"):
         EvaluationOrder(num_images, 4, world_size=world_size)
+
+
+@pytest.mark.parametrize(("world_size", "batch_size"), [(1, 4), (2, 3)])
+def test_a_single_step_that_is_left_is_still_of_its_epoch(world_size: int, batch_size: int) -> None:
+    """Loading processes ask before Lightning announces the epoch: one image fewer, and they are to begin the next."""
+    num_images, epoch = 31, 2
+    for left, resumed in ((0, epoch), (1, epoch + 1)):
+        orders = training(num_images, batch_size, world_size)
+        position = num_images - orders[0].step_size + left
+        for order in orders:
+            order.resume(epoch, position)
+        batches = [next(iter(order)) for order in orders]
+        visited = [index for addresses in zip(*batches, strict=True) for _, index in addresses]
+        begin = position if resumed == epoch else 0
+        assert visited == permutation(num_images, resumed)[begin : begin + orders[0].step_size]
+        assert {e for batch in batches for e, _ in batch} == {resumed}

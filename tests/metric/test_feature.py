@@ -88,6 +88,16 @@ def test_random_vgg_takes_grey_as_colour_and_enlarges_small_images() -> None:
     torch.testing.assert_close(extractor(flat), extractor(enlarged), rtol=1e-4, atol=1e-4)
 
 
+def test_random_vgg_sees_pixels_between_minus_one_and_one() -> None:
+    """Without biases its layers are homogeneous: six tenths of black, or of white, have six tenths of the features."""
+    dark, black, light, white = (
+        extractor_of("random_vgg")(torch.full((1, 1, 32, 32), byte, dtype=torch.uint8)) for byte in (51, 0, 204, 255)
+    )
+    for weak, strong in ((dark, black), (light, white)):
+        assert strong.abs().max() > 1e-3
+        torch.testing.assert_close(weak, 0.6 * strong, rtol=1e-3, atol=1e-5)
+
+
 def test_inception_weights_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         Inception(weights=str(tmp_path / "weights.pth"))

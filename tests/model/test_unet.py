@@ -110,6 +110,24 @@ def test_scale_shift_equals_its_formula() -> None:
     torch.testing.assert_close(block(x, emb), expected)
 
 
+def test_dropout_is_before_the_second_convolution_and_only_in_training() -> None:
+    block = ResBlock(4, 4, emb_channels=6, num_groups=2, dropout=0.3)
+    randomise(block)
+    x, emb, silu = torch.randn(2, 4, 5, 5), torch.randn(2, 6), torch.nn.functional.silu
+    h = silu(block.norm_2(block.conv_1(silu(block.norm_1(x))) + block.emb(silu(emb))[:, :, None, None]))
+    torch.manual_seed(0)
+    dropped = torch.nn.functional.dropout(h, 0.3)
+    torch.manual_seed(0)
+    torch.testing.assert_close(block(x, emb), x + block.conv_2(dropped))
+    torch.testing.assert_close(block.eval()(x, emb), x + block.conv_2(h))
+
+
+@pytest.mark.parametrize("resampling", ["conv", "residual"])
+def test_all_residual_blocks_have_the_network_s_dropout(resampling: str) -> None:
+    blocks = [m for m in small(dropout=0.3, resampling=resampling).modules() if isinstance(m, ResBlock)]
+    assert len(blocks) > 5 and {block.dropout.p for block in blocks} == {0.3}
+
+
 @pytest.mark.parametrize(
     "options, words",
     [

@@ -483,3 +483,19 @@ def test_a_correction_is_song_s_of_each_image(name: str) -> None:
             e = 2 * (0.3 * noise[i].norm() / g.norm()) ** 2
             x[i] += e * g + (2 * e).sqrt() * noise[i]
     torch.testing.assert_close(corrected, x, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("name", ["euler", "heun"])
+@pytest.mark.parametrize(
+    ("bounds", "churned"),
+    [((1.0, 1.0), [0.5]), ((1.0, None), [0.75, 0.5]), ((0.0, 1.0), [0.5, 0.25]), ((1.01, 2.9), []), ((0.4, 0.99), [])],
+)
+def test_churn_has_both_its_bounds(name: str, bounds: tuple[float, float | None], churned: list[float]) -> None:
+    """The flow's sigma / alpha is infinite, 3, exactly 1 and 1/3 at its four times; at the first no noise can be added.
+
+    Each image but the first has noise in one draw only, of which the first is the start: where a step adds none, the
+    image comes out as the first does.
+    """
+    sampler = build("sampler", name, num_steps=4, churn=2.0, churn_min=bounds[0], churn_max=bounds[1])
+    images = sampler(gaussian("flow"), Impulses(5)).flatten()
+    assert [t for t, image in zip((1, 0.75, 0.5, 0.25), images[2:], strict=True) if image != images[0]] == churned
