@@ -14,12 +14,11 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
-__all__ = ["CONFIG_FOLDER", "chosen_members", "command"]
+__all__ = ["CONFIG_FOLDER", "command"]
 
 PACKAGE = Path(__file__).parent
 CONFIG_FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
@@ -139,36 +138,3 @@ def prepare_subprocesses() -> None:
         sys.argv[1:] = list(config.overrides.task)
         with read_write(config):  # type: ignore[arg-type]
             config.run.dir = config.runtime.output_dir
-
-
-def chosen_members(group: str) -> dict[str, DictConfig]:
-    """The configurations of a group of which several may be chosen, `GROUP=[NAME,...]`, by name.
-
-    Hydra merges them into one; here each stays itself, with the settings `GROUP.KEY=VALUE` that it has.
-
-    Raises:
-        ValueError: if a name is chosen twice.
-    """
-    task, defaults = HydraConfig.get().overrides.task, HydraConfig.get().job.config_name
-    chosen = next(
-        entry[group]
-        for entry in OmegaConf.load(CONFIG_FOLDER / f"{defaults}.yaml").defaults
-        if isinstance(entry, DictConfig) and group in entry
-    )
-    parser = OverridesParser.create()
-    settings: dict[str, object] = {}
-    for override in parser.parse_overrides(list(task)):
-        if override.key_or_group == group:
-            chosen = override.value()
-        elif override.key_or_group.startswith(f"{group}."):
-            settings[override.key_or_group.removeprefix(f"{group}.")] = override.value()
-    names = [chosen] if isinstance(chosen, str) else list(chosen)
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"{group} must name one or more, each once; got {names}")
-    members = {}
-    for name in names:
-        member = OmegaConf.load(CONFIG_FOLDER / group / f"{name}.yaml")
-        assert isinstance(member, DictConfig)
-        member.update({key: value for key, value in settings.items() if key in member})
-        members[name] = member
-    return members
