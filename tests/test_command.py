@@ -48,6 +48,7 @@ def test_help_shows_the_groups_and_examples(name: str, tmp_path: Path) -> None:
     done = run_command(name, "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.count(f"python -m diffusion_lit.{name}") >= 3
+    assert "A path is the text that is typed" in done.stdout
     for group in HELP[name]:
         choices = sorted(path.stem for path in (CONFIG_FOLDER / group).glob("*.yaml"))
         assert f"{group}: {', '.join(choices)}" in done.stdout
@@ -59,7 +60,12 @@ def test_answers_without_loading_torch(option: str, tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('torch was loaded')")
     (tmp_path / "lightning.py").write_text("raise ImportError('lightning was loaded')")
     started = time.monotonic()
-    done = run_command("train", *option.split("="), cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"})
+    done = run_command(
+        "train",
+        *option.split("="),
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"},
+    )
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - started < 30
     assert "schedule" in done.stdout
