@@ -1,8 +1,11 @@
 """What holds for all tests, and for the processes that they start."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
@@ -11,3 +14,12 @@ torch.set_num_threads(1)  # on images this small, threads only wait for each oth
 os.environ["OMP_NUM_THREADS"] = "1"
 # This checkout's source, whatever is installed; and the tests, of which loading processes unpickle classes.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Hydra's own handlers write to an output that is closed after the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level

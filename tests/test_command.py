@@ -48,6 +48,7 @@ def test_help_shows_the_groups_and_examples(name: str, tmp_path: Path) -> None:
     done = run_command(name, "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.count(f"python -m diffusion_lit.{name}") >= 3
+    assert "A path is the text that is typed" in done.stdout
     for group in HELP[name]:
         choices = sorted(path.stem for path in (CONFIG_FOLDER / group).glob("*.yaml"))
         assert f"{group}: {', '.join(choices)}" in done.stdout

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffusion_lit.condition import NO_CLASS, UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import BaseDenoiser, Denoiser, Prediction
-from diffusion_lit.guidance import GuidedDenoiser
+from diffusion_lit.guidance import GuidedDenoiser, guided
 from diffusion_lit.parameterization import EpsParameterization, VParameterization
 from diffusion_lit.random import ImageNoise
 from diffusion_lit.sampler import DDPMSampler

@@ -22,7 +22,7 @@ LAYERS = (
     ("denoiser", "density", "ode", "prepared"),
     ("schedule", "parameterization", "source", "augmentation", "feature", "metric", "model", "space"),
     ("condition", "autoencoder", "fixed_precision"),
-    ("command", "image", "random"),
+    ("command", "shell", "image", "random"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""
 WITHOUT_LIGHTNING = ("source", "prepared", "schedule", "sampler")

@@ -1,4 +1,4 @@
-"""What the commands share: where the configuration is, and how a mistake is told.
+"""What the commands share: where the configuration is, and how user errors are reported.
 
 Imports only Hydra, so that `--help` and `--cfg job` answer at once.
 """
@@ -14,12 +14,13 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf, read_write
 
-__all__ = ["CONFIG_FOLDER", "chosen_members", "command"]
+from diffusion_lit.shell import quote, read_arguments
+
+__all__ = ["CONFIG_FOLDER", "command"]
 
 PACKAGE = Path(__file__).parent
 CONFIG_FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
@@ -30,8 +31,12 @@ MISTAKES = (ValueError, FloatingPointError, FileNotFoundError, NotADirectoryErro
 
 # A folder's name carries the second; six random digits keep apart runs that start in the same one.
 OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
-# A job's folder in a sweep is named by its overrides: without slashes, and cut to what file systems take.
-OmegaConf.register_new_resolver("folder_name", lambda text: re.sub(r"[/\\]", "-", text)[:100], replace=True)
+# A job's folder in a sweep is named by its overrides: without slashes and quotes, and cut to what file systems take.
+OmegaConf.register_new_resolver(
+    "folder_name",
+    lambda text: re.sub(r"[/\\]", "-", re.sub("['\"]", "", text)).encode()[:100].decode(errors="ignore"),
+    replace=True,
+)
 OmegaConf.register_new_resolver("product", lambda a, b: a * b, replace=True)
 
 
@@ -67,7 +72,17 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     finish_job()
 
-        main: Callable[[], None] = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=name)(run)
+        start = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=name)(run)
+
+        @functools.wraps(start)
+        def main() -> None:
+            try:
+                sys.argv[1:] = read_arguments(sys.argv[1:])
+            except ValueError as error:
+                print(f"\nerror: {error}", file=sys.stderr)
+                sys.exit(1)
+            start()
+
         return main
 
     return decorate
@@ -87,6 +102,8 @@ def explain(error: BaseException) -> str | None:
         return f"{error}{where}"
     if type(error).__module__.startswith("wandb."):
         return f"W&B: {error} Or set logger.wandb.offline=true, which needs neither network nor key"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}= is not given: see --help"
     if lost_worker(error):
         return (
             f"a data loading process was ended from outside ({error}). Most often memory ran out: use fewer "
@@ -130,45 +147,13 @@ def refuse_unknown_keys(cfg: DictConfig, name: str) -> None:
 
 
 def prepare_subprocesses() -> None:
-    """Let the processes that Lightning starts for `trainer.devices=N` do this job alone, and not the whole sweep.
+    """Let the processes that Lightning starts for `trainer.devices=N` do this job, in its folder.
 
-    Lightning runs `sys.argv` again; in a multirun that would be every job of the sweep in each process.
+    Lightning runs `sys.argv` again, which in a multirun would be every job of the sweep in each process; and it sets
+    marks around the folder's name without quoting what is in it.
     """
     config = HydraConfig.get()
     if config.mode == RunMode.MULTIRUN:
         sys.argv[1:] = list(config.overrides.task)
-        with read_write(config):  # type: ignore[arg-type]
-            config.run.dir = config.runtime.output_dir
-
-
-def chosen_members(group: str) -> dict[str, DictConfig]:
-    """The configurations of a group of which several may be chosen, `GROUP=[NAME,...]`, by name.
-
-    Hydra merges them into one; here each stays itself, with the settings `GROUP.KEY=VALUE` that it has.
-
-    Raises:
-        ValueError: if a name is chosen twice.
-    """
-    task, defaults = HydraConfig.get().overrides.task, HydraConfig.get().job.config_name
-    chosen = next(
-        entry[group]
-        for entry in OmegaConf.load(CONFIG_FOLDER / f"{defaults}.yaml").defaults
-        if isinstance(entry, DictConfig) and group in entry
-    )
-    parser = OverridesParser.create()
-    settings: dict[str, object] = {}
-    for override in parser.parse_overrides(list(task)):
-        if override.key_or_group == group:
-            chosen = override.value()
-        elif override.key_or_group.startswith(f"{group}."):
-            settings[override.key_or_group.removeprefix(f"{group}.")] = override.value()
-    names = [chosen] if isinstance(chosen, str) else list(chosen)
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"{group} must name one or more, each once; got {names}")
-    members = {}
-    for name in names:
-        member = OmegaConf.load(CONFIG_FOLDER / group / f"{name}.yaml")
-        assert isinstance(member, DictConfig)
-        member.update({key: value for key, value in settings.items() if key in member})
-        members[name] = member
-    return members
+    with read_write(config):  # type: ignore[arg-type]
+        config.run.dir = quote(config.runtime.output_dir, always=True)[1:-1]

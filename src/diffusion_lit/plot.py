@@ -1,9 +1,10 @@
 """Draw schedules, and what a trained model does along time: python -m diffusion_lit.plot --help"""
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
-from diffusion_lit.command import command
+from diffusion_lit.command import CONFIG_FOLDER, command
 
 
 @command("plot")
@@ -15,7 +16,6 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from diffusion_lit.checkpoint import load_denoiser
-    from diffusion_lit.command import chosen_members
     from diffusion_lit.condition import Condition
     from diffusion_lit.figure import draw_schedules, draw_strip, example_image, follow, save_animation
     from diffusion_lit.generate import default_labels
@@ -55,6 +55,39 @@ def main(cfg: DictConfig) -> None:
             written.append(f"trajectory.{cfg.animation}")
     for name in written:
         print(out / name)
+
+
+def chosen_members(group: str) -> dict[str, DictConfig]:
+    """The configurations of a group of which several may be chosen, `GROUP=[NAME,...]`, by name.
+
+    Hydra merges them into one; here each stays itself, with the settings `GROUP.KEY=VALUE` that it has.
+
+    Raises:
+        ValueError: if a name is chosen twice.
+    """
+    task, defaults = HydraConfig.get().overrides.task, HydraConfig.get().job.config_name
+    chosen = next(
+        entry[group]
+        for entry in OmegaConf.load(CONFIG_FOLDER / f"{defaults}.yaml").defaults
+        if isinstance(entry, DictConfig) and group in entry
+    )
+    parser = OverridesParser.create()
+    settings: dict[str, object] = {}
+    for override in parser.parse_overrides(list(task)):
+        if override.key_or_group == group:
+            chosen = override.value()
+        elif override.key_or_group.startswith(f"{group}."):
+            settings[override.key_or_group.removeprefix(f"{group}.")] = override.value()
+    names = [chosen] if isinstance(chosen, str) else list(chosen)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"{group} must name one or more, each once; got {names}")
+    members = {}
+    for name in names:
+        member = OmegaConf.load(CONFIG_FOLDER / group / f"{name}.yaml")
+        assert isinstance(member, DictConfig)
+        member.update({key: value for key, value in settings.items() if key in member})
+        members[name] = member
+    return members
 
 
 if __name__ == "__main__":

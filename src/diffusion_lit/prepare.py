@@ -3,6 +3,7 @@
 from omegaconf import DictConfig
 
 from diffusion_lit.command import command
+from diffusion_lit.shell import command_line
 
 
 @command("prepare")
@@ -38,8 +39,8 @@ def main(cfg: DictConfig) -> None:
         print(f"left out {manifest.num_unreadable} images that cannot be read: see {out / REPORT}")
     kind = "memmap" if manifest.encoding == "raw" else "stream"
     print("Try next")
-    print(f"  python -m diffusion_lit.inspect data={kind} data.root={out}")
-    print(f"  python -m diffusion_lit.train data={kind} data.root={out}")
+    for name in ("inspect", "train"):
+        print(f"  {command_line(name, {'data': kind, 'data.root': out})}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from diffusion_lit.data.batch import Images
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
 from diffusion_lit.prepared.reader import REMEDY, PreparedImages
 from diffusion_lit.prepared.shard import ShardInfo, check_shard
+from diffusion_lit.shell import command_line
 from diffusion_lit.space import PIXELS
 
 __all__ = ["PreparedData"]
@@ -108,9 +109,10 @@ def find_manifest(root: Path) -> Path:
         return path
     if (root / WORK).is_dir():
         raise FileNotFoundError(f"{root} is not prepared to the end: run the same diffusion_lit.prepare command again")
+    prepare = command_line("prepare", {"source": "FOLDER", "out": root, "resolution": 64})
     raise FileNotFoundError(
-        f"data.root={root} has no {MANIFEST}: make a prepared set with python -m diffusion_lit.prepare source=FOLDER "
-        f"out={root} resolution=64, or read images as they are with data=image_folder"
+        f"data.root={root} has no {MANIFEST}: make a prepared set with {prepare}, or read images as they are with "
+        "data=image_folder"
     )
 
 
