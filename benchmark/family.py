@@ -29,8 +29,8 @@ from torchmetrics.image import FrechetInceptionDistance
 from diffusion_lit.checkpoint import load_denoiser
 from diffusion_lit.command import CONFIG_FOLDER, explain
 from diffusion_lit.data import ArrayImages, DigitsData
+from diffusion_lit.feature import RandomVGG
 from diffusion_lit.generate import default_labels, generate
-from diffusion_lit.metric import RandomVGG
 from diffusion_lit.sampler import Sampler
 from diffusion_lit.training import train
 

@@ -108,9 +108,9 @@ MISTAKES = {
     ),
     "more steps than T": (["train", "sampler.num_steps=2000"], "between 1 and 1000"),
     "dataset that is not there": (["train", "data=mnist", "data.root=nowhere", "data.download=false"], "data.root="),
-    "missing inception weights": (["train", "metric=inception", "metric.weights=nowhere.pth"], "nowhere.pth"),
+    "missing inception weights": (["train", "feature=inception", "feature.weights=nowhere.pth"], "nowhere.pth"),
     "damaged inception weights": (
-        ["train", "metric=inception", "metric.weights=images/0.png"],
+        ["train", "feature=inception", "feature.weights=images/0.png"],
         "images/0.png is damaged",
     ),
     "resume from nothing": (["train", "resume=outputs/nowhere"], "outputs/nowhere does not exist"),

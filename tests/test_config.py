@@ -29,13 +29,13 @@ def test_a_member_is_built_from_its_file_alone(group: str, name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("group", [*ALONE, "loss", "data", "metric"])
+@pytest.mark.parametrize("group", [*ALONE, "loss", "data", "feature"])
 def test_each_file_has_a_class_and_each_class_a_file(group: str) -> None:
     """conf/GROUP/NAME.yaml and GROUP/NAME.py come in pairs; torchvision's three datasets share one class."""
     modules = {path.stem for path in (CONFIG_FOLDER / f"../src/diffusion_lit/{group}").glob("*.py")}
     if not modules:
         pytest.skip("installed without the checkout's layout")
-    shared = {"__init__", "base", "discrete", "loss_by_time", "beta", "resample", "spacing", "walk"}
+    shared = {"__init__", "base", "discrete", "beta", "resample", "spacing", "walk"}
     shared |= {"batch", "hub", "order", "prepared", "sequential", "sequential_module", "tar"}
     shared |= {"torchvision"}
     named = set(members(group)) - {"mnist", "fashion_mnist", "cifar10"}
@@ -132,7 +132,7 @@ def test_every_experiment_takes_two_steps(name: str, tmp_path: Path, monkeypatch
         "data.download=false",
         "data.batch_size=4",
         "sampler.num_steps=2",
-        "metric=pixels",
+        "feature=pixels",
         "callback.fid.num_samples=4",
         "trainer.max_steps=2",
         "trainer.val_check_interval=1",

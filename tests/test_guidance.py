@@ -291,12 +291,12 @@ def test_every_sampler_takes_guidance(sampler: str) -> None:
     condition = Condition(torch.tensor([1, 4, 7]))
     plain = sampled(sampler, denoiser, condition)
     high = noise_levels(denoiser.schedule, torch.tensor([0.9]))[0]
-    for guided in (
+    for guide in (
         GuidedDenoiser(denoiser, 2.0),
         GuidedDenoiser(denoiser, 2.0, worse),
         GuidedDenoiser(denoiser, 2.0, interval=[0.1, high]),
     ):
-        images = sampled(sampler, guided, condition)
+        images = sampled(sampler, guide, condition)
         assert images.isfinite().all()
         assert float((images - plain).abs().mean()) > 1e-3
 

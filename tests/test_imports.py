@@ -20,7 +20,7 @@ LAYERS = (
     ("loss", "sampler", "data"),
     ("guidance", "weighting", "bound", "preparation"),
     ("denoiser", "density", "ode", "prepared"),
-    ("schedule", "parameterization", "source", "augmentation", "feature", "metric", "model", "space"),
+    ("schedule", "parameterization", "source", "augmentation", "feature", "model", "space"),
     ("condition", "autoencoder", "fixed_precision"),
     ("command", "shell", "image", "random"),
 )

@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data import Batch
 from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.evaluation import LossByTime
 from diffusion_lit.loss import Loss
-from diffusion_lit.metric import LossByTime
 from diffusion_lit.random import fold_in
 
 __all__ = ["DiffusionModule"]

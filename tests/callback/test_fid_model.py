@@ -15,10 +15,10 @@ from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.data import ArrayImages, ImageDataModule, Images
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.density import UniformDensity
+from diffusion_lit.feature import Pixels
 from diffusion_lit.guidance import GuidedDenoiser
 from diffusion_lit.image import to_uint8
 from diffusion_lit.loss import MSELoss
-from diffusion_lit.metric import Pixels
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.parameterization import VParameterization
 from diffusion_lit.random import ImageNoise

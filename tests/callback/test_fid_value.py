@@ -14,7 +14,7 @@ from torch import Tensor
 import diffusion_lit.callback.fid as fid
 from diffusion_lit.callback import FID
 from diffusion_lit.data import ArrayImages, ImageDataModule, Images
-from diffusion_lit.metric import Pixels
+from diffusion_lit.feature import Pixels
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.space import PixelSpace

@@ -9,9 +9,9 @@ from torchmetrics.image import FrechetInceptionDistance
 from diffusion_lit.callback.ema import averaged_weights
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.data.order import EvaluationOrder
+from diffusion_lit.feature import FeatureExtractor
 from diffusion_lit.generate import default_labels, generate
 from diffusion_lit.guidance import guided
-from diffusion_lit.metric import FeatureExtractor
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.sampler import Sampler
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffusion_lit.metric.base import FeatureExtractor, to_colour
+from diffusion_lit.feature.base import FeatureExtractor, to_colour
 
 __all__ = ["Inception"]
 
@@ -32,7 +32,7 @@ class Inception(FeatureExtractor):
         super().__init__()
         path = Path(weights) if weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / FILE
         if weights is not None and not path.is_file():
-            raise FileNotFoundError(f"metric.weights={weights} does not exist; it should be a copy of {FILE}")
+            raise FileNotFoundError(f"feature.weights={weights} does not exist; it should be a copy of {FILE}")
         from torchmetrics.image.fid import NoTrainInceptionV3
 
         try:
@@ -40,7 +40,7 @@ class Inception(FeatureExtractor):
         except OSError as error:
             raise FileNotFoundError(
                 f"FID needs Inception weights: {path} is not there and could not be downloaded ({error}). Copy {FILE} "
-                "there, or name it with metric.weights=PATH, or choose metric=random_vgg or metric=pixels"
+                "there, or name it with feature.weights=PATH, or choose feature=random_vgg or feature=pixels"
             ) from error
         except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path} is damaged, or is not {FILE}; fetch it again") from error

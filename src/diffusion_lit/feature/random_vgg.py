@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusion_lit.metric.base import FeatureExtractor, to_colour
+from diffusion_lit.feature.base import FeatureExtractor, to_colour
 
 __all__ = ["RandomVGG"]
 

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffusion_lit.metric.base import FeatureExtractor
+from diffusion_lit.feature.base import FeatureExtractor
 
 __all__ = ["Pixels"]
 

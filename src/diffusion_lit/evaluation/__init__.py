@@ -1,0 +1,3 @@
+from diffusion_lit.evaluation.loss_by_time import LossByTime
+
+__all__ = ["LossByTime"]
