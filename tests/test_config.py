@@ -10,9 +10,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.optim.lr_scheduler import LRScheduler
 
+from diffusion_lit.agreement import fit_model_to_data
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.schedule import CosineSchedule
-from diffusion_lit.training import fit_model_to_data
 from tests.launch import config, train_in
 
 ALONE = ("schedule", "parameterization", "density", "weighting", "sampler", "augmentation")

@@ -10,9 +10,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from diffusion_lit.agreement import fit_model_to_data
 from diffusion_lit.sampler import DPMpp2MSampler
 from diffusion_lit.schedule import Schedule
-from diffusion_lit.training import fit_model_to_data
 from tests.analytic import MixtureDenoiser, build
 from tests.launch import ROOT, config
 

@@ -10,6 +10,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.plugins import HalfPrecision
 from torch import Tensor, nn
 
+from diffusion_lit.agreement import fit_model_to_data
+from diffusion_lit.condition import Condition
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.density import UniformDensity
 from diffusion_lit.fixed_precision import FixedPrecision
@@ -17,8 +19,8 @@ from diffusion_lit.loss import UncertaintyLoss
 from diffusion_lit.model.block import TimeEmbedding
 from diffusion_lit.parameterization import EpsParameterization
 from diffusion_lit.schedule import LinearSchedule
-from diffusion_lit.training import fit_model_to_data
 from diffusion_lit.weighting import UnitWeighting
+from tests.analytic import Fake
 from tests.launch import config
 
 HALF = HalfPrecision("bf16-true")
@@ -108,8 +110,8 @@ def test_the_times_angle_is_exact_whatever_the_networks_precision(dtype: torch.d
 
 
 def test_learned_uncertainty_is_the_same_under_autocast() -> None:
-    class Smooth(nn.Module):
-        def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
+    class Smooth(Fake):
+        def forward(self, x: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
             return torch.sin(2 * x + c_noise.view(-1, 1, 1, 1) / 300)
 
     loss, denoiser = (
@@ -118,7 +120,7 @@ def test_learned_uncertainty_is_the_same_under_autocast() -> None:
     )
     nn.init.normal_(loss.head.weight, std=0.1, generator=torch.Generator().manual_seed(1))
     x_0 = torch.rand(16, 1, 4, 4, generator=torch.Generator().manual_seed(2)) * 2 - 1
-    plain = loss(denoiser, x_0, generator=torch.Generator().manual_seed(3))["loss"]
+    plain = loss(denoiser, x_0, generator=torch.Generator().manual_seed(3)).loss
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = loss(denoiser, x_0, generator=torch.Generator().manual_seed(3))["loss"]
+        mixed = loss(denoiser, x_0, generator=torch.Generator().manual_seed(3)).loss
     assert mixed.dtype == torch.float32 and torch.equal(mixed, plain)

@@ -15,8 +15,10 @@ LAYERS = (
     COMMANDS,
     ("training",),
     ("agreement", "callback"),
-    ("evaluation", "figure", "contact_sheet"),
-    ("module", "generate", "inversion", "likelihood", "checkpoint"),
+    ("module", "figure", "contact_sheet"),
+    ("evaluation",),
+    ("generate", "inversion", "likelihood"),
+    ("checkpoint",),
     ("loss", "sampler", "data"),
     ("guidance", "weighting", "bound", "preparation"),
     ("denoiser", "density", "ode", "prepared"),
@@ -26,8 +28,6 @@ LAYERS = (
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""
 WITHOUT_LIGHTNING = ("source", "prepared", "schedule", "sampler")
-KNOWN: set[tuple[str, str]] = {("plot", "sample")}
-"""Imports that should not be and still are."""
 
 
 def modules() -> dict[str, Path]:
@@ -58,7 +58,7 @@ def graph() -> dict[str, set[str]]:
             targets |= {part for part in within if part in known and (part == within[-1] or part != own)}
             if parts and within[-1] not in known:  # a name in a module
                 targets |= {part for part in within[-2:-1] if part in known}
-        found[name] = targets - {name} - {target for source, target in KNOWN if source == name}
+        found[name] = targets - {name}
     return found
 
 

@@ -1,12 +1,14 @@
 """The plot command and the figures it draws."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from diffusion_lit.condition import UNCONDITIONAL
 from diffusion_lit.figure import draw_strip, follow, noised, save_animation
 from diffusion_lit.random import ImageNoise
 from diffusion_lit.sampler import DDIMSampler
@@ -19,8 +21,9 @@ ONE = torch.ones(1, 1, 1, 1)
 class Picture(GaussianDenoiser):
     """A perfect model of small grey images."""
 
-    num_classes = None
-    image_shape = (1, 6, 6)  # type: ignore[assignment]
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.image_shape = (1, 6, 6)
 
 
 @pytest.mark.parametrize("name", members("schedule"))
@@ -28,7 +31,7 @@ def test_a_trajectory_is_the_walk_of_the_sampler(name: str) -> None:
     """Every x_t, on the variance-preserving scale; its end is what the sampler draws."""
     model = Picture(build("schedule", name), 0.2, 0.4)
     sampler = DDIMSampler(6)
-    trajectory = follow(model, sampler, [3, 5], None, seed=2)
+    trajectory = follow(model, sampler, [3, 5], UNCONDITIONAL, seed=2)
     drawn = sampler(model, ImageNoise(2, [3, 5], (1, 6, 6)))
     assert trajectory.times.tolist() == sampler.times(model.schedule).float().tolist()
     torch.testing.assert_close(trajectory.reverse[-1], drawn)
@@ -52,7 +55,7 @@ def test_the_way_forward_loses_the_image_as_the_schedule_says() -> None:
 
 @pytest.mark.parametrize("ending", ["gif", "webp"])
 def test_animation_shows_every_step_there_and_back(ending: str, tmp_path: Path) -> None:
-    trajectory = follow(Picture(build("schedule", "cosine"), 0.0, 0.5), DDIMSampler(8), [0, 1], None, seed=0)
+    trajectory = follow(Picture(build("schedule", "cosine"), 0.0, 0.5), DDIMSampler(8), [0, 1], UNCONDITIONAL, seed=0)
     save_animation(trajectory, tmp_path / f"walk.{ending}", columns=2)
     draw_strip(trajectory, tmp_path / "strip.png", columns=4)
     with Image.open(tmp_path / f"walk.{ending}") as animation, Image.open(tmp_path / "strip.png") as strip:

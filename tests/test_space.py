@@ -20,7 +20,7 @@ from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.density import UniformDensity
 from diffusion_lit.feature import Pixels
 from diffusion_lit.guidance import GuidedDenoiser
-from diffusion_lit.image import from_uint8, to_uint8
+from diffusion_lit.image import HEADER, from_uint8, to_uint8
 from diffusion_lit.likelihood import ode_likelihood, variational_bound
 from diffusion_lit.loss import HybridLoss, VLBLoss
 from diffusion_lit.sampler import DDIMSampler
@@ -225,13 +225,8 @@ class LatentImages(ImageDataModule):
     ) -> None:
         super().__init__(batch_size, num_workers, seed, augmentation)
         self.autoencoder = Autoencoder(folder)
-        self.space = {
-            "_target_": "diffusion_lit.space.LatentSpace",
-            "autoencoder": folder,
-            "scale": self.autoencoder.scale,
-            "shift": self.autoencoder.shift,
-            "sha256": self.autoencoder.sha256,
-        }
+        a = self.autoencoder
+        self.space = LatentSpace(folder, a.scale, a.shift, a.sha256)
 
     def load(self) -> dict[str, Images]:
         sizes = {"train": 20, "val": 12, "test": 4}
@@ -253,7 +248,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_on_latents_writes_pictures_and_says_what_it_measured(run: Path) -> None:
     with Image.open(run / "samples" / "step_0000004.png") as grid:
-        assert grid.size == (2 * (64 + 2) + 2, 64 + 2 + 2) and grid.mode == "RGB"  # 32 pixels, magnified twice
+        assert grid.size == (2 * (64 + 2) + 2, HEADER + 64 + 2 + 2) and grid.mode == "RGB"  # 32 pixels, magnified twice
     assert sorted(column(run, "fid/pixels_21_decoded")) == [3, 4]
     checkpoint = load_checkpoint(run)
     assert not any(word in name for name in checkpoint["state_dict"] for word in ("autoencoder", "decoder", "space"))
@@ -315,12 +310,12 @@ def test_a_run_goes_on_with_the_autoencoder_elsewhere_but_not_with_other_latents
     for key in ("model", "schedule", "parameterization", "loss", "density", "space"):
         cfg[key] = checkpoint[key]
     cfg.space.autoencoder = "elsewhere"
-    check_resumable(run / "checkpoints" / "last.ckpt", cfg)
+    check_resumable(run / "checkpoints" / "last.ckpt", cfg, None)
     for key, value in {"scale": 2.0, "sha256": "0" * 64}.items():
         other = cfg.copy()
         other.space[key] = value
         with pytest.raises(ValueError, match=rf"space\.{key}"):
-            check_resumable(run / "checkpoints" / "last.ckpt", other)
+            check_resumable(run / "checkpoints" / "last.ckpt", other, None)
 
 
 def test_settings_that_do_not_suit_latents_are_refused_before_training(run: Path, tmp_path: Path) -> None:
@@ -337,22 +332,15 @@ def test_settings_that_do_not_suit_latents_are_refused_before_training(run: Path
         train_in(tmp_path, "space={_target_: diffusion_lit.space.LatentSpace, autoencoder: x, scale: 1}")
 
 
-def test_a_checkpoint_from_before_there_were_spaces_is_of_pixels(tmp_path: Path) -> None:
-    quiet = ("callback.fid=null", "callback.sample_grid=null")
-    train_in(tmp_path / "run", "trainer.max_steps=1", *quiet)
-    file = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    checkpoint = torch.load(file, weights_only=True)
-    del checkpoint["config"]["space"], checkpoint["config"]["denoiser"]["space"]
-    torch.save(checkpoint, file)
-    denoiser, _ = load_denoiser(file)
-    assert denoiser.space == PixelSpace()
-    with pytest.raises(ValueError, match="autoencoder=x would be ignored: this model works on pixels"):
-        load_denoiser(file, autoencoder="x")
-    with pytest.raises(ValueError, match="autoencoder=x would be ignored"):
-        train_in(tmp_path / "other", "autoencoder=x")
-    trainer = train_in(tmp_path / "more", "trainer.max_steps=2", f"resume={file}", *quiet)
-    assert trainer.global_step == 2
-
-
 def test_fid_in_pixels_keeps_its_name() -> None:
     assert FID(Pixels(), DDIMSampler(2), 10).metric_name + PixelSpace().suffix == "fid/pixels_10"
+
+
+def test_an_autoencoder_for_pixels_is_refused(tmp_path: Path) -> None:
+    train_in(tmp_path / "run", "trainer.max_steps=1", "callback.fid=null", "callback.sample_grid=null")
+    denoiser, _ = load_denoiser(tmp_path / "run")
+    assert denoiser.space == PixelSpace()
+    with pytest.raises(ValueError, match="autoencoder=x would be ignored: this model works on pixels"):
+        load_denoiser(tmp_path / "run", autoencoder="x")
+    with pytest.raises(ValueError, match="autoencoder=x would be ignored"):
+        train_in(tmp_path / "other", "autoencoder=x")

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -20,9 +21,9 @@ from PIL import Image
 from diffusion_lit.callback import EMA, LastCheckpoint, NaNGuard, SampleGrid
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.condition import NO_CLASS, Condition
-from diffusion_lit.data import Batch, DigitsData
+from diffusion_lit.data import ArrayImages, Batch, DigitsData, Images
 from diffusion_lit.density import UniformDensity
-from diffusion_lit.image import from_uint8
+from diffusion_lit.image import HEADER, from_uint8
 from diffusion_lit.loss import LossTerms, MSELoss
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.weighting import UnitWeighting
@@ -66,8 +67,57 @@ def test_a_run_s_folder_has_everything(run: Path) -> None:
 
 
 def test_a_grid_has_a_column_for_each_class(run: Path) -> None:
+    """Ten tiles of 8 x 8 pixels, magnified 6 times, with margins of 2, below the classes' names."""
     with Image.open(run / "samples" / "step_0000010.png") as grid:
-        assert grid.size == (10 * 50 + 2, 50 + 2)  # ten tiles of 8 x 8 pixels, magnified 6 times, with margins of 2
+        assert grid.size == (10 * 50 + 2, HEADER + 50 + 2)
+        header = np.asarray(grid)[:HEADER].astype(int)
+    names = [header[:, 2 + 50 * i : 50 + 50 * i] for i in range(10)]
+    assert all((name > 200).any() for name in names) and len({name.tobytes() for name in names}) == 10
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["class_names"] == list("0123456789")
+
+
+def test_a_resume_with_other_classes_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another order, as a set's that sorts its folders otherwise, too."""
+    for names in (["1", "0", *"23456789"], ["one", *"123456789"], None):
+        monkeypatch.setattr(DigitsData, "class_names", property(lambda self, names=names: names, lambda self, _: None))
+        with pytest.raises(ValueError, match=r"its classes are \['0', '1', .* and the data's are"):
+            train_in(tmp_path, "trainer.max_steps=20", f"resume={run}")
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_two_averages_keep_apart(tmp_path: Path) -> None:
+    """Each is saved by its name, and validation sees the one named ema, wherever it stands."""
+    slow = "+callback.slow={_target_: diffusion_lit.callback.EMA, decay: 0.1, name: ema_slow}"
+    options = ("trainer.max_steps=3", "callback.sample_grid=null", "callback.fid=null")
+    train_in(tmp_path / "one", *options)
+    train_in(tmp_path / "two", *options, slow)
+    one, two = (load_checkpoint(tmp_path / name) for name in ("one", "two"))
+    assert same(*(tmp_path / name / "checkpoints" / "last.ckpt" for name in ("one", "two")))
+    assert column(tmp_path / "one", "val/loss") == column(tmp_path / "two", "val/loss")
+    assert any(not torch.equal(two["ema_slow"][name], two["ema"][name]) for name in two["ema"])
+    assert two["ema_slow_num_updates"] == 3 and "ema_slow" not in one
+    averaged, _ = load_denoiser(tmp_path / "two", "ema_slow")
+    name, weight = next(iter(averaged.named_parameters()))
+    assert torch.equal(weight, two["ema_slow"][f"denoiser.{name}"])
+    with pytest.raises(ValueError, match="no weights named ema_fast; use weights=ema or ema_slow or raw"):
+        load_denoiser(tmp_path / "two", "ema_fast")
+    with pytest.raises(ValueError, match=r"averages would overwrite each other: .* \['ema', 'ema'\]"):
+        train_in(tmp_path / "three", *options, slow.replace("ema_slow", "ema"))
+
+
+def test_a_figure_that_cannot_be_computed_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One validation image has no covariance: said once, and training continues to its end."""
+    options = ("+data._target_=tests.test_training.OneToValidate", "callback.sample_grid=null")
+    trainer = train_in(tmp_path, "trainer.max_steps=7", *options)
+    assert trainer.global_step == 7 and not any(name.startswith("fid/") for name in trainer.callback_metrics)
+    assert caplog.text.count("is left out: it takes 2 validation images, and there is 1") == 1
+
+
+class OneToValidate(DigitsData):
+    def load(self) -> dict[str, Images]:
+        splits = super().load()
+        images, labels = splits["val"].fetch([0])
+        return splits | {"val": ArrayImages(images, labels)}
 
 
 def test_a_checkpoint_is_data_and_describes_itself(run: Path) -> None:

@@ -1,7 +1,7 @@
 """A checkpoint describes itself: the configuration travels with the weights, and both are data, not code.
 
-Keys of ours beside Lightning's: `config` (resolved, plain containers), `ema` (averaged weights, by the names they have
-in `state_dict`) and `ema_num_updates`.
+Keys of ours beside Lightning's: `config` (resolved, plain containers), `class_names` (or None), `ema` (averaged
+weights, by the names they have in `state_dict`) and `ema_num_updates`; an average of another name likewise.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.space import PIXELS, relocate
+from diffusion_lit.space import relocate
 
 __all__ = ["check_resumable", "find_checkpoint", "find_resume", "load_checkpoint", "load_denoiser"]
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 SPACE = ("space._target_", "space.scale", "space.shift", "space.sha256")  # not where its autoencoder is
 FIXED = ("model", "schedule", "parameterization", "loss._target_", "density._target_", *SPACE)
-"""What cannot change between a checkpoint and a run that goes on from it."""
+"""Settings that must match when a run is resumed."""
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -73,7 +73,7 @@ def load_denoiser(
 
     Args:
         path: a run's folder or a checkpoint file.
-        weights: `ema`, the averaged ones, or `raw`.
+        weights: `ema`, the averaged ones, or another average's name, or `raw`.
         device: where to put the model.
         autoencoder: where a latent model's autoencoder is now; None is where it was in training.
 
@@ -81,14 +81,13 @@ def load_denoiser(
         FileNotFoundError: if there is no such file.
         ValueError: if it is not one of ours, lacks the weights asked for, or has no use for an autoencoder.
     """
-    if weights not in ("ema", "raw"):
-        raise ValueError(f"weights must be ema or raw, got {weights!r}")
     checkpoint = load_checkpoint(path)  # its optimizer state has no business on the device
-    if weights == "ema" and not checkpoint.get("ema"):
-        raise ValueError(f"{find_checkpoint(path)} has no averaged weights; use weights=raw")
-    state = checkpoint["ema" if weights == "ema" else "state_dict"]
+    averages = [key.removesuffix("_num_updates") for key in checkpoint if key.endswith("_num_updates")]
+    if weights not in (choices := [*averages, "raw"]):
+        raise ValueError(f"{find_checkpoint(path)} has no weights named {weights}; use weights={' or '.join(choices)}")
+    state = checkpoint["state_dict" if weights == "raw" else weights]
     config = OmegaConf.create(checkpoint["config"])["denoiser"]
-    config.space = relocate(config.get("space", PIXELS), autoencoder)
+    config.space = relocate(config.space, autoencoder)
     denoiser: Denoiser = instantiate(config)
     prefix = "denoiser."
     denoiser.load_state_dict({name.removeprefix(prefix): w for name, w in state.items() if name.startswith(prefix)})
@@ -96,7 +95,7 @@ def load_denoiser(
 
 
 def find_resume(cfg: DictConfig) -> Path | None:
-    """The checkpoint that `resume=auto|PATH` means for the run `cfg`, or None if there is nothing to go on from.
+    """The checkpoint that `resume=auto|PATH` means for the run `cfg`, or None if there is nothing to resume from.
 
     `auto` takes the newest last checkpoint below `output_root` whose model, schedule, parameterization and data are the
     run's.
@@ -117,19 +116,26 @@ def find_resume(cfg: DictConfig) -> Path | None:
     return None
 
 
-def check_resumable(file: Path, cfg: DictConfig) -> None:
+def check_resumable(file: Path, cfg: DictConfig, class_names: list[str] | None) -> None:
     """Warn if the run `cfg` has other data than the checkpoint `file`.
 
     Raises:
-        ValueError: if it has another model.
+        ValueError: if it has another model, or its classes have other names or another order.
     """
-    recorded = OmegaConf.create(load_checkpoint(file)["config"])
+    checkpoint = load_checkpoint(file)
+    if (names := checkpoint.get("class_names", class_names)) != class_names:
+        raise ValueError(
+            f"cannot resume from {file}: its classes are {names}, and the data's are {class_names}. What the model "
+            "learned of a class would be taken for another's: use data with the same classes, or start anew without "
+            "resume"
+        )
+    recorded = OmegaConf.create(checkpoint["config"])
     if changed := differences(recorded, cfg, ("data",)):
         log.warning("the data is not what %s was trained on: %s", file, ", ".join(changed))
     if changed := differences(recorded, cfg, FIXED):
         listed = "".join(f"\n  {key}: {old} in the checkpoint, {new} now" for key, (old, new) in changed.items())
         raise ValueError(
-            f"cannot go on from {file} with another model:{listed}\nUse the checkpoint's, or start anew without resume"
+            f"cannot resume from {file} with another model:{listed}\nUse the checkpoint's, or start anew without resume"
         )
 
 
@@ -141,11 +147,7 @@ def load_config(path: Path) -> DictConfig:
 
 def differences(old: DictConfig, new: DictConfig, groups: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
     """Each key of `groups` whose value differs, with both values; how fast data is loaded does not count."""
-    old = DictConfig({"space": PIXELS} | dict(old))  # there was nothing else before there was a choice
     before, after = flatten(old, groups), flatten(new, groups)
-    if "data.augmentation" in after.keys() - before.keys():  # it was data.flip, where there was any
-        name = "FlipAugmentation" if before.pop("data.flip", False) else "NoAugmentation"
-        before["data.augmentation"] = {"_target_": f"diffusion_lit.augmentation.{name}"}
     for key in after.keys() - before.keys():  # an option that there was not yet
         before[key] = default_of(new, key)
     keys = sorted((before.keys() | after.keys()) - {"data.batch_size", "data.num_workers"})

@@ -1,25 +1,95 @@
 """Images from a trained model, each a function of the seed and its own index."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 from torch import Tensor
 
+from diffusion_lit.checkpoint import load_denoiser
 from diffusion_lit.condition import Condition
 from diffusion_lit.denoiser import BaseDenoiser
+from diffusion_lit.guidance import guided
 from diffusion_lit.random import ImageNoise, InterpolatedNoise
 from diffusion_lit.sampler import Noise, Sampler
 
-__all__ = ["default_labels", "generate"]
+__all__ = ["Setup", "condition_of", "default_labels", "generate", "generate_batches", "set_up"]
 
 
-def default_labels(
-    denoiser: BaseDenoiser, indices: Sequence[int], classes: Sequence[int] | None = None
-) -> list[int] | None:
-    """The `classes` in turn, by image index; None takes all, and is None where the model has none."""
-    if classes is None and denoiser.num_classes is not None:
-        classes = range(denoiser.num_classes)
-    return None if classes is None else [classes[i % len(classes)] for i in indices]
+@dataclass(frozen=True)
+class Setup:
+    """What a command draws images with."""
+
+    denoiser: BaseDenoiser
+    sampler: Sampler
+    classes: list[int] | None
+    """The classes to take in turn; None where the model has none."""
+    class_names: list[str] | None
+    """The names of all classes of the model, where they are known."""
+    device: str
+
+
+def set_up(cfg: DictConfig) -> Setup:
+    """The model of `cfg.ckpt` with its guidance and sampler, checked, as `sample` and `plot` are configured.
+
+    Raises:
+        FileNotFoundError: if the checkpoint does not exist.
+        ValueError: if a setting does not fit the model, or this machine.
+    """
+    device = choose_device(cfg.device)
+    model, checkpoint = load_denoiser(cfg.ckpt, cfg.weights, device, cfg.autoencoder)
+    model.space.check()
+    guide = cfg.get("guide")
+    worse = None if guide is None else load_denoiser(guide, cfg.weights, device)[0]
+    denoiser = guided(model, cfg.guidance, worse, cfg.get("guidance_interval"))
+    sampler: Sampler = instantiate(cfg.sampler)
+    sampler.check(denoiser)
+    class_names = checkpoint.get("class_names")
+    return Setup(denoiser, sampler, choose_classes(cfg.labels, model.num_classes, class_names), class_names, device)
+
+
+def choose_device(name: str) -> str:
+    """The device that `name` means on this machine.
+
+    Raises:
+        ValueError: if it has no such device.
+    """
+    available = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
+    if name == "auto":
+        return available[0]
+    if name.split(":")[0] not in available:
+        raise ValueError(f"device={name} is not available here; choose auto or one of: {', '.join(available)}")
+    return name
+
+
+def choose_classes(labels: object, num_classes: int | None, names: Sequence[str] | None) -> list[int] | None:
+    """The classes that `labels` asks for, by their names or else their numbers; None asks for all.
+
+    Raises:
+        ValueError: if the model has no classes, or not these.
+    """
+    if labels is None:
+        return None if num_classes is None else list(range(num_classes))
+    if num_classes is None:
+        raise ValueError(f"labels={labels}, but this model was trained without classes; leave labels out")
+    asked = list(labels) if isinstance(labels, Sequence) and not isinstance(labels, str) else [labels]
+    numbers = {str(i): i for i in range(num_classes)} | {name: i for i, name in enumerate(names or [])}
+    if not asked or any(str(label) not in numbers for label in asked):
+        listed = "" if names is None else f" or their names ({', '.join(names[:20])}{', ...' if names[20:] else ''})"
+        raise ValueError(f"labels must be classes from 0 to {num_classes - 1}{listed}, got {labels}")
+    return [numbers[str(label)] for label in asked]
+
+
+def default_labels(denoiser: BaseDenoiser, indices: Sequence[int]) -> list[int] | None:
+    """All classes in turn, by image index; None where the model has none."""
+    return None if denoiser.num_classes is None else [i % denoiser.num_classes for i in indices]
+
+
+def condition_of(labels: Sequence[int] | None, device: torch.device | str) -> Condition:
+    """The condition of images of these classes."""
+    return Condition(None if labels is None else torch.tensor(labels, device=device))
 
 
 def generate(
@@ -39,7 +109,7 @@ def generate(
         sampler: how to sample.
         indices: which images: number i is the same in any batch.
         labels: their classes, or None.
-        seed: of all the noise.
+        seed: seed of all the noise.
         device: where to compute.
         interpolate: how many images lead from one noise to the next (see `InterpolatedNoise`); None draws each image
             from its own.
@@ -49,5 +119,20 @@ def generate(
     noise: Noise = ImageNoise(seed, indices, shape, device)
     if interpolate is not None:
         noise = InterpolatedNoise(seed, indices, interpolate, shape, device)
-    condition = Condition(None if labels is None else torch.tensor(labels, device=device))
-    return denoiser.space.decode(sampler(denoiser, noise, condition, on_step))
+    return denoiser.space.decode(sampler(denoiser, noise, condition_of(labels, device), on_step))
+
+
+def generate_batches(
+    denoiser: BaseDenoiser,
+    sampler: Sampler,
+    batches: Iterable[Sequence[int]],
+    labels: Sequence[int] | None,
+    seed: int,
+    device: torch.device | str = "cpu",
+    interpolate: int | None = None,
+    on_step: Callable[[Tensor, Tensor], object] | None = None,
+) -> Iterator[Tensor]:
+    """Each of the `batches` of image numbers in turn, as `generate`; `labels` are those of images 0, 1, 2, ..."""
+    for batch in batches:
+        chosen = None if labels is None else [labels[i] for i in batch]
+        yield generate(denoiser, sampler, batch, chosen, seed, device, interpolate, on_step)

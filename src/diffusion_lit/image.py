@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-__all__ = ["as_array", "from_uint8", "image_grid", "save_image", "save_npz", "to_uint8"]
+__all__ = ["as_array", "column_titles", "from_uint8", "image_grid", "save_image", "save_npz", "to_uint8"]
 
 MIN_TILE = 48  # pixels: smaller images are magnified in a grid, so that a person can see them
+HEADER = 16  # pixels
+SHADE = 32
 
 
 def from_uint8(images: Tensor) -> Tensor:
@@ -23,15 +25,16 @@ def to_uint8(x: Tensor) -> Tensor:
     return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def image_grid(images: Tensor, columns: int) -> Tensor:
+def image_grid(images: Tensor, columns: int, titles: Sequence[str] | None = None) -> Tensor:
     """One picture of many, row by row, small images magnified by repeating pixels.
 
     Args:
         images: uint8 [N, C, H, W].
         columns: how many in a row.
+        titles: text above each column; None leaves no room for it.
 
     Returns:
-        uint8 [C, rows * tile, columns * tile], with a margin around each tile.
+        uint8 [C, header + rows * tile, columns * tile], with a margin around each tile.
     """
     scale = -(-MIN_TILE // images.shape[-1])
     images = images.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
@@ -39,11 +42,34 @@ def image_grid(images: Tensor, columns: int) -> Tensor:
     num_images, channels, height, width = images.shape
     columns = min(columns, num_images)
     rows = -(-num_images // columns)
-    grid = images.new_full((channels, rows * (height + margin) + margin, columns * (width + margin) + margin), 32)
+    grid = images.new_full((channels, rows * (height + margin) + margin, columns * (width + margin) + margin), SHADE)
     for i, image in enumerate(images):
         top, left = margin + i // columns * (height + margin), margin + i % columns * (width + margin)
         grid[:, top : top + height, left : left + width] = image
-    return grid
+    if titles is None:
+        return grid
+    header = draw_titles(titles[:columns], width + margin, grid.shape[-1]).to(grid.device)
+    return torch.cat([header.expand(channels, -1, -1), grid], dim=1)
+
+
+def draw_titles(titles: Sequence[str], pitch: int, width: int) -> Tensor:
+    """A line of text, each title centred on its column and cut to it, uint8 [1, HEADER, width]."""
+    picture = Image.new("L", (width, HEADER), SHADE)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(HEADER - 4)
+    for i, title in enumerate(titles):
+        short = title
+        while len(short) > 1 and draw.textlength(short, font) > pitch:
+            short = short.removesuffix("...")[:-1] + "..."
+        draw.text(((i + 0.5) * pitch + 1, HEADER / 2), short, 255, font, anchor="mm")
+    return torch.from_numpy(np.array(picture))[None]
+
+
+def column_titles(labels: Sequence[int] | None, columns: int, names: Sequence[str] | None) -> list[str] | None:
+    """The name, or else the number, of the class in each column; None where columns do not have a class each."""
+    if labels is None or any(label != labels[i % columns] for i, label in enumerate(labels)):
+        return None
+    return [str(label) if names is None else names[label] for label in labels[:columns]]
 
 
 def as_array(image: Tensor) -> np.ndarray:

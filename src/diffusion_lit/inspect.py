@@ -13,7 +13,6 @@ def main(cfg: DictConfig) -> None:
 
     from diffusion_lit.contact_sheet import choose_examples, draw_contact_sheet
     from diffusion_lit.data import ImageDataModule
-    from diffusion_lit.space import Space
 
     if cfg.split not in ("train", "val", "test"):
         raise ValueError(f"split must be train, val or test, got {cfg.split}")
@@ -22,7 +21,7 @@ def main(cfg: DictConfig) -> None:
     data: ImageDataModule = instantiate(cfg.data)
     data.prepare_data()
     data.setup()
-    space: Space = instantiate(data.space)
+    space = data.space
     for split, images in data.splits.items():
         print(f"{split}: {len(images)} {space.name} of {data.channels} x {data.resolution} x {data.resolution}")
     if data.class_names is not None:

@@ -45,7 +45,6 @@ class DiffusionModule(LightningModule):
             (Ho & Salimans 2022, algorithm 1, arXiv:2207.12598).
         seed: of the noise.
         augmentation: of training images, by what the data module drew for them; None is none.
-        config: the run's resolved configuration, stored in its checkpoints so that they describe themselves.
 
     Raises:
         ValueError: if `label_dropout` is not in [0, 1), or the loss or the augmentation does not suit the denoiser.
@@ -60,7 +59,6 @@ class DiffusionModule(LightningModule):
         label_dropout: float = 0.1,
         seed: int = 0,
         augmentation: Augmentation | None = None,
-        config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_dropout < 1:
@@ -75,7 +73,8 @@ class DiffusionModule(LightningModule):
         self.label_dropout = label_dropout
         self.seed = seed
         self.augmentation = augmentation
-        self.config = config
+        self.record: dict[str, Any] = {}
+        """What a checkpoint says of the run (see `diffusion_lit.checkpoint`)."""
         self.held_out = LossByTime()
 
     def configure_model(self) -> None:
@@ -135,17 +134,21 @@ class DiffusionModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_schedule(optimizer), "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"] = self.config
+        checkpoint.update(self.record)
 
 
 def check_augmentation(augmentation: Augmentation, denoiser: Denoiser) -> None:
-    """
+    """Check that `augmentation` suits what `denoiser` works on.
+
     Raises:
-        ValueError: if the network does not take what the augmentation tells it.
+        ValueError: if the network does not take its augment label, or images are stored as latents: an image's mirror
+            image has other latents than its own mirrored.
     """
-    network, known = type(denoiser.network).__name__, denoiser.network.augmentation_dim
+    name, network, known = type(augmentation).__name__, denoiser.network, denoiser.network.augmentation_dim
+    if augmentation.num_draws > 0 and not denoiser.space.bounded:
+        raise ValueError(f"{name} is for images, and this data set stores latents: use augmentation=none")
     if augmentation.dim != known:
         raise ValueError(
-            f"{type(augmentation).__name__} tells the network {augmentation.dim} numbers of an image, and {network} "
+            f"{name} conditions the network on {augmentation.dim} numbers of an image, and {type(network).__name__} "
             f"takes {known}: leave model.augmentation_dim at auto; a network without it needs augmentation=flip or none"
         )

@@ -12,15 +12,10 @@ def main(cfg: DictConfig) -> None:
     import re
     from pathlib import Path
 
-    import torch
     from hydra.utils import instantiate
 
-    from diffusion_lit.checkpoint import load_denoiser
-    from diffusion_lit.condition import Condition
     from diffusion_lit.figure import draw_schedules, draw_strip, example_image, follow, save_animation
-    from diffusion_lit.generate import default_labels
-    from diffusion_lit.guidance import guided
-    from diffusion_lit.sample import choose_device, chosen_classes
+    from diffusion_lit.generate import condition_of, set_up
 
     if cfg.animation not in ("gif", "webp", None):
         raise ValueError(f"animation must be gif, webp or null, got {cfg.animation}")
@@ -37,17 +32,12 @@ def main(cfg: DictConfig) -> None:
         draw_schedules(schedules, example_image(), out / "schedules.png")
         written.append("schedules.png")
     else:
-        device = choose_device(cfg.device)
-        model, _ = load_denoiser(cfg.ckpt, cfg.weights, device, cfg.autoencoder)
-        model.space.check()
-        denoiser = guided(model, cfg.guidance)
-        sampler = instantiate(cfg.sampler)
-        sampler.check(denoiser)
-        classes, indices = chosen_classes(cfg.labels, denoiser.num_classes), range(cfg.num_samples)
-        labels = default_labels(denoiser, indices, classes)
-        condition = Condition(None if labels is None else torch.tensor(labels, device=device))
-        trajectory = follow(denoiser, sampler, indices, condition, cfg.seed, device)
-        draw_schedules({type(model.schedule).__name__: model.schedule.cpu()}, example_image(), out / "schedules.png")
+        setup, indices = set_up(cfg), range(cfg.num_samples)
+        labels = None if setup.classes is None else [setup.classes[i % len(setup.classes)] for i in indices]
+        condition = condition_of(labels, setup.device)
+        trajectory = follow(setup.denoiser, setup.sampler, indices, condition, cfg.seed, setup.device)
+        schedule = setup.denoiser.schedule.cpu()
+        draw_schedules({type(schedule).__name__: schedule}, example_image(), out / "schedules.png")
         draw_strip(trajectory, out / "trajectory.png")
         written += ["schedules.png", "trajectory.png"]
         if cfg.animation is not None:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,7 @@ from torch import Tensor
 from diffusion_lit.autoencoder import Autoencoder
 from diffusion_lit.image import from_uint8, to_uint8
 
-__all__ = ["PIXELS", "LatentSpace", "PixelSpace", "Space", "relocate"]
-
-PIXELS = {"_target_": "diffusion_lit.space.PixelSpace"}
-"""What a data set stores if it says nothing else, as a configuration."""
+__all__ = ["LatentSpace", "PixelSpace", "Space", "relocate"]
 
 
 class Space(ABC):
@@ -47,6 +44,11 @@ class Space(ABC):
     @abstractmethod
     def check(self) -> None:
         """Raise now, and not after hours, what `decode` would: a ValueError or FileNotFoundError."""
+
+    def config(self) -> dict[str, Any]:
+        """What `hydra.utils.instantiate` makes it of again."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {"_target_": f"{type(self).__module__}.{type(self).__name__}", **values}
 
 
 @dataclass(frozen=True)

@@ -2,26 +2,28 @@
 
 import logging
 import os
-import sys
 import time
 import warnings
 from pathlib import Path
 
-import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion_lit.agreement import (
+    choose_accelerator,
+    fit_model_to_data,
+    refuse_ignored_augmentation,
+    refuse_ignored_weighting,
+)
 from diffusion_lit.checkpoint import check_resumable, find_resume, load_checkpoint
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.module import DiffusionModule
-from diffusion_lit.space import relocate
+from diffusion_lit.shell import command_line
 
 __all__ = ["train"]
 
 log = logging.getLogger(__name__)
-
-UNAUGMENTED = {"_target_": "diffusion_lit.augmentation.NoAugmentation"}
 
 
 def train(cfg: DictConfig) -> Trainer:
@@ -43,16 +45,16 @@ def train(cfg: DictConfig) -> Trainer:
     refuse_ignored_weighting(cfg)
     refuse_ignored_augmentation(cfg)
     fit_model_to_data(cfg, data)
-    refuse_augmented_latents(cfg, data)
     module: DiffusionModule = instantiate(cfg.module)
-    module.config = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    config = OmegaConf.to_container(cfg, resolve=True)
+    module.record = {"config": config, "class_names": data.class_names}
     resume = find_resume(cfg)
     if resume is not None:
-        check_resumable(resume, cfg)
+        check_resumable(resume, cfg, data.class_names)
     if trainer.is_global_zero:
-        OmegaConf.save(OmegaConf.create(module.config), Path(cfg.run_dir) / "config.yaml")
+        OmegaConf.save(OmegaConf.create(config), Path(cfg.run_dir) / "config.yaml")
         for logger in trainer.loggers:
-            logger.log_hyperparams(module.config)  # type: ignore[arg-type]
+            logger.log_hyperparams(config)  # type: ignore[arg-type]
         announce(cfg, data, module, resume)
 
     start = time.monotonic()
@@ -67,79 +69,6 @@ def train(cfg: DictConfig) -> Trainer:
         else:
             report(cfg, trainer, time.monotonic() - start)
     return trainer
-
-
-def choose_accelerator(cfg: DictConfig) -> None:
-    """Replace `auto` by a GPU where there is one, else the CPU. Apple's GPUs lack float64, which schedules need.
-
-    Raises:
-        ValueError: if an accelerator is asked for that is not there.
-    """
-    there = ["cpu", "gpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    if cfg.trainer.accelerator == "auto":
-        cfg.trainer.accelerator = "gpu" if "gpu" in there else "cpu"
-    elif cfg.trainer.accelerator not in there:
-        raise ValueError(
-            f"trainer.accelerator={cfg.trainer.accelerator} cannot be used here: torch finds no CUDA GPU. Use "
-            f"trainer.accelerator=cpu (with trainer.devices={cfg.trainer.devices} processes, if that is meant), or auto"
-        )
-
-
-def refuse_ignored_weighting(cfg: DictConfig) -> None:
-    """
-    Raises:
-        ValueError: if a weighting was chosen for a loss that has none.
-    """
-    if "weighting" not in cfg.loss and cfg.weighting._target_ != "diffusion_lit.weighting.UnitWeighting":
-        name = cfg.loss._target_.rpartition(".")[2]
-        raise ValueError(f"{name} has no weighting and would ignore {cfg.weighting._target_}: use weighting=unit")
-
-
-def refuse_ignored_augmentation(cfg: DictConfig) -> None:
-    """
-    Raises:
-        ValueError: if the data module draws for another augmentation than the chosen one.
-    """
-    drawn = OmegaConf.select(cfg, "data.augmentation") or UNAUGMENTED
-    if drawn != cfg.augmentation:
-        raise ValueError(
-            f"{cfg.data._target_} augments by {drawn}, and would ignore augmentation={cfg.augmentation}: let its "
-            "configuration say augmentation: ${augmentation}, or use augmentation=none"
-        )
-
-
-def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:
-    """Replace each `auto` of the model and the space by what the data is; a value of the user's must agree with it.
-
-    Raises:
-        ValueError: if it does not.
-    """
-    facts = {"resolution": data.resolution, "image_channels": data.channels, "num_classes": data.num_classes}
-    if "augmentation_dim" in cfg.model:
-        facts["augmentation_dim"] = 0 if data.augmentation is None else data.augmentation.dim
-    for key, fact in facts.items():
-        if cfg.model[key] == "auto":
-            cfg.model[key] = fact
-        elif cfg.model[key] != fact and not (key == "num_classes" and cfg.model[key] is None):
-            raise ValueError(
-                f"model.{key}={cfg.model[key]} does not fit the data, whose {key} is {fact}; leave it at auto"
-            )
-    space = relocate(data.space, cfg.autoencoder)
-    if cfg.space == "auto":
-        cfg.space = space
-    elif cfg.space != OmegaConf.create(space):
-        raise ValueError(f"space={cfg.space} does not fit the data, whose space is {space}; leave it at auto")
-
-
-def refuse_augmented_latents(cfg: DictConfig, data: ImageDataModule) -> None:
-    """
-    Raises:
-        ValueError: if latents are to be augmented: an image's mirror image has other latents than theirs mirrored.
-    """
-    if "autoencoder" in cfg.space and data.augmentation is not None and data.augmentation.num_draws > 0:
-        raise ValueError(
-            f"{type(data.augmentation).__name__} is for images, and this data set stores latents: use augmentation=none"
-        )
 
 
 def announce(cfg: DictConfig, data: ImageDataModule, module: DiffusionModule, resume: Path | None) -> None:
@@ -157,7 +86,6 @@ def announce(cfg: DictConfig, data: ImageDataModule, module: DiffusionModule, re
 def report(cfg: DictConfig, trainer: Trainer, seconds: float) -> None:
     """Say what was made, where it is, and what to try next."""
     run = Path(os.path.relpath(cfg.run_dir))
-    python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else "python"
     figures = [
         f"{k} = {float(v):.4g}" for k, v in trainer.callback_metrics.items() if k == "val/loss" or k.startswith("fid/")
     ]
@@ -172,8 +100,8 @@ def report(cfg: DictConfig, trainer: Trainer, seconds: float) -> None:
     lines += [
         f"  checkpoint  {run / 'checkpoints' / 'last.ckpt'}",
         "Try next",
-        f"  {python} -m diffusion_lit.sample ckpt={run}" + (" guidance=2" if cfg.model.num_classes else ""),
-        f"  {python} -m diffusion_lit.train resume={run} trainer.max_steps={2 * trainer.global_step}",
+        "  " + command_line("sample", {"ckpt": run} | ({"guidance": 2} if cfg.model.num_classes else {})),
+        "  " + command_line("train", {"resume": run, "trainer.max_steps": 2 * trainer.global_step}),
     ]
     print("\n" + "\n".join(lines))
 

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import diffusion_lit.callback.fid as fid
 from diffusion_lit.callback import FID
 from diffusion_lit.data import ArrayImages, ImageDataModule, Images
 from diffusion_lit.feature import Pixels
@@ -90,7 +89,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> tuple[Data, list[int]]:
         asked.extend(indices)
         return FAKE[list(indices)]
 
-    monkeypatch.setattr(fid, "generate", generate)
+    monkeypatch.setattr("diffusion_lit.generate.generate", generate)
     data = Data(batch_size=40)
     data.setup()
     return data, asked
@@ -115,14 +114,14 @@ def test_every_rank_generates_its_share(measured: tuple[Data, list[int]]) -> Non
         trainer = trainer_of(data, [])
         trainer.global_rank, trainer.world_size = rank, 3
         callback = FID(Pixels(), DDIMSampler(2), num_samples=NUM_SAMPLES, batch_size=20)
-        callback.metric = callback.reference(trainer_of(data, []), Module())
+        callback.reference = callback.read_reference(trainer_of(data, []), Module())
         callback.measure(trainer, Module())
     assert sorted(asked) == list(range(NUM_SAMPLES))
 
 
 def test_the_same_images_are_at_no_distance(measured: tuple[Data, list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     data, _ = measured
-    monkeypatch.setattr(fid, "generate", lambda denoiser, sampler, indices, *_: REAL[list(indices)])
+    monkeypatch.setattr("diffusion_lit.generate.generate", lambda denoiser, sampler, indices, *_: REAL[list(indices)])
     trainer = trainer_of(data, [])
     FID(Pixels(), DDIMSampler(2), num_samples=NUM_REAL, batch_size=40).measure(trainer, Module())
     assert abs(float(trainer.callback_metrics[f"fid/pixels_{NUM_REAL}"])) < 1e-6
@@ -148,6 +147,6 @@ def test_too_few_samples_for_the_features_are_announced(
     for num_samples, announced in ((48, True), (49, False)):  # 49 samples span all 48 dimensions
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            FID(Pixels(), DDIMSampler(2), num_samples).reference(trainer_of(data, []), Module())
+            FID(Pixels(), DDIMSampler(2), num_samples).measure(trainer_of(data, []), Module())
         found = f"fid/pixels_{num_samples} compares {num_samples} samples with 150 validation images in 48 dimensions"
         assert (found in caplog.text) == announced

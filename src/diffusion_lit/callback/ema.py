@@ -1,5 +1,6 @@
 """An exponential moving average of the weights, used for everything but training itself."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,23 +20,38 @@ class EMA(Callback):
 
     The warm-up of d lets the average forget the initial weights early on. Only parameters are averaged, in float32.
     Validation, testing and prediction see the averaged weights; training, `state_dict` in a checkpoint and whatever
-    follows an exception see the raw ones. A checkpoint holds the average under the key `ema`, by the same names.
+    follows an exception see the raw ones. A checkpoint holds the average under its `name`, by the same names.
+
+    Of several averages the one named `ema`, or else the first, is what validation sees.
 
     Args:
         decay: d after warm-up, in [0, 1): the average spans about the last 1 / (1 - d) steps.
+        name: key of the average in a checkpoint, by which `weights=` chooses it; each average has its own.
 
     Raises:
-        ValueError: if `decay` is outside [0, 1).
+        ValueError: if `decay` is outside [0, 1), or `name` is a key of Lightning's or `raw`.
     """
 
-    def __init__(self, decay: float = 0.9999) -> None:
+    def __init__(self, decay: float = 0.9999, name: str = "ema") -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"callback.ema.decay must lie in [0, 1), got {decay}; 0.999 to 0.9999 is usual")
+        if not re.fullmatch(r"ema\w*", name):
+            raise ValueError(f"the name of an average must begin with ema, such as ema or ema_slow, got {name!r}")
         self.decay = decay
+        self.name = name
         self.num_updates = 0
         self.average: dict[str, Tensor] = {}
         self.raw: dict[str, Tensor] | None = None
         """The raw weights while the model holds the average, else None."""
+
+    @property
+    def state_key(self) -> str:
+        return self._generate_state_key(name=self.name)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        names = [callback.name for callback in averages_of(trainer)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"averages would overwrite each other: give each EMA callback a name, got {names}")
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.align(pl_module)
@@ -49,7 +65,7 @@ class EMA(Callback):
         current = parameters(pl_module)
         if not self.average:
             self.average = {name: p.detach().float().clone() for name, p in current.items()}
-        self.average = {name: like(w, current[name]) for name, w in self.average.items()}
+        self.average = {name: shard_like(w, current[name]) for name, w in self.average.items()}
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -79,24 +95,29 @@ class EMA(Callback):
         for name, p in parameters(pl_module).items():
             p.copy_(weights[name])
 
+    def stand_in(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Swap the average in if it is the one of several that is to be seen."""
+        if chosen_average(trainer) is self:
+            self.swap_in(pl_module)
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:  # and not the validation within a fit
             self.read_checkpoint(trainer, pl_module)
-        self.swap_in(pl_module)
+        self.stand_in(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.swap_out(pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.read_checkpoint(trainer, pl_module)
-        self.swap_in(pl_module)
+        self.stand_in(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.swap_out(pl_module)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.read_checkpoint(trainer, pl_module)
-        self.swap_in(pl_module)
+        self.stand_in(trainer, pl_module)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.swap_out(pl_module)
@@ -112,19 +133,19 @@ class EMA(Callback):
         self.align(pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["ema"] = {name: whole(w) for name, w in self.average.items()}
-        checkpoint["ema_num_updates"] = self.num_updates
+        checkpoint[self.name] = {name: unsharded(w) for name, w in self.average.items()}
+        checkpoint[f"{self.name}_num_updates"] = self.num_updates
         if self.raw is not None:
-            checkpoint["state_dict"].update({name: whole(w) for name, w in self.raw.items()})
+            checkpoint["state_dict"].update({name: unsharded(w) for name, w in self.raw.items()})
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if "ema" not in checkpoint:
+        if self.name not in checkpoint:
             raise ValueError(
-                "the checkpoint has no averaged weights (it was saved without the EMA callback, or with "
+                f"the checkpoint has no averaged weights {self.name} (it was saved without the EMA callback, or with "
                 "save_weights_only): turn the callback off with callback.ema=null, or use another checkpoint"
             )
-        self.average = checkpoint["ema"]
-        self.num_updates = checkpoint["ema_num_updates"]
+        self.average = checkpoint[self.name]
+        self.num_updates = checkpoint[f"{self.name}_num_updates"]
 
 
 def parameters(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -135,7 +156,7 @@ def parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return dict(module.named_parameters())
 
 
-def like(w: Tensor, p: Tensor) -> Tensor:
+def shard_like(w: Tensor, p: Tensor) -> Tensor:
     """`w` on the device of `p`, and sharded as `p` is."""
     w = w.to(p.device)
     if isinstance(p, DTensor) and not isinstance(w, DTensor):
@@ -143,16 +164,25 @@ def like(w: Tensor, p: Tensor) -> Tensor:
     return w
 
 
-def whole(w: Tensor) -> Tensor:
+def unsharded(w: Tensor) -> Tensor:
     """`w`, gathered from all processes if it is sharded."""
     return w.full_tensor() if isinstance(w, DTensor) else w
+
+
+def averages_of(trainer: Trainer) -> list[EMA]:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, EMA)]
+
+
+def chosen_average(trainer: Trainer) -> EMA | None:
+    """The average that stands in for the weights: the one named `ema`, or else the first."""
+    return min(averages_of(trainer), key=lambda average: average.name != "ema", default=None)
 
 
 @contextmanager
 def averaged_weights(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
     """The model in evaluation mode and, where there is an `EMA` callback, with its weights; restored on leaving."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    ema = next((callback for callback in callbacks if isinstance(callback, EMA)), None)
+    ema = chosen_average(trainer)
     already = ema is None or ema.raw is not None
     training = pl_module.training
     pl_module.eval()

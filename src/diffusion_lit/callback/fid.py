@@ -1,16 +1,16 @@
 """Frechet inception distance while training."""
 
 import logging
+from dataclasses import replace
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torchmetrics.image import FrechetInceptionDistance
 
 from diffusion_lit.callback.ema import averaged_weights
 from diffusion_lit.data import ImageDataModule
-from diffusion_lit.data.order import EvaluationOrder
+from diffusion_lit.evaluation import FIDReference, measure_fid, mixed_labels
 from diffusion_lit.feature import FeatureExtractor
-from diffusion_lit.generate import default_labels, generate
+from diffusion_lit.generate import default_labels
 from diffusion_lit.guidance import guided
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.sampler import Sampler
@@ -24,7 +24,7 @@ class FID(Callback):
     """The Frechet distance between features of generated and of validation images (Heusel et al. 2017, eq. 6).
 
     Logged as `fid/EXTRACTOR_COUNT`, such as `fid/inception_10k`: a figure means nothing without both, and is biased
-    upwards by few images. Each rank generates its share of the images, the same images whatever the number of ranks.
+    upwards by few images. Classes are drawn in the proportions that they have among the validation images.
 
     Where a model works on latents, the validation images are the decoded ones: the figure, `fid/inception_10k_decoded`,
     is the generator's alone and not to be compared with one in pixels.
@@ -66,7 +66,8 @@ class FID(Callback):
         self.seed = seed
         count = f"{num_samples // 1000}k" if num_samples % 1000 == 0 else str(num_samples)
         self.metric_name = f"fid/{extractor.name}_{count}"
-        self.metric: FrechetInceptionDistance | None = None
+        self.reference: FIDReference | None = None
+        self.announced = False
         self.last_step = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -84,41 +85,47 @@ class FID(Callback):
 
     @torch.no_grad()
     def measure(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Generate, compare and log."""
+        """Generate, compare and log; nothing where there are too few images to compare with."""
         assert isinstance(pl_module, DiffusionModule)
         self.last_step = trainer.global_step
-        name = self.metric_name + pl_module.denoiser.space.suffix
-        metric = self.metric = self.metric or self.reference(trainer, pl_module)
-        denoiser = guided(pl_module.denoiser, self.guidance)
-        order = EvaluationOrder(self.num_samples, self.batch_size, trainer.global_rank, trainer.world_size)
-        with averaged_weights(trainer, pl_module):
-            for addresses in order:
-                batch = [index for _, index in addresses]
-                labels = default_labels(denoiser, batch)
-                images = generate(denoiser, self.sampler, batch, labels, self.seed, pl_module.device)
-                metric.update(images, real=False)
-        value = metric.compute()
-        metric.reset()
-        trainer.callback_metrics[name] = value
-        for logger in trainer.loggers:
-            logger.log_metrics({name: float(value)}, trainer.global_step)
-
-    def reference(self, trainer: Trainer, pl_module: DiffusionModule) -> FrechetInceptionDistance:
-        """A metric that knows the features of the validation images, and keeps them."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, ImageDataModule)
-        extractor = self.extractor.to(pl_module.device)
-        space, shape = pl_module.denoiser.space, pl_module.denoiser.image_shape
-        example = space.decode(torch.zeros(1, *shape, device=pl_module.device))
-        extractor.num_features = num_features = extractor(example).shape[1]
-        num_real = len(data.splits["val"])
-        if trainer.is_global_zero and min(num_real, self.num_samples) <= num_features:
+        num_real = len(trainer.datamodule.splits["val"])  # type: ignore[attr-defined]
+        if num_real < 2:
+            if self.announces(trainer):
+                log.warning("%s is left out: it takes 2 validation images, and there is %d", self.metric_name, num_real)
+            return
+        space = pl_module.denoiser.space
+        reference = self.reference = self.reference or self.read_reference(trainer, pl_module)
+        if min(num_real, self.num_samples) <= reference.num_features and self.announces(trainer):
             log.warning(
                 f"{self.metric_name}{space.suffix} compares {self.num_samples} samples with {num_real} validation "
-                f"images in {num_features} dimensions. With too few images the covariances are singular: the figure "
-                "is only good for following this run. Raise callback.fid.num_samples, or use fewer features.",
+                f"images in {reference.num_features} dimensions. With too few images the covariances are singular: the "
+                "figure is only good for following this run. Raise callback.fid.num_samples, or use fewer features.",
             )
-        metric = FrechetInceptionDistance(extractor, reset_real_features=False).to(pl_module.device)
-        for batch in data.evaluation_loader("val"):
-            metric.update(space.images(batch.images.to(pl_module.device)), real=True)
-        return metric
+        with averaged_weights(trainer, pl_module):
+            denoiser = guided(pl_module.denoiser, self.guidance)
+            labels = default_labels(denoiser, range(self.num_samples))
+            if labels is not None and reference.class_counts is not None:
+                labels = mixed_labels(reference.class_counts.tolist(), self.num_samples)
+            share = (trainer.global_rank, trainer.world_size)
+            value = measure_fid(
+                denoiser, self.sampler, reference, self.num_samples, labels, self.batch_size, self.seed, *share
+            )
+        trainer.callback_metrics[self.metric_name + space.suffix] = value
+        for logger in trainer.loggers:
+            logger.log_metrics({self.metric_name + space.suffix: float(value)}, trainer.global_step)
+
+    def announces(self, trainer: Trainer) -> bool:
+        """Whether this is the first time, on the first rank."""
+        first, self.announced = not self.announced, True
+        return first and trainer.is_global_zero
+
+    def read_reference(self, trainer: Trainer, pl_module: DiffusionModule) -> FIDReference:
+        """The validation images, with the counts of their classes over all ranks."""
+        data, denoiser = trainer.datamodule, pl_module.denoiser  # type: ignore[attr-defined]
+        assert isinstance(data, ImageDataModule)
+        batches = (batch.to(pl_module.device) for batch in data.evaluation_loader("val"))
+        real = ((denoiser.space.images(batch.images), batch.condition.label) for batch in batches)
+        reference = FIDReference.of(self.extractor, real, denoiser.num_classes, pl_module.device)
+        if reference.class_counts is None or trainer.world_size == 1:
+            return reference
+        return replace(reference, class_counts=trainer.strategy.reduce(reference.class_counts, reduce_op="sum"))

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion_lit.callback.ema import averaged_weights
 from diffusion_lit.generate import default_labels, generate
 from diffusion_lit.guidance import guided
-from diffusion_lit.image import image_grid, save_image
+from diffusion_lit.image import column_titles, image_grid, save_image
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.sampler import Sampler
 
@@ -100,7 +100,7 @@ class SampleGrid(Callback):
         indices = range(self.rows * columns)
         labels = default_labels(denoiser, indices)
         images = generate(denoiser, self.sampler, indices, labels, self.seed, module.device)
-        return image_grid(images, columns)
+        return image_grid(images, columns, column_titles(labels, columns, module.record.get("class_names")))
 
     def write(self, trainer: Trainer, grid: Tensor) -> None:
         step = trainer.global_step

@@ -1,8 +1,6 @@
 """What every data module shares: three splits, and an order that can be resumed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -12,7 +10,7 @@ from torch.utils.data import DataLoader
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.batch import AugmentedImages, Batch, Images, already_batched
 from diffusion_lit.data.order import EvaluationOrder, TrainingOrder
-from diffusion_lit.space import PIXELS
+from diffusion_lit.space import PixelSpace, Space
 
 __all__ = ["ImageDataModule"]
 
@@ -37,8 +35,8 @@ class ImageDataModule(LightningDataModule, ABC):
     channels: int
     num_classes: int | None
     class_names: list[str] | None = None
-    space: Mapping[str, Any] = PIXELS
-    """What is stored, as a configuration."""
+    space: Space = PixelSpace()
+    """What is stored."""
     start_method: str | None = None
     """How loading processes start (see `multiprocessing`); None is the platform's way."""
 

@@ -1,10 +1,9 @@
 """What `python -m diffusion_lit.prepare` made, as training reads it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -15,7 +14,7 @@ from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
 from diffusion_lit.prepared.reader import REMEDY, PreparedImages
 from diffusion_lit.prepared.shard import ShardInfo, check_shard
 from diffusion_lit.shell import command_line
-from diffusion_lit.space import PIXELS
+from diffusion_lit.space import LatentSpace, PixelSpace, Space
 
 __all__ = ["PreparedData"]
 
@@ -116,15 +115,11 @@ def find_manifest(root: Path) -> Path:
     )
 
 
-def space_of(manifest: Manifest) -> Mapping[str, Any]:
-    """What is stored, as a configuration."""
+def space_of(manifest: Manifest) -> Space:
+    """What is stored."""
     latents = manifest.latents
-    if latents is None:
-        return PIXELS
-    return {
-        "_target_": "diffusion_lit.space.LatentSpace",
-        "autoencoder": latents.autoencoder,
-        "scale": latents.scale,
-        "shift": latents.shift,
-        "sha256": latents.sha256,
-    }
+    return (
+        PixelSpace()
+        if latents is None
+        else LatentSpace(latents.autoencoder, latents.scale, latents.shift, latents.sha256)
+    )

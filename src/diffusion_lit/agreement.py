@@ -1,0 +1,75 @@
+"""What the chosen parts of a run must agree on."""
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion_lit.data import ImageDataModule
+from diffusion_lit.space import relocate
+
+__all__ = ["choose_accelerator", "fit_model_to_data", "refuse_ignored_augmentation", "refuse_ignored_weighting"]
+
+UNAUGMENTED = {"_target_": "diffusion_lit.augmentation.NoAugmentation"}
+
+
+def choose_accelerator(cfg: DictConfig) -> None:
+    """Replace `auto` by a GPU where there is one, else the CPU. Apple's GPUs lack float64, which schedules need.
+
+    Raises:
+        ValueError: if an accelerator is asked for that is not there.
+    """
+    there = ["cpu", "gpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    if cfg.trainer.accelerator == "auto":
+        cfg.trainer.accelerator = "gpu" if "gpu" in there else "cpu"
+    elif cfg.trainer.accelerator not in there:
+        raise ValueError(
+            f"trainer.accelerator={cfg.trainer.accelerator} cannot be used here: torch finds no CUDA GPU. Use "
+            f"trainer.accelerator=cpu (with trainer.devices={cfg.trainer.devices} processes, if that is meant), or auto"
+        )
+
+
+def refuse_ignored_weighting(cfg: DictConfig) -> None:
+    """Check that a weighting that was chosen has an effect.
+
+    Raises:
+        ValueError: if the loss has none.
+    """
+    if "weighting" not in cfg.loss and cfg.weighting._target_ != "diffusion_lit.weighting.UnitWeighting":
+        name = cfg.loss._target_.rpartition(".")[2]
+        raise ValueError(f"{name} has no weighting and would ignore {cfg.weighting._target_}: use weighting=unit")
+
+
+def refuse_ignored_augmentation(cfg: DictConfig) -> None:
+    """Check that the data module draws for the chosen augmentation.
+
+    Raises:
+        ValueError: if it draws for another.
+    """
+    drawn = OmegaConf.select(cfg, "data.augmentation") or UNAUGMENTED
+    if drawn != cfg.augmentation:
+        raise ValueError(
+            f"{cfg.data._target_} augments by {drawn}, and would ignore augmentation={cfg.augmentation}: let its "
+            "configuration say augmentation: ${augmentation}, or use augmentation=none"
+        )
+
+
+def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:
+    """Replace each `auto` of the model and the space by what the data is; a value of the user's must agree with it.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    facts = {"resolution": data.resolution, "image_channels": data.channels, "num_classes": data.num_classes}
+    if "augmentation_dim" in cfg.model:
+        facts["augmentation_dim"] = 0 if data.augmentation is None else data.augmentation.dim
+    for key, fact in facts.items():
+        if cfg.model[key] == "auto":
+            cfg.model[key] = fact
+        elif cfg.model[key] != fact and not (key == "num_classes" and cfg.model[key] is None):
+            raise ValueError(
+                f"model.{key}={cfg.model[key]} does not fit the data, whose {key} is {fact}; leave it at auto"
+            )
+    space = relocate(data.space.config(), cfg.autoencoder)
+    if cfg.space == "auto":
+        cfg.space = space
+    elif cfg.space != OmegaConf.create(space):
+        raise ValueError(f"space={cfg.space} does not fit the data, whose space is {space}; leave it at auto")
