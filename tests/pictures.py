@@ -35,6 +35,13 @@ def png(seed: int, size: tuple[int, int] = SIZE) -> bytes:
     return file.getvalue()
 
 
+def solid(path: Path, value: int | tuple[int, int, int], size: tuple[int, int] = (8, 8)) -> Path:
+    """Write an image of one grey level, or colour."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L" if isinstance(value, int) else "RGB", size, value).save(path)
+    return path
+
+
 def named(count: int = 24, classes: Iterable[str] = ("cat", "dog", "emu")) -> dict[str, bytes]:
     """Files in class folders, by name."""
     kinds = list(classes)
