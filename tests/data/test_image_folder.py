@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import warnings
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_lit.augmentation import FlipAugmentation
-from diffusion_lit.data import Batch, ImageFolderData
+from diffusion_lit.data import Batch, ImageDataModule, ImageFolderData, MemmapData
 from diffusion_lit.source.folder import FolderSource
-from tests.pictures import pixels, solid
+from tests.pictures import huge_png, pixels, prepare, solid
 
 # Folders.
 
@@ -29,7 +30,7 @@ def numbered(folder: Path, names: list[str], first: int = 0) -> dict[str, int]:
     return levels
 
 
-def contents(data: ImageFolderData) -> dict[str, dict[int, int | None]]:
+def contents(data: ImageDataModule) -> dict[str, dict[int, int | None]]:
     """The grey level of each image in each split, and its label."""
     data.setup()
     found: dict[str, dict[int, int | None]] = {}
@@ -109,9 +110,10 @@ def test_the_hashed_split_stays_when_files_come_and_the_folder_moves(tmp_path: P
         assert before[split] == {name for name in after[split] if int(name[:-4]) < 1000}
 
 
-@pytest.mark.parametrize("num_images", [3, 4, 10])
-def test_small_folders_still_have_three_splits(tmp_path: Path, num_images: int) -> None:
-    numbered(tmp_path, [f"{i}.png" for i in range(num_images)])
+@pytest.mark.parametrize("classes", [0, 2])
+@pytest.mark.parametrize("num_images", [3, 4, 6, 10, 15])
+def test_small_folders_still_have_three_splits(tmp_path: Path, num_images: int, classes: int) -> None:
+    numbered(tmp_path, [f"{f'{i % classes}/' if classes else ''}{i}.png" for i in range(num_images)])
     found = contents(ImageFolderData(str(tmp_path), 8, channels=1))
     assert all(found.values())
     assert sorted(level for split in found.values() for level in split) == list(range(num_images))
@@ -136,6 +138,53 @@ def test_small_images_are_announced(tmp_path: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING):
         ImageFolderData(str(tmp_path), 8, channels=1).setup()
     assert caplog.text == ""
+
+
+def test_classes_are_in_one_order_however_they_are_read(tmp_path: Path) -> None:
+    """Numbers as numbers; a run that goes over from the folder to the prepared set would learn other classes else."""
+    levels = numbered(tmp_path / "in", [f"{i % 12}/{i}.png" for i in range(60)])
+    folder = ImageFolderData(str(tmp_path / "in"), 8, channels=1, val_fraction=0.2)
+    prepare(tmp_path / "in", tmp_path / "set", channels=1)
+    prepared = MemmapData(str(tmp_path / "set"))
+    assert folder.class_names == prepared.class_names == [str(i) for i in range(12)]
+    assert contents(folder) == contents(prepared)
+    assert all(label == level % 12 for inside in contents(folder).values() for level, label in inside.items())
+    assert set(levels.values()) == {level for inside in contents(folder).values() for level in inside}
+
+
+def test_a_label_file_says_the_classes(tmp_path: Path) -> None:
+    levels = numbered(tmp_path, [f"{i}.png" for i in range(20)])
+    rows = "".join(f"{name},{('dog', 'cat')[level % 2]}\n" for name, level in levels.items())
+    (tmp_path / "labels.csv").write_text(f"file_name,label\n{rows}")
+    data = ImageFolderData(str(tmp_path), 8, channels=1, val_fraction=0.2)
+    assert data.class_names == ["cat", "dog"]
+    assert {level: 1 - level % 2 for level in range(20)} == {
+        k: v for x in contents(data).values() for k, v in x.items()
+    }
+
+
+def test_what_is_not_trained_on_is_said_at_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Hidden files and what is not an image are no classes and no images; a class without training images is named."""
+    for first, split in enumerate(("train", "val", "test")):
+        numbered(tmp_path / split, ["cat/0.png", "dog/1.png"], 2 * first)
+    solid(tmp_path / "val" / "emu" / "2.png", 6)
+    for name in (".ipynb_checkpoints/0.png", "train/.ipynb_checkpoints/0.png", "__MACOSX/train/cat/._0.png", "._x.png"):
+        solid(tmp_path / name, 99)
+    (tmp_path / "train" / "cat" / "Thumbs.db").write_bytes(b"thumbnails")
+    (tmp_path / "train" / "cat" / "IMG_1.heic").write_bytes(b"what Pillow does not read")
+    data = ImageFolderData(str(tmp_path), 8, channels=1)
+    assert data.class_names == ["cat", "dog", "emu"]
+    assert contents(data) == {"train": {0: 0, 1: 1}, "val": {2: 0, 3: 1, 6: 2}, "test": {4: 0, 5: 1}}
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "left out 6 files: 5 hidden, such as ._x.png; 1 not readable as images, such as train/cat/IMG_1.heic",
+        "1 classes of val have no images in train: emu",
+    ]
+    caplog.clear()
+    other = ImageFolderData(str(tmp_path), 8, channels=1)
+    other.process = lambda: (1, 2)  # type: ignore[method-assign]
+    other.setup()
+    assert caplog.text == "", "one rank speaks"
 
 
 # Flips and workers.
@@ -335,6 +384,27 @@ def test_what_is_no_image_is_named_before_training(tmp_path: Path, name: str, co
     with pytest.raises(ValueError) as caught:
         data.setup()
     message(caught, path, "repair or remove it")
+
+
+def test_whatever_its_header_shows_is_named_before_training(tmp_path: Path) -> None:
+    """Each of these would end a run in the middle of an epoch; deep grey is fine."""
+    train = broken_folder(tmp_path) / "train"
+    bad = {"float.tiff": "32 bits", "icon.png": "none of AVIF, BMP", "huge.png": "over the limit of 100000000"}
+    Image.fromarray(np.ones((8, 8), np.float32)).save(train / "float.tiff")
+    Image.new("RGB", (16, 16)).save(train / "icon.ico")
+    (train / "icon.ico").rename(train / "icon.png")
+    (train / "huge.png").write_bytes(huge_png(10_001, 10_000))
+    (train / "deep.pgm").write_bytes(b"P5\n8 8\n1023\n" + np.full(64, 1023, ">u2").tobytes())
+    data = ImageFolderData(str(tmp_path), 8, channels=1)
+    with pytest.raises(ValueError) as caught, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of the huge one
+        data.setup()
+    text = message(caught, "cannot read 3 files as images; repair or remove them", *(train / name for name in bad))
+    for name, words in bad.items():
+        assert words in next(line for line in text.splitlines() if name in line)
+    for name in bad:
+        (train / name).unlink()
+    assert 255 in contents(ImageFolderData(str(tmp_path), 8, channels=1))["train"]
 
 
 def test_many_broken_files_fit_a_screen(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import struct
 import tarfile
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from diffusion_lit.prepared.manifest import WORK
 from diffusion_lit.source.archive import TarSource, ZipSource, decompressed
 from diffusion_lit.source.base import FileSource
 from diffusion_lit.source.folder import FolderSource
-from tests.pictures import named, png, prepare, reading, settings, tree, write_folder, write_tar, write_zip
+from tests.pictures import huge_png, named, png, prepare, reading, settings, tree, write_folder, write_tar, write_zip
 
 FILES = named(20)
 
@@ -262,17 +261,6 @@ def sources_of(tmp_path: Path, files: dict[str, bytes]) -> Iterator[tuple[FileSo
     folder = write_folder(tmp_path / "in" / "folder", files)
     for number, path in enumerate((zipped, tarred, folder)):
         yield FolderSource(path, 0.2) if path.is_dir() else opened(path), tmp_path / "out" / str(number)
-
-
-def huge_png(width: int, height: int) -> bytes:
-    """A header that claims so many pixels, and hardly any data."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = chunk(b"IDAT", zlib.compress(bytes(100)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("side", [1001, 9000, 50_000])
