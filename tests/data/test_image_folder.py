@@ -178,7 +178,7 @@ def test_what_is_not_trained_on_is_said_at_start(tmp_path: Path, caplog: pytest.
     said = [record.getMessage() for record in caplog.records]
     assert said == [
         "left out 6 files: 5 hidden, such as ._x.png; 1 not readable as images, such as train/cat/IMG_1.heic",
-        "1 classes of val have no images in train: emu",
+        "classes of val without images in train (1): emu",
     ]
     caplog.clear()
     other = ImageFolderData(str(tmp_path), 8, channels=1)

@@ -53,6 +53,7 @@ OTHER_FILES = {
     "dog/icon.ico": encoded("ico"),
     "dog/print": encoded("eps"),
     "dog/empty": b"",
+    "dog/attachment.txt": png(3),  # says that it is something else
     "list.csv": b"file,kind",
 }
 
@@ -97,6 +98,6 @@ def test_classes_that_cannot_be_trained_on_are_named(tmp_path: Path) -> None:
     source = FolderSource(write_folder(tmp_path, dict.fromkeys(names, b"")), 0.2)
     assert source.class_names == ["cat", "emu", "fox", "gnu"]
     assert source.remarks() == [
-        "1 classes of val have no images in train: emu",
-        "2 classes of test have no images in train: fox, gnu",
+        "classes of val without images in train (1): emu",
+        "classes of test without images in train (2): fox, gnu",
     ]
