@@ -2,8 +2,10 @@
 
 import io
 import os
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,24 @@ def png(seed: int, size: tuple[int, int] = SIZE) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels(seed, size)).save(file, "png")
     return file.getvalue()
+
+
+def solid(path: Path, value: int | tuple[int, int, int], size: tuple[int, int] = (8, 8)) -> Path:
+    """Write an image of one grey level, or colour."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L" if isinstance(value, int) else "RGB", size, value).save(path)
+    return path
+
+
+def huge_png(width: int, height: int) -> bytes:
+    """A header that claims so many pixels, and hardly any data."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(100)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
 
 
 def named(count: int = 24, classes: Iterable[str] = ("cat", "dog", "emu")) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from diffusion_lit.contact_sheet import choose_examples, spread
 from diffusion_lit.data import DigitsData
+from tests import streams
 from tests.data.prepared_set import data_module, numbers, prepare, settings, write_folder
 from tests.launch import run_command, run_forked
 
@@ -35,6 +36,17 @@ def test_counts_and_examples_are_those_of_the_classes(tmp_path: Path, kind: str)
     assert list(rows) == ["class 0 (16)", "class 1 (15)"]
     assert {i % 2 for i in numbers(rows["class 0 (16)"])} == {0} and len(set(numbers(rows["class 0 (16)"]))) == 4
     assert {i % 2 for i in numbers(rows["class 1 (15)"])} == {1}
+
+
+@pytest.mark.parametrize("kind", streams.KINDS)
+def test_examples_of_a_stream_are_those_of_their_classes(tmp_path: Path, kind: str) -> None:
+    """Which gives every image once, and does not go back to any."""
+    pytest.importorskip({"hugging_face": "datasets"}.get(kind, kind))
+    streams.write_stream(kind, tmp_path / "in")
+    rows = choose_examples(streams.stream(kind, tmp_path / "in"), "train", rows=3, columns=4)
+    assert list(rows) == [f"class {i}" if kind == "hugging_face" else str(i) for i in range(3)]
+    for label, images in enumerate(rows.values()):
+        assert len(images) == 4 and {n % 3 for n in images[:, 0, 0, 0].tolist()} == {label}
 
 
 def test_sets_without_classes_and_with_many(tmp_path: Path) -> None:

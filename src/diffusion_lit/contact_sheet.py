@@ -29,22 +29,22 @@ def choose_examples(data: ImageDataModule, split: str, rows: int, columns: int) 
     images = data.splits[split]
     if data.class_names is None:
         chosen = spread(torch.arange(len(images)), rows * columns)
-        stored, _ = images.fetch(chosen.tolist())
-        return {f"{int(chosen[i])} ...": stored[i : i + columns] for i in range(0, len(chosen), columns)}
-    candidates = torch.arange(len(images))
+        examples, _ = images.fetch(chosen.tolist())
+        return {f"{int(chosen[i])} ...": examples[i : i + columns] for i in range(0, len(chosen), columns)}
     labels: Tensor | None = getattr(images, "labels", None)
-    if labels is None:
-        candidates = spread(candidates, LOOKED_AT)
-        labels = images.fetch(candidates.tolist())[1]
+    stored: Tensor | None = None
+    if labels is None:  # what a stream has fetched once it does not fetch again
+        stored, labels = images.fetch(spread(torch.arange(len(images)), LOOKED_AT).tolist())
         assert labels is not None
     counts = data.class_counts(split)
-    found = [label for label in spread(torch.arange(len(data.class_names)), rows).tolist() if (labels == label).any()]
-    return {
-        data.class_names[label] + ("" if counts is None else f" ({counts[label]})"): images.fetch(
-            spread(candidates[labels == label], columns).tolist()
-        )[0]
-        for label in found
-    }
+    rows_by_name = {}
+    for label in spread(torch.arange(len(data.class_names)), rows).tolist():
+        [found] = torch.nonzero(labels == label, as_tuple=True)
+        if len(found):
+            chosen, name = spread(found, columns), data.class_names[label]
+            picked = images.fetch(chosen.tolist())[0] if stored is None else stored[chosen]
+            rows_by_name[name if counts is None else f"{name} ({counts[label]})"] = picked
+    return rows_by_name
 
 
 def spread(indices: Tensor, count: int) -> Tensor:

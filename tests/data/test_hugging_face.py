@@ -233,9 +233,9 @@ def test_columns_are_found_or_chosen() -> None:
             one,
             "text",
             None,
-            r"data\.image_column=text is no column of type Image of x, which has photo \(Image\), text",
+            r"data\.image_column=text is not a column of type Image of x, which has photo \(Image\), text",
         ),
-        (one, None, "text", r"data\.label_column=text is no column of type ClassLabel"),
+        (one, None, "text", r"data\.label_column=text is not a column of type ClassLabel"),
         (Features({"text": Value("string")}), None, None, r"x has no column of type Image; .*text \(Value\)"),
         (None, None, None, "does not say what its columns are"),
     ):
@@ -248,7 +248,7 @@ def test_splits_are_found_or_chosen() -> None:
     assert choose_splits("x", everything, None, None) == {"train": "train", "val": "validation", "test": "test"}
     assert choose_splits("x", everything, "extra", "validation")["val"] == "extra"
     assert choose_splits("x", ["train"], None, None) == {"train": "train", "val": "train", "test": "train"}
-    with pytest.raises(ValueError, match=r"data\.val_split=val is none of the splits of x: train, test"):
+    with pytest.raises(ValueError, match=r"data\.val_split=val is not one of the splits of x: train, test"):
         choose_splits("x", ["train", "test"], "val", None)
     with pytest.raises(ValueError, match="x has no split train, only full"):
         choose_splits("x", ["full"], None, None)
@@ -263,7 +263,7 @@ def test_rows_that_cannot_be_trained_on_are_named(tmp_path: Path, streaming: boo
     rows = (
         ({"bytes": b"no image", "path": None}, 0, "cannot read this file as an image(.|\n)*row 2 "),
         (None, 0, "row 2 .*has no image"),
-        (good[0], -1, "row 2 .*has label -1, which is none of the 3 classes"),
+        (good[0], -1, "row 2 .*has label -1, which is not one of the 3 classes"),
     )
     for number, (bad, label, words) in enumerate(rows):
         folder = tmp_path / str(number) / "data"

@@ -1,8 +1,8 @@
-"""Folders of image files: every format and mode becomes the right pixels, every mistake is named."""
+"""Folders of image files: every image is in its split and class, every mistake is named."""
 
 import logging
 import shutil
-from collections.abc import Callable
+import warnings
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,216 +11,13 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric.utilities.data import _set_sampler_epoch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from diffusion_lit.augmentation import FlipAugmentation
-from diffusion_lit.data import Batch, ImageFolderData
+from diffusion_lit.data import Batch, ImageDataModule, ImageFolderData, MemmapData
 from diffusion_lit.source.folder import FolderSource
-from diffusion_lit.source.image_file import Reading
-
-Pixels = NDArray[Any]
-
-COLOUR = (200, 40, 90)
-LUMA = 0.299 * 200 + 0.587 * 40 + 0.114 * 90  # ITU-R BT.601, as "grey" means in image files
-
-
-def random_pixels(*shape: int) -> Pixels:
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
-def read(path: Path, resolution: int, channels: int = 3) -> Pixels:
-    """What the file becomes, [H, W, C] as numbers that can be subtracted."""
-    image = Reading(resolution, channels).read(path)
-    assert image.dtype == torch.uint8 and image.shape == (channels, resolution, resolution)
-    return image.permute(1, 2, 0).numpy().astype(int)
-
-
-def solid(path: Path, value: int | tuple[int, int, int], size: tuple[int, int] = (8, 8)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L" if isinstance(value, int) else "RGB", size, value).save(path)
-    return path
-
-
-def palette_image(size: tuple[int, int]) -> Image.Image:
-    """Every pixel is entry 1, which is COLOUR; entry 0 is black."""
-    image = Image.new("P", size, 1)
-    image.putpalette([0, 0, 0, *COLOUR])
-    return image
-
-
-def over_white(value: float, alpha: int) -> float:
-    return (value * alpha + 255 * (255 - alpha)) / 255
-
-
-SIZE = (22, 14)
-WHITE, CYAN = (255, 255, 255), (0, 255, 255)
-SOLID: dict[str, tuple[str, Callable[[], Image.Image], dict[str, Any], tuple[float, float, float]]] = {
-    "RGB png": ("a.png", lambda: Image.new("RGB", SIZE, COLOUR), {}, COLOUR),
-    "RGB jpg": ("a.jpg", lambda: Image.new("RGB", SIZE, COLOUR), {"quality": 95}, COLOUR),
-    "RGB webp": ("a.webp", lambda: Image.new("RGB", SIZE, COLOUR), {"lossless": True}, COLOUR),
-    "RGB bmp": ("a.bmp", lambda: Image.new("RGB", SIZE, COLOUR), {}, COLOUR),
-    "RGB tiff": ("a.tiff", lambda: Image.new("RGB", SIZE, COLOUR), {}, COLOUR),
-    "RGB ppm": ("a.ppm", lambda: Image.new("RGB", SIZE, COLOUR), {}, COLOUR),
-    "L png": ("a.png", lambda: Image.new("L", SIZE, 77), {}, (77, 77, 77)),
-    "L jpg": ("a.jpeg", lambda: Image.new("L", SIZE, 77), {"quality": 95}, (77, 77, 77)),
-    "L pgm": ("a.pgm", lambda: Image.new("L", SIZE, 77), {}, (77, 77, 77)),
-    "1 png": ("a.png", lambda: Image.new("1", SIZE, 1), {}, WHITE),
-    "P gif": ("a.gif", lambda: palette_image(SIZE), {}, COLOUR),
-    "P png": ("a.png", lambda: palette_image(SIZE), {}, COLOUR),
-    "P png, transparent": ("a.png", lambda: palette_image(SIZE), {"transparency": 1}, WHITE),
-    "P gif, transparent": ("a.gif", lambda: palette_image(SIZE), {"transparency": 1}, WHITE),
-    "P png, another entry transparent": ("a.png", lambda: palette_image(SIZE), {"transparency": 0}, COLOUR),
-    "RGB png, a colour transparent": (
-        "a.png",
-        lambda: Image.new("RGB", SIZE, COLOUR),
-        {"transparency": COLOUR},
-        WHITE,
-    ),
-    "RGBA png, opaque": ("a.png", lambda: Image.new("RGBA", SIZE, (*COLOUR, 255)), {}, COLOUR),
-    "RGBA png, transparent": ("a.png", lambda: Image.new("RGBA", SIZE, (*COLOUR, 0)), {}, WHITE),
-    "RGBA webp, half": (
-        "a.webp",
-        lambda: Image.new("RGBA", SIZE, (*COLOUR, 100)),
-        {"lossless": True},
-        (over_white(200, 100), over_white(40, 100), over_white(90, 100)),
-    ),
-    "LA png, half": ("a.png", lambda: Image.new("LA", SIZE, (77, 100)), {}, (over_white(77, 100),) * 3),
-    "CMYK jpg": ("a.jpg", lambda: Image.new("CMYK", SIZE, (255, 0, 0, 0)), {"quality": 95}, CYAN),
-    "CMYK tif": ("a.tif", lambda: Image.new("CMYK", SIZE, (255, 0, 0, 0)), {}, CYAN),
-    "16-bit png": ("a.png", lambda: Image.fromarray(np.full(SIZE, 0x4DF0, np.uint16)), {}, (0x4D,) * 3),
-    "16-bit tiff": ("a.tiff", lambda: Image.fromarray(np.full(SIZE, 0xFE01, np.uint16)), {}, (0xFE,) * 3),
-}
-
-
-@pytest.mark.parametrize("kind", SOLID)
-@pytest.mark.parametrize("resolution", [7, 32])
-def test_a_solid_colour_stays_what_it_is(tmp_path: Path, kind: str, resolution: int) -> None:
-    name, make, options, expected = SOLID[kind]
-    make().save(tmp_path / name, **options)
-    tolerance = 2 if name.endswith(("jpg", "jpeg")) else 1  # levels: JPEG's YCbCr, and one rounding
-    assert np.abs(read(tmp_path / name, resolution) - expected).max() <= tolerance
-    grey = np.dot(expected, (0.299, 0.587, 0.114))
-    assert np.abs(read(tmp_path / name, resolution, channels=1) - grey).max() <= tolerance
-
-
-def test_luma_is_what_grey_means(tmp_path: Path) -> None:
-    assert np.abs(read(solid(tmp_path / "a.png", COLOUR), 8, channels=1) - LUMA).max() <= 1
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tiff", "a.webp", "a.ppm"])
-def test_pixels_of_the_right_size_are_kept_exactly(tmp_path: Path, name: str) -> None:
-    pixels = random_pixels(16, 16, 3)
-    Image.fromarray(pixels).save(tmp_path / name, **({"lossless": True} if name == "a.webp" else {}))
-    assert np.array_equal(read(tmp_path / name, 16), pixels)
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tiff", "a.gif", "a.pgm"])
-def test_grey_pixels_are_kept_exactly(tmp_path: Path, name: str) -> None:
-    pixels = random_pixels(16, 16)
-    Image.fromarray(pixels).save(tmp_path / name)
-    assert np.array_equal(read(tmp_path / name, 16, channels=1)[..., 0], pixels)
-    assert np.array_equal(read(tmp_path / name, 16), np.repeat(pixels[..., None], 3, axis=-1))
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.tiff"])
-def test_16_bit_grey_keeps_its_high_byte(tmp_path: Path, name: str) -> None:
-    pixels = np.random.default_rng(0).integers(0, 2**16, (16, 16), dtype=np.uint16)
-    pixels[0, :4] = (0, 255, 256, 65535)
-    Image.fromarray(pixels).save(tmp_path / name)
-    assert np.array_equal(read(tmp_path / name, 16, channels=1)[..., 0], pixels // 256)
-
-
-def test_1_bit_halves(tmp_path: Path) -> None:
-    pixels = np.zeros((16, 16), bool)
-    pixels[:, 8:] = True
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    with Image.open(tmp_path / "a.png") as file:
-        assert file.mode == "1"
-    assert np.array_equal(read(tmp_path / "a.png", 16, channels=1)[..., 0], pixels * 255)
-
-
-def test_hidden_colours_do_not_bleed_out_of_transparent_pixels(tmp_path: Path) -> None:
-    """Left half opaque white, right half transparent over a hidden black: white throughout, at the edge too."""
-    pixels = np.zeros((32, 32, 4), np.uint8)
-    pixels[:, :16] = 255
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert (read(tmp_path / "a.png", 8) == 255).all()
-
-
-def test_an_animation_is_its_first_frame(tmp_path: Path) -> None:
-    first, second = Image.new("L", SIZE, 50), Image.new("L", SIZE, 200)
-    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
-    assert (read(tmp_path / "a.gif", 8) == 50).all()
-
-
-UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
-    1: lambda stored: stored,
-    2: lambda stored: stored[:, ::-1],
-    3: lambda stored: stored[::-1, ::-1],
-    4: lambda stored: stored[::-1],
-    5: lambda stored: stored.transpose(1, 0, 2),
-    6: lambda stored: np.rot90(stored, -1),
-    7: lambda stored: stored[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda stored: np.rot90(stored),
-}
-"""What a viewer does for each value of EXIF's tag Orientation (6: the camera was turned, rotate clockwise)."""
-
-
-@pytest.mark.parametrize("orientation", UPRIGHT)
-@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_cameras_orientation_is_followed(tmp_path: Path, name: str, orientation: int) -> None:
-    corners = np.array([[COLOUR, (20, 200, 30)], [(0, 0, 0), (250, 250, 250)]], np.uint8)
-    stored = np.kron(corners, np.ones((16, 16, 1), np.uint8))  # JPEG's blocks of 8 are of one colour
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    options = {"quality": 95, "subsampling": 0} if name == "a.jpg" else {}
-    Image.fromarray(stored).save(tmp_path / name, exif=exif, **options)
-    assert np.abs(read(tmp_path / name, 32) - UPRIGHT[orientation](stored)).max() <= 3  # levels, of JPEG
-
-
-@pytest.mark.parametrize(("height", "width"), [(16, 48), (48, 16), (16, 18), (16, 16)])
-def test_the_centre_is_kept(tmp_path: Path, height: int, width: int) -> None:
-    pixels = random_pixels(height, width, 3)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    top, left = (height - 16) // 2, (width - 16) // 2
-    assert np.array_equal(read(tmp_path / "a.png", 16), pixels[top : top + 16, left : left + 16])
-
-
-@pytest.mark.parametrize("wide", [True, False])
-def test_the_centre_is_kept_where_the_image_shrinks(tmp_path: Path, wide: bool) -> None:
-    """A grey square between black sides, 64 x 192: only grey is left, but for the filter's reach at the edges."""
-    pixels = np.zeros((64, 192), np.uint8)
-    pixels[:, 64:128] = 128
-    Image.fromarray(pixels if wide else pixels.T).save(tmp_path / "a.png")
-    assert np.abs(read(tmp_path / "a.png", 16, channels=1)[2:-2, 2:-2] - 128).max() <= 1
-
-
-@pytest.mark.parametrize("across", [True, False])
-def test_a_gradient_shrinks_to_the_means_of_its_blocks(tmp_path: Path, across: bool) -> None:
-    """Any antialiasing filter maps a linear ramp to itself: pixel j is the mean of the 4 it covers."""
-    ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
-    Image.fromarray(ramp if across else ramp.T).save(tmp_path / "a.png")
-    shrunk = read(tmp_path / "a.png", 16, channels=1)[..., 0]
-    expected = ramp[0].reshape(16, 4).mean(1)
-    rows = shrunk if across else shrunk.T
-    assert np.abs(rows - expected)[:, 2:-2].max() <= 0.5 + 1e-9  # rounding; the filter is cut off at the edges
-
-
-def test_shrinking_is_antialiased(tmp_path: Path) -> None:
-    """Black and white pixels in turn become grey; picking some of them would give black or white."""
-    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
-    Image.fromarray(board).save(tmp_path / "a.png")
-    assert np.abs(read(tmp_path / "a.png", 16, channels=1)[2:-2, 2:-2] - 127.5).max() <= 1.5
-
-
-def test_enlarging_is_smooth(tmp_path: Path) -> None:
-    ramp = np.tile(np.arange(0, 256, 16, dtype=np.uint8), (16, 1))
-    Image.fromarray(ramp).save(tmp_path / "a.png")
-    enlarged = read(tmp_path / "a.png", 32, channels=1)[..., 0]
-    assert np.abs(np.diff(enlarged[:, 5:-5], axis=1) - 8).max() <= 1, "steps of 16 over two pixels"
-
+from tests.pictures import huge_png, pixels, prepare, solid
 
 # Folders.
 
@@ -233,7 +30,7 @@ def numbered(folder: Path, names: list[str], first: int = 0) -> dict[str, int]:
     return levels
 
 
-def contents(data: ImageFolderData) -> dict[str, dict[int, int | None]]:
+def contents(data: ImageDataModule) -> dict[str, dict[int, int | None]]:
     """The grey level of each image in each split, and its label."""
     data.setup()
     found: dict[str, dict[int, int | None]] = {}
@@ -313,9 +110,10 @@ def test_the_hashed_split_stays_when_files_come_and_the_folder_moves(tmp_path: P
         assert before[split] == {name for name in after[split] if int(name[:-4]) < 1000}
 
 
-@pytest.mark.parametrize("num_images", [3, 4, 10])
-def test_small_folders_still_have_three_splits(tmp_path: Path, num_images: int) -> None:
-    numbered(tmp_path, [f"{i}.png" for i in range(num_images)])
+@pytest.mark.parametrize("classes", [0, 2])
+@pytest.mark.parametrize("num_images", [3, 4, 6, 10, 15])
+def test_small_folders_still_have_three_splits(tmp_path: Path, num_images: int, classes: int) -> None:
+    numbered(tmp_path, [f"{f'{i % classes}/' if classes else ''}{i}.png" for i in range(num_images)])
     found = contents(ImageFolderData(str(tmp_path), 8, channels=1))
     assert all(found.values())
     assert sorted(level for split in found.values() for level in split) == list(range(num_images))
@@ -340,6 +138,53 @@ def test_small_images_are_announced(tmp_path: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING):
         ImageFolderData(str(tmp_path), 8, channels=1).setup()
     assert caplog.text == ""
+
+
+def test_classes_are_in_one_order_however_they_are_read(tmp_path: Path) -> None:
+    """Numbers as numbers; a run that goes over from the folder to the prepared set would learn other classes else."""
+    levels = numbered(tmp_path / "in", [f"{i % 12}/{i}.png" for i in range(60)])
+    folder = ImageFolderData(str(tmp_path / "in"), 8, channels=1, val_fraction=0.2)
+    prepare(tmp_path / "in", tmp_path / "set", channels=1)
+    prepared = MemmapData(str(tmp_path / "set"))
+    assert folder.class_names == prepared.class_names == [str(i) for i in range(12)]
+    assert contents(folder) == contents(prepared)
+    assert all(label == level % 12 for inside in contents(folder).values() for level, label in inside.items())
+    assert set(levels.values()) == {level for inside in contents(folder).values() for level in inside}
+
+
+def test_a_label_file_says_the_classes(tmp_path: Path) -> None:
+    levels = numbered(tmp_path, [f"{i}.png" for i in range(20)])
+    rows = "".join(f"{name},{('dog', 'cat')[level % 2]}\n" for name, level in levels.items())
+    (tmp_path / "labels.csv").write_text(f"file_name,label\n{rows}")
+    data = ImageFolderData(str(tmp_path), 8, channels=1, val_fraction=0.2)
+    assert data.class_names == ["cat", "dog"]
+    assert {level: 1 - level % 2 for level in range(20)} == {
+        k: v for x in contents(data).values() for k, v in x.items()
+    }
+
+
+def test_what_is_not_trained_on_is_said_at_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Hidden files and what is not an image are no classes and no images; a class without training images is named."""
+    for first, split in enumerate(("train", "val", "test")):
+        numbered(tmp_path / split, ["cat/0.png", "dog/1.png"], 2 * first)
+    solid(tmp_path / "val" / "emu" / "2.png", 6)
+    for name in (".ipynb_checkpoints/0.png", "train/.ipynb_checkpoints/0.png", "__MACOSX/train/cat/._0.png", "._x.png"):
+        solid(tmp_path / name, 99)
+    (tmp_path / "train" / "cat" / "Thumbs.db").write_bytes(b"thumbnails")
+    (tmp_path / "train" / "cat" / "IMG_1.heic").write_bytes(b"what Pillow does not read")
+    data = ImageFolderData(str(tmp_path), 8, channels=1)
+    assert data.class_names == ["cat", "dog", "emu"]
+    assert contents(data) == {"train": {0: 0, 1: 1}, "val": {2: 0, 3: 1, 6: 2}, "test": {4: 0, 5: 1}}
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "left out 6 files: 5 hidden, such as ._x.png; 1 not readable as images, such as train/cat/IMG_1.heic",
+        "classes of val without images in train (1): emu",
+    ]
+    caplog.clear()
+    other = ImageFolderData(str(tmp_path), 8, channels=1)
+    other.process = lambda: (1, 2)  # type: ignore[method-assign]
+    other.setup()
+    assert caplog.text == "", "one rank speaks"
 
 
 # Flips and workers.
@@ -541,6 +386,27 @@ def test_what_is_no_image_is_named_before_training(tmp_path: Path, name: str, co
     message(caught, path, "repair or remove it")
 
 
+def test_whatever_its_header_shows_is_named_before_training(tmp_path: Path) -> None:
+    """Each of these would end a run in the middle of an epoch; deep grey is fine."""
+    train = broken_folder(tmp_path) / "train"
+    bad = {"float.tiff": "32 bits", "icon.png": "none of AVIF, BMP", "huge.png": "over the limit of 100000000"}
+    Image.fromarray(np.ones((8, 8), np.float32)).save(train / "float.tiff")
+    Image.new("RGB", (16, 16)).save(train / "icon.ico")
+    (train / "icon.ico").rename(train / "icon.png")
+    (train / "huge.png").write_bytes(huge_png(10_001, 10_000))
+    (train / "deep.pgm").write_bytes(b"P5\n8 8\n1023\n" + np.full(64, 1023, ">u2").tobytes())
+    data = ImageFolderData(str(tmp_path), 8, channels=1)
+    with pytest.raises(ValueError) as caught, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of the huge one
+        data.setup()
+    text = message(caught, "cannot read 3 files as images; repair or remove them", *(train / name for name in bad))
+    for name, words in bad.items():
+        assert words in next(line for line in text.splitlines() if name in line)
+    for name in bad:
+        (train / name).unlink()
+    assert 255 in contents(ImageFolderData(str(tmp_path), 8, channels=1))["train"]
+
+
 def test_many_broken_files_fit_a_screen(tmp_path: Path) -> None:
     root = broken_folder(tmp_path)
     for i in range(40):
@@ -561,7 +427,7 @@ def test_an_image_too_large_to_be_one_is_named(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_truncated_image_is_named_when_it_is_read(tmp_path: Path, num_workers: int) -> None:
     path = broken_folder(tmp_path) / "train" / "cut.jpg"
-    Image.fromarray(random_pixels(64, 64, 3)).save(path)
+    Image.fromarray(pixels(0, (64, 64))).save(path)
     path.write_bytes(path.read_bytes()[:2000])
     data = ImageFolderData(str(tmp_path), 8, batch_size=1, num_workers=num_workers)
     data.setup()  # its header is fine

@@ -93,7 +93,7 @@ def test_what_streaming_cannot_do_is_said(kind: str, root: Path, caplog: pytest.
     with caplog.at_level(logging.WARNING):
         stream(kind, root).train_dataloader()
     assert "is streamed: within an epoch of 24 images some may come twice" in caplog.text
-    assert "going on" not in caplog.text
+    assert "resuming" not in caplog.text
     caplog.clear()
     stream(kind, root, rank=1, world_size=2).train_dataloader()
     assert caplog.text == "", "one rank speaks"
@@ -152,6 +152,6 @@ def test_a_run_goes_on(
         assert done == steps and state["position"] == 4 * state["step"] and state["epoch"] in (epoch, epoch - 1)
         if before is not None:
             _, epoch, step = stands[before]
-            said = f"going on at step {step} of epoch {epoch}, which is not exact: the {6 - step} steps left of it"
+            said = f"resuming at step {step} of epoch {epoch}, which is not exact: the {6 - step} steps left of it"
             assert said in caplog.text
         before = run

@@ -96,6 +96,9 @@ def test_images_and_labels_are_those_of_the_files(
     data = TorchvisionData(dataset, str(tmp_path), resolution, download=False, val_fraction=0.2, batch_size=5)
     data.setup()
     assert (data.resolution, data.channels, data.num_classes) == (resolution, raw.train.shape[1], 10)
+    names = {"MNIST": ("0 - zero", "9 - nine"), "FashionMNIST": ("T-shirt/top", "Ankle boot")}
+    assert data.class_names is not None and len(data.class_names) == 10
+    assert (data.class_names[0], data.class_names[9]) == names.get(dataset, ("airplane", "truck"))
     around = [(0, 0), (0, 0), (padding, padding), (padding, padding)]
 
     images, labels = fetch_all(data, "test")

@@ -175,6 +175,18 @@ def test_the_content_hash_is_of_the_content_alone(images: Path, tmp_path: Path) 
     assert content_of(tmp_path / "moved", tmp_path / "5", encoding="png") == expected
 
 
+def test_sets_that_were_prepared_before_are_found_and_are_the_same(tmp_path: Path) -> None:
+    """Hashes computed by the first version; another plan would prepare everything again, or refuse the folder."""
+    for i in range(24):
+        path = tmp_path / "in" / ("cat", "dog", "emu")[i % 3] / f"{i:03d}.ppm"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels(i, (8, 8))).save(path)
+        os.utime(path, (1, 1))
+    made = build(Maker(FolderSource(tmp_path / "in", 0.2), reading(), "raw", None, tmp_path / "out"))
+    assert made.content_hash == "c82314c65e5ad2ef5112d819549c7628abb554e8a987cb3bf37058a9e461c7b4"
+    assert made.plan == "0e5879e094de5adb6a14a75e0e0b4a6390c3b0a6d222e1e018711db63bfefe47"
+
+
 def test_workers_make_the_same_files(images: Path, tmp_path: Path) -> None:
     prepare(images, tmp_path / "1")
     prepare(images, tmp_path / "2", workers=2)
@@ -585,7 +597,7 @@ def test_a_folder_of_something_else_is_refused(name: str, overwrite: bool, image
     before = tree(out)
     with pytest.raises(ValueError) as caught:
         prepare(images, out, overwrite=overwrite)
-    assert f"{out} is no prepared set, but not empty (it has {name.split('/')[0]})" in str(caught.value)
+    assert f"{out} is not a prepared set, but not empty either (it has {name.split('/')[0]})" in str(caught.value)
     assert tree(out) == before
 
 
@@ -659,7 +671,7 @@ def test_replacing_goes_on_after_an_interruption(images: Path, tmp_path: Path, m
 
 def test_the_source_is_no_place_for_the_set(images: Path) -> None:
     before = tree(images)
-    with pytest.raises(ValueError, match="is no prepared set, but not empty"):
+    with pytest.raises(ValueError, match="is not a prepared set, but not empty either"):
         prepare(images, images)
     assert tree(images) == before
 

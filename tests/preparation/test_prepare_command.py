@@ -67,7 +67,7 @@ MISTAKES = {
     "out=null": ["out= is not given"],
     "out=notes.txt": ["notes.txt cannot be written to", "out="],
     "out=notes.txt/set": ["notes.txt/set cannot be written to", "out="],
-    "out=in": ["in is no prepared set, but not empty", "out="],
+    "out=in": ["in is not a prepared set, but not empty either", "out="],
     "+sise=3": ["nothing reads sise", "--cfg job"],
 }
 
@@ -111,7 +111,7 @@ def test_an_archive_into_a_file_in_the_way(
     message = told(monkeypatch, capsys, "source=a.tar.gz", "out=notes.txt", "resolution=8")
     assert "notes.txt cannot be written to" in message
     before = tree(images)
-    assert "in is no prepared set" in told(monkeypatch, capsys, "source=a.tar.gz", "out=in", "resolution=8")
+    assert "in is not a prepared set" in told(monkeypatch, capsys, "source=a.tar.gz", "out=in", "resolution=8")
     assert tree(images) == before
 
 

@@ -100,6 +100,13 @@ def test_images_beside_the_folder_train_are_refused() -> None:
             arrange(["train/a/0.png", "train/a/1.png", stray], "here", 0.1)
 
 
+def test_splits_without_train_are_refused() -> None:
+    """As classes, val and test would be learnt."""
+    with pytest.raises(ValueError, match="here has a folder test, but no folder train"):
+        arrange(["val/a/0.png", "test/a/0.png", "test/a/1.png"], "here", 0.1)
+    assert class_names_of(arrange(["test/0.png", "tiger/0.png", "tiger/1.png"], "here", 0.1).values()) is not None
+
+
 @pytest.mark.parametrize("num_images", [3, 4, 7])
 def test_few_images_still_fill_three_splits(num_images: int) -> None:
     files = arrange([f"{i}.png" for i in range(num_images)], "here", 0.01)

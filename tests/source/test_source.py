@@ -245,7 +245,14 @@ def test_what_a_library_has_is_shared_out() -> None:
     # 500 independent names, a share of 0.1: 50 with a standard deviation of 6.7; four of them
     assert 23 <= len(places["test"]) <= 77
     assert set(share_out({"train": 900}, "here", 0.1)["val"]).isdisjoint(share_out({"train": 900}, "here", 0.1)["test"])
-    with pytest.raises(ValueError, match="needs a split named train; there are all"):
+    assert share_out({"train": 3}, "here", 0.01) == {
+        "train": [("train", 0)],
+        "val": [("train", 2)],
+        "test": [("train", 1)],
+    }
+    with pytest.raises(ValueError, match=r"here has too few images .* 3 is the least"):
+        share_out({"train": 2}, "here", 0.1)
+    with pytest.raises(ValueError, match="here needs a split named train; there are all"):
         share_out({"all": 3}, "here", 0.1)
 
 

@@ -7,7 +7,6 @@ import struct
 import tarfile
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from diffusion_lit.prepared.manifest import WORK
 from diffusion_lit.source.archive import TarSource, ZipSource, decompressed
 from diffusion_lit.source.base import FileSource
 from diffusion_lit.source.folder import FolderSource
-from tests.pictures import named, png, prepare, reading, settings, tree, write_folder, write_tar, write_zip
+from tests.pictures import huge_png, named, png, prepare, reading, settings, tree, write_folder, write_tar, write_zip
 
 FILES = named(20)
 
@@ -98,11 +97,11 @@ def test_a_name_of_nothing(tmp_path: Path, name: str) -> None:
     [
         (tarfile.SYMTYPE, "is a link"),
         (tarfile.LNKTYPE, "is a link"),
-        (tarfile.CHRTYPE, "is no ordinary file"),
-        (tarfile.BLKTYPE, "is no ordinary file"),
-        (tarfile.FIFOTYPE, "is no ordinary file"),
+        (tarfile.CHRTYPE, "is not an ordinary file"),
+        (tarfile.BLKTYPE, "is not an ordinary file"),
+        (tarfile.FIFOTYPE, "is not an ordinary file"),
         (tarfile.CONTTYPE, ""),
-        (b"Z", "is no ordinary file"),
+        (b"Z", "is not an ordinary file"),
     ],
 )
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../etc/passwd", "cat/000.png"])
@@ -134,14 +133,14 @@ def test_sparse_members(tmp_path: Path) -> None:
     write_tar(
         path, FILES | {"cat/holes.png": b"0\n"}, pax_headers={"GNU.sparse.size": str(2**33), "GNU.sparse.map": "0,1"}
     )
-    refused(path, "is no ordinary file")
+    refused(path, "is not an ordinary file")
     block = bytearray(tarfile.TarInfo("cat/holes.png").tobuf(tarfile.GNU_FORMAT))
     block[156:157] = tarfile.GNUTYPE_SPARSE
     block[386:410] = b"00000000000\0" * 2  # the only piece: from 0, nothing
     block[483:495] = b"77777777777\0"  # the size with holes
     block[148:156] = b"%06o\0 " % (sum(block[:148]) + 8 * 32 + sum(block[156:512]))
     path.write_bytes(bytes(block) + write_tar(path, FILES).read_bytes())
-    refused(path, "cat/holes.png is no ordinary file")
+    refused(path, "cat/holes.png is not an ordinary file")
 
 
 def test_a_member_of_negative_size_does_not_go_round_for_ever(tmp_path: Path) -> None:
@@ -262,17 +261,6 @@ def sources_of(tmp_path: Path, files: dict[str, bytes]) -> Iterator[tuple[FileSo
     folder = write_folder(tmp_path / "in" / "folder", files)
     for number, path in enumerate((zipped, tarred, folder)):
         yield FolderSource(path, 0.2) if path.is_dir() else opened(path), tmp_path / "out" / str(number)
-
-
-def huge_png(width: int, height: int) -> bytes:
-    """A header that claims so many pixels, and hardly any data."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = chunk(b"IDAT", zlib.compress(bytes(100)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("side", [1001, 9000, 50_000])

@@ -79,9 +79,10 @@ class HubShards:
         self.num_shards: int = stream.num_shards
 
     def read(self, shard: int) -> Iterator[Sample]:
-        """
+        """The images of a shard.
+
         Raises:
-            ValueError: if the shard cannot be read, or a row has no image or none of the classes; the message names it.
+            ValueError: if it cannot be read, or a row has no image or none of the classes; the message names it.
         """
         # iter(), because iterating over the dataset itself would share out the shard over the loading processes again
         batches = self.stream.shard(self.num_shards, shard).iter(ROWS)

@@ -1,4 +1,4 @@
-"""A dataset of the Hugging Face hub, or a folder in one of its formats."""
+"""A dataset of the Hugging Face Hub, or a folder in one of its formats."""
 
 import logging
 from collections.abc import Mapping
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 
 
 class HuggingFaceData(SequentialDataModule):
-    """Images of a dataset on the Hugging Face hub, or of a folder that the package datasets reads.
+    """Images of a dataset on the Hugging Face Hub, or of a folder that the package datasets reads.
 
     Downloaded to its cache as a whole, it is like any other data set. Streamed, nothing is stored: see
     `SequentialDataModule` for what that cannot do.
 
     Args:
-        name: of the dataset on the hub, such as ylecun/mnist, or a folder.
+        name: the dataset on the Hub, such as ylecun/mnist, or a folder.
         config: its configuration, where it has several.
         streaming: read from where it is while training.
         resolution: height and width of the images after scaling and centre-cropping.

@@ -1,4 +1,4 @@
-"""Training on images that come in an order of their own: no place in it can be gone back to."""
+"""Training on images that come in an order of their own, which cannot be entered in its middle."""
 
 import logging
 from abc import abstractmethod
@@ -31,8 +31,8 @@ def running_numbers(num_images: int, seed: int, epoch: int) -> Tensor:
 class SequentialDataModule(ImageDataModule):
     """Images that are streamed for training and held in memory for validation and testing.
 
-    A stream has no place to go back to. A run that goes on in the middle of an epoch does the steps that are left of it
-    on freshly shuffled shards; and within an epoch an image may come twice or not at all, because loading processes
+    A stream has no place to go back to. A run that is resumed in the middle of an epoch does the steps that are left of
+    it on freshly shuffled shards; and within an epoch an image may come twice or not at all, because loading processes
     share out shards and not images. Both are said when training starts.
 
     Args:
@@ -103,8 +103,8 @@ class SequentialDataModule(ImageDataModule):
 
     def announce(self, images: SequentialImages, order: TrainingOrder) -> None:
         log.warning(
-            "%s is streamed: within an epoch of %d images some may come twice and others not at all, and a run that "
-            "goes on in the middle of an epoch does the rest of it on freshly shuffled images. Data that is not "
+            "%s is streamed: within an epoch of %d images some may come twice and others not at all, and a run that is "
+            "resumed in the middle of an epoch does the rest of it on freshly shuffled images. Data that is not "
             "streamed has neither limit",
             self.source,
             len(images),
@@ -121,7 +121,7 @@ class SequentialDataModule(ImageDataModule):
             )
         if self.resumed["position"] and len(order) > (done := self.resumed["position"] // order.step_size):
             log.warning(
-                "going on at step %d of epoch %d, which is not exact: the %d steps left of it are on images shuffled "
+                "resuming at step %d of epoch %d, which is not exact: the %d steps left of it are on images shuffled "
                 "anew, of which some have been seen in it before",
                 done,
                 self.resumed["epoch"],

@@ -28,8 +28,8 @@ class StreamData(PreparedData):
     """A prepared set that need not fit on this machine: shards are fetched shortly before they are read.
 
     Each epoch is an order of all images in which only `num_lanes` shards are being read at a time (`permute_shards`);
-    as with every other set it is a function of (seed, epoch), and a run goes on at any image, with any number of
-    processes. Shards in a folder are read where they are.
+    as with every other set it is a function of (seed, epoch), and a run can be resumed at any image, with any number
+    of processes. Shards in a folder are read where they are.
 
     Args:
         root: a folder, or the URL of one (`s3://`, `gs://`, `azure://`, `r2://`).
@@ -107,7 +107,7 @@ class StreamData(PreparedData):
 
 
 class FetchingOrder(TrainingOrder):
-    """Sees to it that shards are there when the images of its batches are read.
+    """Prefetches the shards that the next batches read.
 
     Args:
         images: in shards.
@@ -136,7 +136,7 @@ class FetchingOrder(TrainingOrder):
     def first_needs(self, share: Tensor) -> list[tuple[int, int]]:
         """The place in this rank's share where each shard is first needed, and the shard; in that order.
 
-        A fault is not told here: whoever reads the shard meets it again.
+        An error is not raised here: whoever reads the shard meets it again.
         """
         homes = np.searchsorted(self.images.ends, share.numpy(), side="right")
         shards, places = np.unique(homes, return_index=True)

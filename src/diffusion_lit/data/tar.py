@@ -45,9 +45,10 @@ class TarShards:
         self.num_shards = len(urls)
 
     def read(self, shard: int) -> Iterator[Sample]:
-        """
+        """The images of a shard.
+
         Raises:
-            ValueError: if the shard is not there or not complete, or a sample in it has no image or no fitting label;
+            ValueError: if it is not there or not complete, or a sample in it has no image or no fitting label;
                 the message names both.
         """
         url = self.urls[shard]

@@ -15,6 +15,7 @@ from diffusion_lit.source.torchvision import open_dataset
 __all__ = ["TorchvisionData"]
 
 NATIVE = {"MNIST": (28, 1), "FashionMNIST": (28, 1), "CIFAR10": (32, 3)}  # resolution and channels
+CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"  # which torchvision reads with the images
 
 
 class TorchvisionData(ImageDataModule):
@@ -47,6 +48,8 @@ class TorchvisionData(ImageDataModule):
         seed: int = 0,
         augmentation: Augmentation | None = None,
     ) -> None:
+        import torchvision.datasets
+
         super().__init__(batch_size, num_workers, seed, augmentation)
         if dataset not in NATIVE:
             raise ValueError(f"data.dataset must be one of {', '.join(NATIVE)}, got {dataset!r}")
@@ -59,6 +62,7 @@ class TorchvisionData(ImageDataModule):
         if not 0 < val_fraction < 1:
             raise ValueError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}")
         self.dataset = dataset
+        self.class_names = list(getattr(getattr(torchvision.datasets, dataset), "classes", CIFAR10.split()))
         self.root = Path(root)
         self.resolution = resolution
         self.padding = (resolution - native) // 2

@@ -58,6 +58,7 @@ class WebDatasetData(SequentialDataModule):
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"data.num_classes must be at least 1, or null for none, got {num_classes}")
         self.num_classes = num_classes
+        self.class_names = None if num_classes is None else [str(label) for label in range(num_classes)]
         given = {"train": ("urls", urls), "val": ("val_urls", val_urls), "test": ("test_urls", test_urls)}
         self.shards = {
             split: TarShards(expand(value, option), image_key, num_classes)

@@ -75,10 +75,7 @@ def make_shards(plan: Plan, workspace: Workspace, done: dict[Job, Record], worke
 
 
 def check_unreadable(workspace: Workspace, unreadable: list[tuple[str, str]], total: int, limit: float) -> None:
-    """
-    Raises:
-        ValueError: if they are too many.
-    """
+    """Refuse too many images that cannot be read, and report them."""
     if len(unreadable) <= limit * total:
         return
     workspace.report(unreadable)

@@ -71,10 +71,7 @@ class Plan:
         ]
 
     def check_space(self, jobs: list[Job]) -> None:
-        """
-        Raises:
-            ValueError: if the disk has less room than the jobs need.
-        """
+        """Refuse a disk that has less room than the jobs need."""
         out = self.maker.out
         needed = sum(job.end - job.begin for job in jobs) * self.stored_bytes
         free = shutil.disk_usage(out).free

@@ -70,7 +70,7 @@ class Pool:
                     raise Stopped(self.received)
         except BrokenProcessPool as error:
             raise ValueError(
-                "a worker process was killed, most often because memory ran out. Finished shards are kept: go on with "
+                "a worker process was killed, most often because memory ran out. Finished shards are kept: run "
                 f"the same command and workers={max(1, self.workers // 2)}"
             ) from error
 

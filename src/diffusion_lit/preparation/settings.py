@@ -54,7 +54,7 @@ def open_source(cfg: DictConfig, workspace: Workspace) -> Source:
         workspace: the folder of the set, for what has to be kept while preparing.
 
     Raises:
-        ValueError: if it is none of the kinds there are, or cannot be opened.
+        ValueError: if there is no such kind of source, or it cannot be opened.
         FileNotFoundError: if it is not there.
     """
     kind, colon, name = str(cfg.source).partition(":")

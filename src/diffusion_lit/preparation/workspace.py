@@ -34,7 +34,7 @@ class Workspace:
         """The file that says whose the folder is."""
 
     def make(self) -> None:
-        """Make sure of the folder.
+        """Make the folder, if it is not there yet.
 
         Raises:
             ValueError: if there is something else in it, or it cannot be made.
@@ -48,7 +48,7 @@ class Workspace:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """This process's alone.
+        """Keep other processes out of the folder.
 
         Raises:
             ValueError: if another process has it, or the disk is full meanwhile.
@@ -72,7 +72,7 @@ class Workspace:
 
     @contextmanager
     def explain_full_disk(self) -> Iterator[None]:
-        """Say what to do where a disk fills up."""
+        """Turn the error of a full disk into one that says what to do."""
         try:
             yield
         except OSError as error:
@@ -83,14 +83,11 @@ class Workspace:
             ) from error
 
     def claim(self, plan: str, overwrite: bool) -> None:
-        """Make the folder this plan's.
+        """Make the folder over to a plan.
 
         Args:
             plan: its hash.
-            overwrite: remove what is another's.
-
-        Raises:
-            ValueError: if it is another's, and not to be removed.
+            overwrite: remove the set of another plan, which is refused otherwise.
         """
         if self.plan.is_file() and self.plan.read_text() == plan and not (self.out / MANIFEST).is_file():
             for temporary in self.out.glob("*/*.tmp"):  # of a killed process
@@ -106,11 +103,7 @@ class Workspace:
         self.plan.write_text(plan)
 
     def made_before(self, plan: str) -> Manifest | None:
-        """What is finished in the folder already.
-
-        Raises:
-            ValueError: if it is another plan's.
-        """
+        """The finished set, if there is one; that of another plan is refused."""
         if not self.is_prepared():
             return None
         manifest = Manifest.load(self.out / MANIFEST)
@@ -124,10 +117,7 @@ class Workspace:
         return path.is_file() and '"content_hash"' in path.read_text(errors="replace")
 
     def refuse_foreign(self) -> None:
-        """
-        Raises:
-            ValueError: if there is something in the folder that was not prepared.
-        """
+        """Refuse a folder that has something in it that was not prepared."""
         ours = self.plan.is_file() or self.is_prepared()
         for path in self.out.iterdir() if self.out.is_dir() else ():
             if ours and path.is_dir() and path.name in SPLITS:
@@ -137,7 +127,7 @@ class Workspace:
             else:
                 foreign = path
             if foreign is not None:
-                what = "has more in it than a prepared set" if ours else "is no prepared set, but not empty"
+                what = "has more in it than a prepared set" if ours else "is not a prepared set, but not empty either"
                 where = foreign.relative_to(self.out)
                 raise ValueError(f"{self.out} {what} (it has {where}): choose another out=")
 
@@ -148,14 +138,14 @@ class Workspace:
         )
 
     def finished(self, job: Job) -> Record | None:
-        """The record of a shard that is there, whole."""
+        """The record of a shard that is there and complete."""
         try:
             record = Record.load(self.work / f"{job.name}.json")
         except (FileNotFoundError, ValueError, TypeError):  # not made yet, or cut short by a loss of power
             return None
         shard = self.out / job.file
-        whole = record.count == 0 or (shard.is_file() and shard.stat().st_size == record.bytes)
-        return record if whole else None
+        complete = record.count == 0 or (shard.is_file() and shard.stat().st_size == record.bytes)
+        return record if complete else None
 
     def finish(self, job: Job, record: Record) -> None:
         """Note that a shard is finished."""

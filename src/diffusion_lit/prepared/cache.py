@@ -19,7 +19,7 @@ ATTEMPTS = 3
 
 
 class ShardCache:
-    """A folder that all processes of a machine share: what is longest unused goes when there is no more room.
+    """A folder that all processes of a machine share; least recently used shards are evicted when it is full.
 
     Args:
         url: of the prepared set.
@@ -35,7 +35,8 @@ class ShardCache:
         self.storage_options = storage_options
 
     def check(self, needed: int) -> None:
-        """
+        """Check the folder before training.
+
         Args:
             needed: bytes of the shards that are in use at a time.
 
@@ -64,7 +65,7 @@ class ShardCache:
             )
 
     def shards(self) -> list[Path]:
-        """Those that are there, the longest unused first."""
+        """Those that are cached, least recently used first."""
         used = []
         for path in self.folder.glob("*/*.bin"):
             try:
@@ -98,7 +99,7 @@ class ShardCache:
         return path
 
     def make_room(self, size: int) -> None:
-        """Remove what is longest unused until `size` bytes more fit. Whoever still reads a removed file can do so."""
+        """Evict shards until `size` bytes more fit. Whoever still reads an evicted file can do so."""
         there = {path: path.stat().st_size for path in self.shards() if path.exists()}
         excess = sum(there.values()) + size - self.max_bytes
         for path, freed in there.items():
@@ -109,7 +110,7 @@ class ShardCache:
 
 
 def is_cached(path: Path, info: ShardInfo) -> bool:
-    """Whether a shard's file is there, whole; it then counts as just used."""
+    """Whether a shard's file is there and complete; it then counts as just used."""
     try:
         os.utime(path)
         return path.stat().st_size == info.bytes
@@ -138,7 +139,7 @@ def download(url: str, path: Path, storage_options: Mapping[str, Any]) -> None:
                 [reason, *_] = str(error).splitlines() or [""]
                 raise ValueError(
                     f"{url} could not be fetched ({type(error).__name__}: {reason}). Check the network, this machine's "
-                    "credentials and data.storage_options; training goes on from the last checkpoint, resume=auto"
+                    "credentials and data.storage_options; resume training from the last checkpoint with resume=auto"
                 ) from error
             time.sleep(2**attempt)
 

@@ -70,7 +70,7 @@ class Manifest:
 
     @property
     def shard_hash(self) -> str:
-        """Of the files, by which a cache tells sets apart."""
+        """A hash of the files, by which a cache distinguishes sets."""
         shards = [(shard.file, shard.sha256) for split in self.splits.values() for shard in split.shards]
         return hashlib.sha256(json.dumps(shards).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Images in archives from anywhere: nothing is unpacked onto the disk, and what an archive tries is refused by name."""
+"""Images in archives from anywhere: nothing is unpacked; malicious or malformed members are rejected by name."""
 
 import bz2
 import gzip
@@ -94,13 +94,15 @@ class TarSource(FileSource):
         try:
             members = list(tar_members(path))
         except (tarfile.TarError, OSError) as error:
-            raise ValueError(f"{self.description} is no tar file, or is damaged ({error}); fetch it again") from error
+            raise ValueError(
+                f"{self.description} is not a tar file, or is damaged ({error}); fetch it again"
+            ) from error
         refuse_escapes(Path(self.description), (member.name for member in members))
         for member in members:
             if member.issym() or member.islnk():
                 raise ValueError(f"{self.description}: {member.name} is a link; archives with links are refused")
             if not member.isreg() or member.issparse():
-                raise ValueError(f"{self.description}: {member.name} is no ordinary file, which is refused")
+                raise ValueError(f"{self.description}: {member.name} is not an ordinary file, which is refused")
             if member.offset_data + member.size > size:
                 raise ValueError(f"{self.description} is truncated in {member.name}; fetch it again")
         # Of several files of one name the last counts, as in `tar`.
@@ -165,10 +167,7 @@ def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
 
 
 def refuse_escapes(archive: Path, names: Iterable[str]) -> None:
-    """
-    Raises:
-        ValueError: if a name would lie outside the folder that the archive is unpacked into.
-    """
+    """Refuse names that would lie outside the folder that an archive is unpacked into."""
     for name in names:
         path = PurePosixPath(name.replace("\\", "/"))
         if not path.parts or path.is_absolute() or ".." in path.parts or path.parts[0][1:2] == ":":

@@ -49,7 +49,7 @@ class Source(ABC):
         """
 
     def remarks(self) -> list[str]:
-        """What one may not have meant: files that are left out, and classes that there is nothing to train on of."""
+        """What may not be meant: files that are left out, and classes without images to train on."""
         lines = []
         if self.left_out:
             kinds = {kind: [name for name, of in self.left_out.items() if of == kind] for kind in (HIDDEN, OTHER)}
@@ -60,7 +60,7 @@ class Source(ABC):
             missing = sorted({entry.label for entry in self.splits[split]} - trained)
             if missing and self.class_names:
                 names = ", ".join(self.class_names[label] for label in missing[:10]) + (", ..." * (len(missing) > 10))
-                lines.append(f"{len(missing)} classes of {split} have no images in train: {names}")
+                lines.append(f"classes of {split} without images in train ({len(missing)}): {names}")
         return lines
 
 
@@ -68,12 +68,16 @@ class FileSource(Source):
     """Image files with names, whose folders, or a `labels.csv` or `metadata.jsonl` beside them, are their classes."""
 
     wrapped = False
-    """Whether folders that all images lie in, and that say nothing, are no part of their names."""
+    """Whether names leave out the folders that all images lie in, which say nothing."""
     prefix = ""
     """Those folders."""
 
     def arrange(self, stamps: Mapping[str, str], val_fraction: float) -> None:
-        """Sort out the files, each with what would tell that it has changed.
+        """Sort the files into splits and classes.
+
+        Args:
+            stamps: what changes when a file does, by its name.
+            val_fraction: see `diffusion_lit.source.layout.arrange`.
 
         Raises:
             ValueError: if the files do not make a dataset (see `diffusion_lit.source.layout`).

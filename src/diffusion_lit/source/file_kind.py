@@ -9,7 +9,7 @@ from diffusion_lit.source.image_file import is_image
 __all__ = ["EXTENSIONS", "HIDDEN", "IMAGE", "LABELS", "LABEL_FILES", "OTHER", "kind_of"]
 
 IMAGE, LABELS = "an image", "a label file"
-HIDDEN, OTHER = "hidden", "not images"
+HIDDEN, OTHER = "hidden", "not readable as images"
 """What is left out, and why."""
 LABEL_FILES = ("labels.csv", "metadata.jsonl")
 EXTENSIONS = set(

@@ -15,7 +15,7 @@ __all__ = ["HuggingFaceSource", "choose_columns", "choose_splits", "open_dataset
 
 
 class HuggingFaceSource(Source):
-    """A dataset of the Hugging Face hub, or one in a folder that its package reads.
+    """A dataset of the Hugging Face Hub, or one in a folder that its package reads.
 
     Args:
         name: `OWNER/NAME`, or a folder; a configuration may follow a colon.
@@ -73,7 +73,7 @@ def sample_of(image: Mapping[str, Any] | None, label: int | None, num_classes: i
         raise ValueError(f"{name} has no image")
     if num_classes is not None and (label is None or not 0 <= label < num_classes):
         raise ValueError(
-            f"{name} has label {label}, which is none of the {num_classes} classes: the split has no labels"
+            f"{name} has label {label}, which is not one of the {num_classes} classes: the split has no labels"
         )
     if image["bytes"] is not None:
         return Sample(image["bytes"], label, name)
@@ -105,9 +105,9 @@ def open_dataset(name: str, config: str | None, streaming: bool) -> Any:
     except OSError as error:
         cache = datasets.config.HF_DATASETS_CACHE
         raise FileNotFoundError(
-            f"the dataset {name} is not a folder with images that can be read, is not in the cache {cache}, and was "
-            f"not got from the Hugging Face hub ({error}). Check the name on huggingface.co/datasets; where there is "
-            "no network, run once with one, without streaming, and copy the cache (HF_HOME says where it is)"
+            f"the dataset {name} is not a folder with images that can be read, is not in the cache {cache}, and could "
+            f"not be fetched from the Hugging Face Hub ({error}). Check the name on huggingface.co/datasets; without a "
+            "network, run once where there is one, without streaming, and copy the cache (HF_HOME says where it is)"
         ) from error
     except ValueError as error:  # such as an unknown configuration: its message names those there are
         raise ValueError(f"the dataset {name} with config={config} cannot be opened: {error}") from error
@@ -122,7 +122,7 @@ def choose_splits(name: str, there: list[str], val_split: str | None, test_split
     asked = {"data.val_split": val_split, "data.test_split": test_split}
     for option, split in asked.items():
         if split is not None and split not in there:
-            raise ValueError(f"{option}={split} is none of the splits of {name}: {', '.join(there)}")
+            raise ValueError(f"{option}={split} is not one of the splits of {name}: {', '.join(there)}")
     if "train" not in there:
         raise ValueError(f"{name} has no split train, only {', '.join(there)}")
     usual = {split: split if split in there else "train" for split in ("validation", "test")}
@@ -147,7 +147,7 @@ def choose_columns(
         fitting = [key for key, feature in features.items() if isinstance(feature, kind)]
         if column is not None and column not in fitting:
             raise ValueError(
-                f"{prefix}{option}={column} is no column of type {kind.__name__} of {name}, which has {listed}"
+                f"{prefix}{option}={column} is not a column of type {kind.__name__} of {name}, which has {listed}"
             )
         if column is None and (len(fitting) > 1 or (kind is Image and not fitting)):
             many = "several columns" if fitting else "no column"

@@ -76,8 +76,8 @@ class Reading:
         try:
             image = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError as error:
-            lacking = "" if features.check("avif") else "; this Pillow lacks AVIF, which pip install pillow>=11.3 has"
-            raise ValueError(f"it is none of {', '.join(FORMATS)}{lacking}") from error
+            lacking = "" if features.check("avif") else "; this Pillow lacks AVIF, which its wheels from 11.3 on have"
+            raise ValueError(f"it is none of {', '.join(FORMATS)} that Pillow can read{lacking}") from error
         try:
             if image.width * image.height > self.max_pixels:
                 raise ValueError(f"{image.width} x {image.height} pixels are over the limit of {self.max_pixels}")

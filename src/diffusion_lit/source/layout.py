@@ -30,10 +30,7 @@ Named = tuple[str, str | None]
 
 
 def check_val_fraction(val_fraction: float, prefix: str = "") -> None:
-    """
-    Raises:
-        ValueError: if it is not a share that can be set aside for each of two splits.
-    """
+    """Refuse what is not a share that can be set aside for each of two splits."""
     if not isinstance(val_fraction, int | float) or not 0 < val_fraction < 0.5:
         raise ValueError(
             f"{prefix}val_fraction is set aside twice and must be a number between 0 and 0.5, got {val_fraction}"
