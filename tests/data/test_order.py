@@ -190,3 +190,11 @@ def test_too_few_images_for_the_ranks(num_images: int, world_size: int) -> None:
         TrainingOrder(num_images, 4, seed=0, world_size=world_size)
     with pytest.raises(ValueError, match=rf"{num_images} images to evaluate on .* over {world_size} processes"):
         EvaluationOrder(num_images, 4, world_size=world_size)
+
+
+def test_a_batch_that_shrinks_is_announced_once(caplog: pytest.LogCaptureFixture) -> None:
+    for rank in range(2):
+        assert TrainingOrder(15, 64, 0, rank, world_size=2).batch_size == 7
+        assert TrainingOrder(15, 7, 0, rank, world_size=2).batch_size == 7
+    [message] = caplog.messages
+    assert "data.batch_size=64" in message and "15 training images" in message and "a batch is 7" in message
