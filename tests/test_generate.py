@@ -36,5 +36,5 @@ def test_classes_that_the_model_does_not_have_are_refused(labels: object) -> Non
 
 def test_a_device_that_is_not_here_is_refused() -> None:
     assert choose_device("cpu") == "cpu" and choose_device("auto") in ("cuda", "cpu")
-    with pytest.raises(ValueError, match="device=tpu is not available here; choose auto or one of: .*cpu"):
+    with pytest.raises(ValueError, match=r"device=tpu is not available here; choose auto or one of: .*cpu"):
         choose_device("tpu")

@@ -11,9 +11,9 @@ KEY_NOT_FOUND = b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code><Message>no 
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serves `folder`/BUCKET/KEY; gives its address, and the keys that were asked for as they come."""
-    asked: list[str] = []
+def s3_server(folder: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Serves `folder`/BUCKET/KEY; gives its address, and who asked for which key, as they come."""
+    asked: list[tuple[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -27,7 +27,8 @@ def s3_server(folder: Path) -> Iterator[tuple[str, list[str]]]:
         def answer(self, whole: bool) -> None:
             path = folder / self.path.partition("?")[0].lstrip("/")
             if whole:
-                asked.append("/".join(path.relative_to(folder).parts[1:]))
+                user = self.headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0]
+                asked.append((user, "/".join(path.relative_to(folder).parts[1:])))
             if not path.is_file():
                 self.reply(404, KEY_NOT_FOUND if whole else b"", {"Content-Type": "application/xml"})
                 return

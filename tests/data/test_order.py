@@ -206,3 +206,11 @@ def test_a_single_step_that_is_left_is_still_of_its_epoch(world_size: int, batch
         begin = position if resumed == epoch else 0
         assert visited == permutation(num_images, resumed)[begin : begin + orders[0].step_size]
         assert {e for batch in batches for e, _ in batch} == {resumed}
+
+
+def test_a_batch_that_shrinks_is_announced_once(caplog: pytest.LogCaptureFixture) -> None:
+    for rank in range(2):
+        assert TrainingOrder(15, 64, 0, rank, world_size=2).batch_size == 7
+        assert TrainingOrder(15, 7, 0, rank, world_size=2).batch_size == 7
+    [message] = caplog.messages
+    assert "data.batch_size=64" in message and "15 training images" in message and "a batch is 7" in message

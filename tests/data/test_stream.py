@@ -1,8 +1,11 @@
 """Prepared sets in object storage: every shard fetched once, in time, verified, and kept within bounds."""
 
+import os
+import pickle
 import shutil
 import time
 from collections import Counter
+from multiprocessing.forkserver import ensure_running, set_forkserver_preload
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 
 from diffusion_lit.data import StreamData
 from diffusion_lit.data.order import permute_shards
+from diffusion_lit.data.shard_cache import ShardCache
 from tests.data.prepared_set import data_module, numbers, prepare, write_folder
 from tests.data.s3_server import s3_server
 
@@ -72,7 +76,13 @@ def test_ranks_read_shards_of_their_own(world_size: int) -> None:
 
 
 def test_s3_is_read_through_its_own_client(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each shard is fetched once, by whichever process needs it first; further epochs and runs fetch nothing."""
+    """Each shard is fetched once, by whichever process needs it first; further epochs and runs fetch nothing.
+
+    All of them with today's credentials, which the server that loading processes are forked from has not seen. Those
+    fetch what validation reads; in training the main process is ahead of them.
+    """
+    set_forkserver_preload(["diffusion_lit.data"])
+    ensure_running()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
         monkeypatch.setenv(name, "us-east-1")
     shutil.copytree(root / "set", tmp_path / "s3" / "bucket" / "deep" / "set")
@@ -88,14 +98,30 @@ def test_s3_is_read_through_its_own_client(root: Path, tmp_path: Path, monkeypat
         assert sorted(visited(data)) == list(range(NUM_IMAGES))
         again = StreamData("s3://bucket/deep/set/", num_workers=0, **options)
         assert sorted(visited(again)) == list(range(NUM_IMAGES))
-        fetched = Counter(key.removeprefix("deep/set/") for key in asked)
-        assert fetched == {"manifest.json": 2, **{f"train/shard-{i:05d}.bin": 1 for i in range(8)}}
+        assert sum(len(batch.images) for batch in data.val_dataloader()) == 4
+        once = ["manifest.json", *(f"train/shard-{i:05d}.bin" for i in range(8)), "val/shard-00000.bin"]
+        expected = Counter(("us-east-1", f"deep/set/{key}") for key in ["manifest.json", *once])
+        assert Counter(asked) == expected
+        asked.clear()
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
+        data = StreamData("s3://bucket/deep/set", num_workers=2, **options | {"cache": str(tmp_path / "other")})
+        assert sorted(visited(data)) == list(range(NUM_IMAGES))
+        assert sum(len(batch.images) for batch in data.val_dataloader()) == 4
+        assert Counter(asked) == {("another", f"deep/set/{key}"): 1 for key in once}
         with pytest.raises(FileNotFoundError, match=r"s3://bucket/nowhere/manifest\.json is not there"):
             StreamData("s3://bucket/nowhere", **options)
     monkeypatch.setattr("time.sleep", lambda _: None)
     options["storage_options"] = {"endpoint_url": "http://127.0.0.1:9"}  # where nobody listens
     with pytest.raises(ValueError, match=r"could not be fetched.*credentials.*data\.storage_options"):
         StreamData("s3://bucket/deep/set", **options)
+
+
+def test_a_loading_process_takes_the_environment_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not there any more is gone there too."""
+    environment, sent = dict(os.environ), pickle.dumps(ShardCache("s3://bucket", tmp_path, 1, {}))
+    monkeypatch.setenv("AWS_PROFILE", "yesterday")
+    assert pickle.loads(sent).folder == tmp_path
+    assert dict(os.environ) == environment
 
 
 # The cache.

@@ -1,5 +1,6 @@
 """In which order images are visited: a function of (seed, epoch), shared out over ranks, resumable at any image."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -11,6 +12,8 @@ from torch.utils.data import Sampler
 from diffusion_lit.random import fold_in
 
 __all__ = ["EvaluationOrder", "Permutation", "TrainingOrder", "permute", "permute_shards", "split_order"]
+
+log = logging.getLogger(__name__)
 
 Permutation = Callable[[int, int], Tensor]
 """(seed, epoch) to the order of all images, int64 [N]."""
@@ -88,6 +91,13 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        if self.batch_size < batch_size and rank == 0:
+            log.warning(
+                "data.batch_size=%d is more than each process has of the %d training images: a batch is %d of them",
+                batch_size,
+                num_images,
+                self.batch_size,
+            )
         self.permutation = permutation or partial(permute, num_images)
         self.epoch = 0
         self.start = (0, 0)

@@ -21,6 +21,9 @@ ATTEMPTS = 3
 class ShardCache:
     """A folder that all processes of a machine share; least recently used shards are evicted when it is full.
 
+    Sent to a loading process, it takes the environment along, where clients find credentials: that of a fork server is
+    as old as the server.
+
     Args:
         url: of the prepared set.
         folder: of the cache.
@@ -33,6 +36,14 @@ class ShardCache:
         self.folder = folder
         self.max_bytes = max_bytes
         self.storage_options = storage_options
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "environment": dict(os.environ)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        os.environ.clear()
+        os.environ.update(state.pop("environment"))
+        self.__dict__.update(state)
 
     def check(self, needed: int) -> None:
         """Check the folder before training.
@@ -148,7 +159,8 @@ def fetch(url: str, path: Path, storage_options: Mapping[str, Any]) -> None:
     scheme, _, rest = url.partition("://")
     if scheme == "s3":  # litdata's downloader refuses endpoints without TLS, which stores of one's own often are
         bucket, _, key = rest.partition("/")
-        s3_client(tuple(storage_options.items())).download_file(bucket, key, str(path))
+        credentials = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+        s3_client(tuple(storage_options.items()), credentials).download_file(bucket, key, str(path))
         return
     from litdata.streaming.downloader import get_downloader
 
@@ -157,8 +169,8 @@ def fetch(url: str, path: Path, storage_options: Mapping[str, Any]) -> None:
 
 
 @cache
-def s3_client(options: tuple[tuple[str, Any], ...]) -> Any:
-    """boto3's client, which threads may share, with the credentials that litdata finds."""
+def s3_client(options: tuple[tuple[str, Any], ...], credentials: tuple[tuple[str, str], ...]) -> Any:
+    """boto3's client, which threads may share, with the credentials that litdata finds; new ones have a new client."""
     from litdata.streaming.client import S3Client
 
     return S3Client(storage_options=dict(options)).client
