@@ -600,11 +600,11 @@ def test_a_variance_that_the_model_does_not_have_is_refused() -> None:
     denoiser = GaussianDenoiser(CosineSchedule(10), MEAN, STD)
     x_0, _ = eight_bit(1)
     for variance in ("learned", "medium"):
-        with pytest.raises(ValueError, match=rf"variance={variance} cannot be had.*model.learn_variance=true"):
+        with pytest.raises(ValueError, match=rf"does not have variance={variance}; .*model.learn_variance=true"):
             variational_bound(denoiser, x_0, draws(x_0.shape), variance=variance)
     learns = Denoiser(Fraction(0), CosineSchedule(10), VParameterization())
     with pytest.raises(
-        ValueError, match="variance=medium cannot be had of this model; choose small or large, or learned"
+        ValueError, match="this model does not have variance=medium; choose small or large, or learned"
     ):
         variational_bound(learns, x_0, draws(x_0.shape), variance="medium")
 

@@ -108,18 +108,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The autoencoder's own description.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if it does not exist.
         ValueError: if it is of something else.
     """
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"the autoencoder {folder} is not there; if it was moved, say where it is now: autoencoder=FOLDER"
+            f"the autoencoder {folder} does not exist; if it was moved, say where it is now: autoencoder=FOLDER"
         )
     file = folder / "config.json"
     if not file.is_file():
         inside = [folder / part for part in ("vae", "vqvae", "movq") if (folder / part / "config.json").is_file()]
         remedy = f"its autoencoder is {inside[0]}" if inside else "give a folder that save_pretrained has written"
-        raise FileNotFoundError(f"{folder} has no config.json and so is no autoencoder of diffusers; {remedy}")
+        raise FileNotFoundError(f"{folder} has no config.json, so it is not an autoencoder of diffusers; {remedy}")
     try:
         config = json.loads(file.read_text())
     except ValueError as error:
@@ -139,7 +139,7 @@ def hash_weights(folder: Path) -> str:
     """The SHA-256 of the weights' file.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if it does not exist.
     """
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"the autoencoder {folder} has no {WEIGHTS}; write it with save_pretrained")

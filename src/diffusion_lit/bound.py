@@ -15,9 +15,10 @@ HALF_BIN = 1 / 255
 
 
 def require_bytes(space: Space) -> None:
-    """
+    """Check that a model works on 8-bit images, whose probability ends the bound.
+
     Raises:
-        ValueError: if `space` is not that of 8-bit images, whose probability ends the bound.
+        ValueError: if `space` is of something else.
     """
     if not space.bounded:
         raise ValueError(
@@ -35,7 +36,7 @@ def bound_term(p: Prediction, x_0: Tensor, s: Tensor, variance: str) -> Tensor:
         p: what the model makes of x_t.
         x_0: clean images, multiples of 2 / 255 in [-1, 1], [B, C, H, W].
         s: times before t, [B, 1, 1, 1].
-        variance: of p(x_s | x_t): small, large or learned.
+        variance: variance of p(x_s | x_t): small, large or learned.
     """
     schedule, x_t, t = p.schedule, p.x_t, p.t
     true_mean, _ = schedule.posterior(x_0, x_t, s, t)

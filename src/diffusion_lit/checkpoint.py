@@ -30,7 +30,7 @@ def find_checkpoint(path: str | Path) -> Path:
     """The file that `path` means: itself, or a run folder's last checkpoint.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if it does not exist.
     """
     path = Path(path)
     if path.is_file():
@@ -50,7 +50,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Everything in the checkpoint that `path` means, its tensors in memory; nothing in it is run.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: if it is not one of ours, or is damaged.
     """
     file = find_checkpoint(path)
@@ -75,10 +75,10 @@ def load_denoiser(
         path: a run's folder or a checkpoint file.
         weights: `ema`, the averaged ones, or another average's name, or `raw`.
         device: where to put the model.
-        autoencoder: where a latent model's autoencoder is now; None is where it was in training.
+        autoencoder: where a latent model's autoencoder is now; None means where it was in training.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: if it is not one of ours, lacks the weights asked for, or has no use for an autoencoder.
     """
     checkpoint = load_checkpoint(path)  # its optimizer state has no business on the device

@@ -58,7 +58,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
                 prepare_subprocesses()
                 task(cfg)
             except Exception as error:
-                if (exit_code := getattr(error, "exit_code", None)) is not None:  # an interruption, which is no fault
+                if (exit_code := getattr(error, "exit_code", None)) is not None:  # an interruption, not a fault
                     print(f"\n{error}", file=sys.stderr)
                     sys.exit(exit_code)
                 mistake = explain(error)
@@ -107,7 +107,7 @@ def explain(error: BaseException) -> str | None:
     if lost_worker(error):
         return (
             f"a data loading process was ended from outside ({error}). Most often memory ran out: use fewer "
-            "data.num_workers or a smaller data.batch_size. What was saved is whole: go on with resume=auto"
+            "data.num_workers or a smaller data.batch_size. What was saved is complete: continue with resume=auto"
         )
     if isinstance(error, MISTAKES):
         # A data loader's worker sends its whole traceback as the message; the message proper comes last.

@@ -59,7 +59,7 @@ def draw_contact_sheet(rows: dict[str, Tensor], path: Path) -> None:
 
     Args:
         rows: uint8 [n, C, H, W] by name.
-        path: of the PNG.
+        path: path of the PNG.
     """
     from matplotlib.figure import Figure  # of the whole of matplotlib, what needs no display
 

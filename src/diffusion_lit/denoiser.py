@@ -142,7 +142,7 @@ class Denoiser(BaseDenoiser):
         network: F.
         schedule: how much signal and noise there is at each time.
         parameterization: what the network's output means.
-        space: what x_0 is; None is pixels.
+        space: what x_0 is; None means pixels.
 
     Raises:
         ValueError: if the parameterization cannot give x_0 at some time of the schedule.

@@ -31,8 +31,8 @@ def draw_schedules(schedules: dict[str, Schedule], image: Tensor, path: Path, nu
     Args:
         schedules: by the name shown.
         image: in [-1, 1], [C, H, W].
-        path: of the PNG.
-        num_images: in a row.
+        path: path of the PNG.
+        num_images: images in a row.
     """
     from matplotlib.figure import Figure  # of the whole of matplotlib, what needs no display
 
@@ -129,8 +129,8 @@ def draw_strip(trajectory: Trajectory, path: Path, columns: int = 9) -> None:
     """Three rows for each image: what the sampler passes through, the model's x_0 there, and the way back to noise.
 
     Args:
-        trajectory: of a few images.
-        path: of the PNG.
+        trajectory: trajectory of a few images.
+        path: path of the PNG.
         columns: at most so many times, evenly spread over the steps.
     """
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Guidance: away from what a worse model says, with the denoiser's own call."""
+"""Guidance: away from what a worse model predicts, with the denoiser's own call."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ class GuidedDenoiser(DenoiserWrapper):
         guidance: the scale; 1.5 to 4 is usual.
         guide: the worse model; None takes the model without the label.
         interval: (low, high] in sigma / alpha: guidance only where the noise is between them (Kynkaanniemi et al. 2024,
-            arXiv:2404.07724); None is everywhere.
+            arXiv:2404.07724); None guides everywhere.
 
     Raises:
         ValueError: if `guidance` is negative, the interval is not one, the model has no classes and no guide, or the
@@ -60,7 +60,7 @@ class GuidedDenoiser(DenoiserWrapper):
         """As `Denoiser`; without a guide, a condition is required.
 
         Raises:
-            ValueError: if there is none.
+            ValueError: if it is empty.
         """
         if self.guide is None and condition.is_empty:
             raise ValueError("guidance pushes towards a class: give labels, or use guidance=1 without them")
@@ -100,12 +100,14 @@ def guided(
     if guidance != 1:
         return GuidedDenoiser(denoiser, guidance, guide, interval)
     if guide is not None or interval is not None:
-        raise ValueError("guidance=1 is none: set guidance, to 2 say, for a guide or guidance_interval to take effect")
+        raise ValueError(
+            "guidance=1 does not guide: a guide or guidance_interval takes effect with guidance=2, say"
+        )
     return denoiser
 
 
 def check_guide(denoiser: BaseDenoiser, guide: BaseDenoiser) -> None:
-    """Refuse a guide that does not speak of the same images, times and classes.
+    """Check that a guide knows the same images, times and classes.
 
     Raises:
         ValueError: naming what differs.

@@ -32,8 +32,8 @@ def invert(
         denoiser: the model, guided or not, in evaluation mode.
         x_0: images in [-1, 1], [B, C, H, W].
         condition: what else the model is given.
-        num_steps: of the walk.
-        spacing: of its steps, as `Sampler`.
+        num_steps: steps of the walk.
+        spacing: spacing of its steps, as `Sampler`.
         num_iterations: network calls a step.
 
     Raises:

@@ -74,8 +74,8 @@ def variational_bound(
         x_0: 8-bit images as multiples of 2 / 255 in [-1, 1], [B, C, H, W].
         noise: gives standard Gaussian noise like `x_0`, once for each step.
         condition: what else the model is given.
-        num_steps: of the chain; None takes all T of a discrete schedule.
-        variance: of its steps: small, large or learned.
+        num_steps: steps of the chain; None takes all T of a discrete schedule.
+        variance: variance of its steps: small, large or learned.
         clip: the limit that each estimate of x_0 is held to, or None.
         on_step: called after each step.
 
@@ -85,7 +85,7 @@ def variational_bound(
     require_bytes(denoiser.space)
     if variance not in VARIANCES or (variance == "learned" and not denoiser.learns_variance):
         raise ValueError(
-            f"variance={variance} cannot be had of this model; choose small or large"
+            f"this model does not have variance={variance}; choose small or large"
             + (", or learned" if denoiser.learns_variance else " (learned needs model.learn_variance=true)")
         )
     schedule = denoiser.schedule
@@ -120,7 +120,7 @@ def ode_likelihood(
         x_0: 8-bit images as multiples of 2 / 255 in [-1, 1], [B, C, H, W].
         noise: gives standard Gaussian noise like `x_0`: once for the dequantisation, once for the probe.
         condition: what else the model is given.
-        rtol, atol: of the solver.
+        rtol, atol: tolerances of the solver.
         on_step: called after each of its steps.
 
     Raises:
@@ -149,10 +149,10 @@ def ode_log_density(
     Args:
         denoiser: the model, in evaluation mode.
         x_0: images [B, C, H, W].
-        probe: of the trace, with independent entries of mean 0 and variance 1, like `x_0`; None computes it exactly,
-            with a backward pass for each of the C H W dimensions.
+        probe: noise of mean 0 and variance 1, like `x_0`, that estimates the trace; None computes it exactly, with a
+            backward pass for each of the C H W dimensions.
         condition: what else the model is given.
-        rtol, atol: of the solver.
+        rtol, atol: tolerances of the solver.
         on_step: called after each of its steps.
     """
     schedule, shape, dim = denoiser.schedule, x_0.shape, x_0[0].numel()

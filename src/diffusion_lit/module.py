@@ -43,8 +43,8 @@ class DiffusionModule(LightningModule):
         lr_schedule: optimizer -> learning-rate schedule, stepped after each optimizer step.
         label_dropout: the probability of training an image without its class, for classifier-free guidance
             (Ho & Salimans 2022, algorithm 1, arXiv:2207.12598).
-        seed: of the noise.
-        augmentation: of training images, by what the data module drew for them; None is none.
+        seed: seed of the noise.
+        augmentation: augmentation of training images, by what the data module drew for them; None disables it.
 
     Raises:
         ValueError: if `label_dropout` is not in [0, 1), or the loss or the augmentation does not suit the denoiser.

@@ -33,7 +33,7 @@ def train(cfg: DictConfig) -> Trainer:
 
     Raises:
         ValueError: if a setting is wrong.
-        FileNotFoundError: if data, weights or the checkpoint to go on from are not there.
+        FileNotFoundError: if data, weights or the checkpoint to resume from are missing.
     """
     quiet_the_platform()
     choose_accelerator(cfg)
@@ -62,7 +62,7 @@ def train(cfg: DictConfig) -> Trainer:
     if trainer.is_global_zero:
         if resume is not None and not (Path(cfg.run_dir) / "checkpoints").exists():
             log.warning(
-                "%s is at step %d already: raise trainer.max_steps to go on",
+                "%s is at step %d already: raise trainer.max_steps to continue",
                 resume,
                 load_checkpoint(resume)["global_step"],
             )
@@ -78,7 +78,7 @@ def announce(cfg: DictConfig, data: ImageDataModule, module: DiffusionModule, re
     kind, side = module.denoiser.space.name, data.resolution
     log.info("model: %.1f M parameters; %s: %d x %d, %s", size, kind, side, side, classes)
     if resume is not None:
-        log.info("going on from %s", resume)
+        log.info("resuming from %s", resume)
     elif cfg.resume == "auto":
         log.info("resume=auto: no earlier run of this model and data below %s, starting anew", cfg.output_root)
 

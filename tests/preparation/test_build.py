@@ -409,7 +409,7 @@ def test_asked_to_stop(number: signal.Signals, workers: int, many: Path, uninter
         process.send_signal(number)
     _, mistakes = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert f"stopped by {number.name}" in mistakes and "Go on with the same command" in mistakes
+    assert f"stopped by {number.name}" in mistakes and "Continue with the same command" in mistakes
     assert "Traceback" not in mistakes and not processes_in(process.pid)
     assert not (out / MANIFEST).exists() and not list(out.glob("*/*.tmp"))
     kept = {name: when for name, when in times(out).items() if (out / WORK / f"{shard_name(name)}.json").exists()}

@@ -11,14 +11,14 @@ class Augmentation(ABC):
     """Random numbers for each image, and what they do to it.
 
     The numbers are drawn where images are fetched, as a function of (seed, epoch, index), and used on the device. Where
-    the network is told what was done (`dim` > 0), it learns to draw images that nothing was done to: the augmentation
+    the network receives what was done (`dim` > 0), it learns to draw images that nothing was done to: the augmentation
     does not leak into samples (Karras et al. 2022, appendix F.2, arXiv:2206.00364).
     """
 
     num_draws: int
     """How many numbers are drawn for an image."""
     dim: int
-    """How many numbers the network is told of an image; 0 for none."""
+    """How many numbers of an image the network is conditioned on; 0 for none."""
 
     @abstractmethod
     def draw(self, generator: Generator) -> Tensor:
@@ -33,6 +33,6 @@ class Augmentation(ABC):
             draws: the numbers for each of them, [B, num_draws].
 
         Returns:
-            The images, and what the network is told, float32 [B, dim], zeros for an image left as it is; None where
+            The images, and their augment labels, float32 [B, dim], zeros for an image left as it is; None where
             `dim` is 0.
         """

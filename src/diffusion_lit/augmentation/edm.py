@@ -1,4 +1,4 @@
-"""The augmentation of EDM, which the network is told."""
+"""EDM's non-leaking augmentation: the network is conditioned on its parameters."""
 
 import math
 
@@ -24,7 +24,7 @@ class EDMAugmentation(Augmentation):
                      are themselves turned by an angle uniform in [-pi, pi]
         translation  by translation_std z of the image's width to the right, and of its height, with another z, down
 
-    The network is told z, the flips as 0 or 1, a rotation as cos - 1 and sin, stretching as z times cos and sin of its
+    The network receives z, the flips as 0 or 1, a rotation as cos - 1 and sin, stretching as z times cos and sin of its
     axes' angle: nine numbers that are all zero for an image left as it is. arXiv:2206.00364.
 
     Args:

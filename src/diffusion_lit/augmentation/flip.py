@@ -9,7 +9,7 @@ __all__ = ["FlipAugmentation", "mirror"]
 
 
 class FlipAugmentation(Augmentation):
-    """Left to right, half of the time, and the network is not told: for images whose mirror images are as likely."""
+    """Left to right, half of the time, unseen by the network: for images whose mirror images are as likely."""
 
     num_draws = 1
     dim = 0

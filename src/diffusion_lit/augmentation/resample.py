@@ -23,7 +23,7 @@ def resample(x_0: Tensor, inverse: Tensor, shift: Tensor) -> Tensor:
     """Draw the images at twice the resolution, move them there, and draw them at their own again.
 
     What is seen at the position p, in pixels from the centre, x to the right and y down, was at `inverse (p - shift)`.
-    Beyond its edges an image goes on as its mirror image, once, and is 0 after that (Karras et al. 2020, appendix B,
+    Beyond its edges an image continues as its mirror image, once, and is 0 after that (Karras et al. 2020, appendix B,
     arXiv:2006.06676). Both filters are matrices, applied to columns and rows.
 
     Args:

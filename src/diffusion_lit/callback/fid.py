@@ -36,8 +36,8 @@ class FID(Callback):
         every_n_steps: a validation computes it if at least so many optimizer steps have passed since the last time;
             there is a figure at the end of training in any case.
         batch_size: images generated at a time, on each rank.
-        guidance: classifier-free guidance scale; 1 is none.
-        seed: of the noise.
+        guidance: classifier-free guidance scale; 1 does not guide.
+        seed: seed of the noise.
 
     Raises:
         ValueError: if there are fewer than 2 samples.

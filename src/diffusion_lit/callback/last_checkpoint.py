@@ -1,4 +1,4 @@
-"""The checkpoint that a run goes on from."""
+"""The checkpoint that a run is resumed from."""
 
 import logging
 import signal
@@ -21,22 +21,22 @@ class Interrupted(Exception):  # noqa: N818 - not an error
     """Training was asked to stop, and has saved what it had.
 
     Args:
-        number: of the signal.
-        path: the checkpoint.
+        number: number of the signal.
+        path: path of the checkpoint.
     """
 
     def __init__(self, number: int, path: Path) -> None:
         self.exit_code = 128 + number
         name = signal.Signals(number).name
-        super().__init__(f"stopped by {name}; everything is saved. Go on with resume={path.parents[1]}, or resume=auto")
+        super().__init__(f"stopped by {name}; all is saved. Continue with resume={path.parents[1]}, or resume=auto")
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `folder`/last.ckpt: written every n steps, at the last step, and when the process is told to stop.
+    """Keeps `folder`/last.ckpt: written every n steps, at the last step, and when the process is asked to stop.
 
     SIGINT (control-C) and SIGTERM (what schedulers send) wait for the step to end, on whichever rank they arrive; all
     ranks then save and stop together. A second control-C stops at once. A checkpoint is written between optimizer
-    steps, so that a run that goes on from it takes the very steps that an uninterrupted one would have. A fault between
+    steps, so that a run resumed from it takes the very steps that an uninterrupted one would have. A fault between
     two steps, such as a file that cannot be read, loses no step either where there is a single process; several could
     not agree on a checkpoint.
 

@@ -52,9 +52,10 @@ class NaNGuard(Callback):
         self.check(trainer)
 
     def check(self, trainer: Trainer) -> None:
-        """
+        """Read the verdict of all ranks.
+
         Raises:
-            FloatingPointError: if a loss since the start was not finite on any rank.
+            FloatingPointError: if a loss since the start was not finite on any of them.
         """
         if self.first_bad_step is None:
             return
@@ -67,7 +68,7 @@ class NaNGuard(Callback):
         raise FloatingPointError(
             f"the training loss was not finite {where} (learning rate {rates}, precision {trainer.precision}). "
             f"Training is stopped, and nothing was saved since. Good checkpoints:{kept}\nLower optimizer.lr, lengthen "
-            "the warm-up, set trainer.gradient_clip_val=1, or use trainer.precision=32, and go on with resume=PATH"
+            "the warm-up, set trainer.gradient_clip_val=1, or use trainer.precision=32, and continue with resume=PATH"
         )
 
     def good_checkpoints(self, trainer: Trainer) -> list[str]:

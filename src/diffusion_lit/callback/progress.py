@@ -62,7 +62,7 @@ class ProgressBar(LightningProgressBar):
             self.bar.set_postfix(self.figures(trainer, pl_module), refresh=False)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.ended = None  # what follows is no waiting for images
+        self.ended = None  # what follows is not waiting for images
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.ended = None

@@ -1,4 +1,4 @@
-"""A picture of what the model draws, as training goes on."""
+"""A picture of what the model draws, as training proceeds."""
 
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,13 @@ class SampleGrid(Callback):
 
     Args:
         sampler: how to sample.
-        folder: where the pictures go.
+        folder: folder of the pictures.
         every_n_steps: optimizer steps between pictures, or None.
         every_n_epochs: epochs between pictures, or None. There is a picture at the end of training in any case.
-        rows: of the grid.
-        columns: of the grid, where the model has no classes, or more than 20.
-        guidance: classifier-free guidance scale; 1 is none.
-        seed: of the noise.
+        rows: rows of the grid.
+        columns: columns of the grid, where the model has no classes, or more than 20.
+        guidance: classifier-free guidance scale; 1 does not guide.
+        seed: seed of the noise.
 
     Raises:
         ValueError: if a number is not positive, or guidance is asked of a model without classes.

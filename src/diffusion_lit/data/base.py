@@ -24,8 +24,8 @@ class ImageDataModule(LightningDataModule, ABC):
     Args:
         batch_size: images a process and step.
         num_workers: loading processes beside each training process; 0 loads in the training process itself.
-        seed: of the order and the augmentation.
-        augmentation: of training images; None is none.
+        seed: seed of the order and the augmentation.
+        augmentation: augmentation of training images; None disables it.
 
     Raises:
         ValueError: if `batch_size` is under 1 or `num_workers` negative.
@@ -38,7 +38,7 @@ class ImageDataModule(LightningDataModule, ABC):
     space: Space = PixelSpace()
     """What is stored."""
     start_method: str | None = None
-    """How loading processes start (see `multiprocessing`); None is the platform's way."""
+    """How loading processes start (see `multiprocessing`); None means the platform's way."""
 
     def __init__(
         self, batch_size: int, num_workers: int = 0, seed: int = 0, augmentation: Augmentation | None = None

@@ -22,11 +22,11 @@ class TableImages:
 
     Args:
         table: with images not decoded.
-        columns: of the images, and of the labels or None.
+        columns: columns of the images, and of the labels or None.
         num_classes: labels lie below it; None if there are none.
         indices: the rows that count.
-        reading: of each image.
-        name: of the table, for messages.
+        reading: how each image is read.
+        name: name of the table, for messages.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class HubShards:
 
     Args:
         stream: with images not decoded.
-        columns: of the images, and of the labels or None.
+        columns: columns of the images, and of the labels or None.
         num_classes: labels lie below it; None if there are none.
-        name: of the dataset, for messages.
+        name: name of the dataset, for messages.
     """
 
     def __init__(

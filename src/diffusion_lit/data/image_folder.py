@@ -24,7 +24,7 @@ class FolderImages:
     Args:
         source: the folder.
         split: its name.
-        reading: of each image.
+        reading: how each image is read.
     """
 
     def __init__(self, source: FolderSource, split: str, reading: Reading) -> None:

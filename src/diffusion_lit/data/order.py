@@ -39,7 +39,7 @@ def permute_shards(sizes: Sequence[int], num_lanes: int, seed: int, epoch: int) 
     Args:
         sizes: how many images each shard has; they are numbered through.
         num_lanes: shards that are being read at a time.
-        seed, epoch: of the shuffles.
+        seed, epoch: what the shuffles are a function of.
     """
     generator = fold_in(seed, "order", epoch)
     ends = torch.tensor(sizes).cumsum(0).tolist()
@@ -66,10 +66,10 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
     Args:
         num_images: in the training set.
         batch_size: images a rank and step.
-        seed: of the permutations.
-        rank: of this process.
+        seed: seed of the permutations.
+        rank: rank of this process.
         world_size: how many processes share each epoch.
-        permutation: of each epoch; None takes `permute`.
+        permutation: permutation of each epoch; None takes `permute`.
 
     Raises:
         ValueError: if there are fewer images than ranks.

@@ -73,9 +73,9 @@ class SequentialImages:
         shards: what is read.
         epoch_size: how many images count as an epoch.
         shuffle_buffer: how many images, encoded, each share keeps to choose from; 1 does not shuffle.
-        reading: of each image.
-        seed: of the order.
-        rank: of this process.
+        reading: how each image is read.
+        seed: seed of the order.
+        rank: rank of this process.
         world_size: how many processes share the shards.
     """
 

@@ -112,7 +112,7 @@ class FetchingOrder(TrainingOrder):
     Args:
         images: in shards.
         ahead: how many more shards to fetch than are needed at once.
-        arguments: of `TrainingOrder`.
+        arguments: those of `TrainingOrder`.
     """
 
     def __init__(self, images: PreparedImages, ahead: int, *arguments: Any) -> None:

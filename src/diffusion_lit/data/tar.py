@@ -33,7 +33,7 @@ class TarShards:
     Only bytes are taken from them: images are decoded by Pillow, labels are text or JSON, and nothing is unpickled.
 
     Args:
-        urls: of the tar files: paths, or what the webdataset package opens.
+        urls: URLs of the tar files: paths, or what the webdataset package opens.
         image_key: the extensions that images may have, separated by semicolons.
         num_classes: labels lie below it; None reads none.
     """

@@ -20,8 +20,8 @@ class Density(nn.Module, ABC):
         """Raise a ValueError if the density cannot be used with `schedule`."""
 
     def correction(self, t: Tensor) -> Tensor | float:
-        """What a loss at the times `t` is multiplied by, where they were drawn more often than they are to count."""
+        """Importance weight at `t`: target density over sampling density."""
         return 1.0
 
     def record(self, t: Tensor, loss: Tensor) -> None:
-        """Take note of the losses [B] at the times [B], where the density depends on them."""
+        """Record the losses [B] at the times [B], where the density depends on them."""

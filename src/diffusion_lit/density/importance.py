@@ -21,8 +21,8 @@ class ImportanceDensity(FixedPrecision, Density):
     losses, and outside training, times are uniform.
 
     Args:
-        num_bins: how many parts; the paper has one for each of T steps.
-        history_size: how many losses make a second moment.
+        num_bins: number of parts; the paper has one for each of T steps.
+        history_size: number of losses that make a second moment.
         uniform_share: the share of times that stay uniform, so that none is forgotten.
 
     Raises:

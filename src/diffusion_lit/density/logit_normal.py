@@ -13,8 +13,8 @@ class LogitNormalDensity(Density):
     """log(t / (1 - t)) ~ N(mean, std^2) (Esser et al. 2024, eq. 19, arXiv:2403.03206).
 
     Args:
-        mean: of the logit; over 0 prefers noisier times.
-        std: of the logit.
+        mean: mean of the logit; over 0 prefers noisier times.
+        std: standard deviation of the logit.
 
     Raises:
         ValueError: if `std` is not positive.

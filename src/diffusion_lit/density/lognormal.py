@@ -13,8 +13,8 @@ class LognormalDensity(Density):
     """log(sigma / alpha) ~ N(mean, std^2) (Karras et al. 2022, table 1, arXiv:2206.00364).
 
     Args:
-        mean: of the logarithm; the paper's is for images in [-1, 1].
-        std: of the logarithm.
+        mean: mean of the logarithm; the paper's is for images in [-1, 1].
+        std: standard deviation of the logarithm.
 
     Raises:
         ValueError: if `std` is not positive.

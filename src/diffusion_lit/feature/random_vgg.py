@@ -19,7 +19,7 @@ class RandomVGG(FeatureExtractor):
     64 numbers in place of 1,000 classes.
 
     Args:
-        seed: of the weights; figures compare only where it is the same.
+        seed: seed of the weights; figures compare only where it is the same.
     """
 
     name = "random_vgg"

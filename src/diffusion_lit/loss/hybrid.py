@@ -19,10 +19,10 @@ class HybridLoss(VLBLoss):
     The mean is held fixed in the bound. arXiv:2102.09672.
 
     Args:
-        density: at which times.
-        weighting: of the squared error.
+        density: distribution of the times.
+        weighting: weighting of the squared error.
         huber: as `MSELoss`.
-        scale: what the bound, in bits/dim over all T steps, is multiplied by.
+        scale: factor of the bound, in bits/dim over all T steps.
 
     Raises:
         ValueError: if `scale` or `huber` is not positive.

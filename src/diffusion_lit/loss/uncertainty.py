@@ -22,10 +22,10 @@ class UncertaintyLoss(FixedPrecision, MSELoss):
     log(sigma / alpha) / 4, trained with the network and not needed for sampling.
 
     Args:
-        density: at which times.
+        density: distribution of the times.
         weighting: as `MSELoss`.
         huber: as `MSELoss`.
-        channels: how many Fourier features.
+        channels: number of Fourier features.
     """
 
     frequencies: Tensor

@@ -16,11 +16,11 @@ class VLBLoss(Loss):
     Noisy, and best with density=importance (section 3.3, arXiv:2102.09672).
 
     Args:
-        density: at which times.
-        variance: of the reverse steps: learned, small or large.
+        density: distribution of the times.
+        variance: variance of the reverse steps: learned, small or large.
 
     Raises:
-        ValueError: if `variance` is none of these.
+        ValueError: if `variance` is something else.
     """
 
     def __init__(self, density: Density, variance: str = "learned") -> None:

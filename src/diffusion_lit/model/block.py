@@ -24,7 +24,7 @@ class TimeEmbedding(FixedPrecision):
     The angle, up to a thousand radians, is float32 whatever the precision of the layers.
 
     Args:
-        channels: how many sines and cosines together, even.
+        channels: number of sines and cosines together, even.
         out_channels: the width of the embedding.
     """
 
@@ -75,7 +75,7 @@ class ResBlock(nn.Module):
         in_channels: C of the input.
         out_channels: C of the output.
         emb_channels: the width of the time embedding.
-        num_groups: of each GroupNorm.
+        num_groups: groups of each GroupNorm.
         dropout: probability, before the second convolution.
         scale_shift: condition by a scale and a shift after the second norm (Dhariwal & Nichol 2021, eq. 6) and not by
             adding to the features before it (Ho et al. 2020).
@@ -120,7 +120,7 @@ class Attention(nn.Module):
 
     Args:
         channels: C.
-        num_groups: of the GroupNorm.
+        num_groups: groups of the GroupNorm.
         head_channels: the size of each head; must divide `channels`. None takes one head.
 
     Raises:

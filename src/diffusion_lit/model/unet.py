@@ -28,7 +28,7 @@ class UNet(Network):
         attention_resolutions: the feature maps' sizes at which residual blocks are followed by self-attention. The
             middle always has it.
         head_channels: the size of each attention head; None takes a single head.
-        num_groups: of each GroupNorm.
+        num_groups: groups of each GroupNorm.
         dropout: probability inside residual blocks.
         time_conditioning: `additive` or `scale_shift`.
         resampling: `conv` (strided convolution; repeat and convolve) or `residual` (a residual block that resamples).

@@ -26,7 +26,7 @@ def build(
     """Prepare all images of the maker's source in its folder, or what is left of them to prepare.
 
     Args:
-        maker: of the shards.
+        maker: maker of the shards.
         workers: processes.
         shard_bytes: about how large a shard is.
         max_unreadable: the largest share of images that may be unreadable; they are listed in `unreadable.txt`.

@@ -75,7 +75,7 @@ class Maker:
     """Makes shards below a folder.
 
     Args:
-        source: of the images.
+        source: source of the images.
         reading: how they are read.
         encoding: `raw`, `png` (without loss) or `jpeg` (with some, at quality 95).
         latents: the folder of an autoencoder whose latents are stored in place of images, or None.

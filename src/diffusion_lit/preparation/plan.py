@@ -19,7 +19,7 @@ class Plan:
     """What a maker is to make, and what is known of it before an image is read.
 
     Args:
-        maker: of the shards.
+        maker: maker of the shards.
         shard_bytes: about how large a shard is.
 
     Raises:

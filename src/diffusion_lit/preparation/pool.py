@@ -25,14 +25,14 @@ class Stopped(Exception):  # noqa: N818 - not an error
     def __init__(self, number: int) -> None:
         self.exit_code = 128 + number
         name = signal.Signals(number).name
-        super().__init__(f"stopped by {name}; finished shards are kept. Go on with the same command")
+        super().__init__(f"stopped by {name}; finished shards are kept. Continue with the same command")
 
 
 class Pool:
     """A context in which `map` makes shards; SIGINT and SIGTERM let those that are being made end.
 
     Args:
-        maker: of the shards.
+        maker: maker of the shards.
         workers: processes; with 1, or where an autoencoder encodes, the work is done in this one.
     """
 

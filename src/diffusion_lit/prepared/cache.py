@@ -25,8 +25,8 @@ class ShardCache:
     as old as the server.
 
     Args:
-        url: of the prepared set.
-        folder: of the cache.
+        url: URL of the prepared set.
+        folder: folder of the cache.
         max_bytes: how large it may grow, without what is just being fetched.
         storage_options: for the storage's client.
     """

@@ -24,10 +24,10 @@ class PreparedImages:
     """A split of a prepared set: shards that are mapped into memory when they are first read.
 
     Args:
-        manifest: of the set.
+        manifest: manifest of the set.
         split: its name.
         find: where a shard is, on this machine.
-        max_open: shards that are kept mapped at a time; None is all.
+        max_open: shards that are kept mapped at a time; None keeps all.
     """
 
     def __init__(

@@ -95,7 +95,7 @@ class Shard:
     Args:
         path: the file.
         info: what the manifest says of it.
-        item_bytes: of each image where they are raw; None where they are encoded, and so of any size.
+        item_bytes: bytes of each image where they are raw; None where they are encoded, and so of any size.
 
     Raises:
         ValueError: if the file is not built as the manifest says.

@@ -23,7 +23,7 @@ class DDPMSampler(Sampler):
         clip, percentile, spacing: as `Sampler`.
 
     Raises:
-        ValueError: if `variance` is none of these, or as `Sampler`.
+        ValueError: if `variance` is something else, or as `Sampler`.
     """
 
     num_steps: int | None = None

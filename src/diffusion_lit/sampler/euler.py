@@ -23,7 +23,7 @@ class EulerSampler(Sampler):
         num_steps: how many steps.
         churn: S_churn; a step raises sigma / alpha by the factor 1 + min(churn / num_steps, sqrt(2) - 1). 0 is
             deterministic.
-        churn_min, churn_max: S_min and S_max, the range of sigma / alpha within which there is churn; None is infinite.
+        churn_min, churn_max: S_min and S_max, the range of sigma / alpha with churn; None means infinity.
         churn_noise: S_noise, the standard deviation of the noise added.
         clip, percentile, spacing: as `Sampler`.
 
@@ -64,6 +64,6 @@ class EulerSampler(Sampler):
         gain = min(self.churn / (self.num_steps or schedule.num_timesteps or 1), math.sqrt(2) - 1)
         later = schedule.time(-2 * (level * (1 + gain)).log()).clamp(max=1).to(t.dtype)
         inside = (level >= self.churn_min) & (level <= (math.inf if self.churn_max is None else self.churn_max))
-        churns = inside & (later > t)  # at t = 1 there is none to add
+        churns = inside & (later > t)  # at t = 1 no noise can be added
         churned = schedule.diffuse(x_t, self.churn_noise * walk.noise(), t, later)
         return torch.where(churns, churned, x_t), torch.where(churns, later, t)

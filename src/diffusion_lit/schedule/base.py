@@ -39,7 +39,7 @@ class Schedule(FixedPrecision, ABC):
     def __init__(self, shift: float = 1.0) -> None:
         super().__init__()
         if shift <= 0:
-            raise ValueError(f"schedule.shift must be positive, got {shift}; 1 is none, resolution / 64 is usual")
+            raise ValueError(f"schedule.shift must be positive, got {shift}; 1 leaves it, resolution / 64 is usual")
         self.log_shift = 2 * math.log(shift)
 
     @abstractmethod
@@ -75,7 +75,7 @@ class Schedule(FixedPrecision, ABC):
         return self.log_snr(t).exp().to(t.dtype)
 
     def c_noise(self, t: Tensor) -> Tensor:
-        """What the network is told of the time `t`."""
+        """The network's noise-level input at `t` (EDM's c_noise)."""
         return 1000 * t
 
     def snap(self, t: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ class HuggingFaceSource(Source):
 
     Args:
         name: `OWNER/NAME`, or a folder; a configuration may follow a colon.
-        columns: of the images and of the classes; None finds the only one of its kind.
+        columns: columns of the images and of the classes; None finds the only one of its kind.
         val_fraction: the share of `train` set aside where there is no `validation` or `test`.
 
     Raises:

@@ -45,7 +45,7 @@ class Reading:
         """This reading, if it can be done.
 
         Args:
-            prefix: of the settings' names in a message.
+            prefix: prefix of the settings' names in a message.
 
         Raises:
             ValueError: if a setting has no such value.

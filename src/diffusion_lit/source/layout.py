@@ -46,7 +46,7 @@ def arrange(
     set aside from `train`, or from everything. Within a split the first folder is the class.
 
     Args:
-        names: of the images, with `/` between folders.
+        names: names of the images, with `/` between folders.
         where: what they are in, for messages.
         val_fraction: the share set aside for each of `val` and `test` where it is missing.
         labels: the class of each name, in place of folders.

@@ -18,10 +18,10 @@ def open_dataset(name: str, root: Path, download: bool, prefix: str, **split: bo
     """A split of a dataset of torchvision's.
 
     Args:
-        name: of its class.
+        name: name of its class.
         root: the folder that torchvision keeps its datasets in.
         download: fetch what is not there.
-        prefix: of the settings' names in a message.
+        prefix: prefix of the settings' names in a message.
         split: as its class takes it.
 
     Raises:
@@ -43,7 +43,7 @@ class TorchvisionSource(Source):
     """A dataset of torchvision's that gives an image and a class.
 
     Args:
-        name: of its class, such as `CIFAR10`.
+        name: name of its class, such as `CIFAR10`.
         root: the folder that torchvision keeps its datasets in.
         download: fetch what is not there.
         val_fraction: the share of `train` set aside where torchvision has no `val` or `test`.
