@@ -244,7 +244,10 @@ def test_guided_and_interpolated_images_are_what_they_say(run: Path, tmp_path: P
     assert np.abs(drawn["plain"] - drawn["by itself"]).max() <= 1  # rounding
     assert np.array_equal(drawn["plain"], drawn["nowhere"]) and not np.array_equal(drawn["plain"], drawn["middle"])
     assert np.abs(drawn["rows"][[0, 3, 4, 7, 8, 11]] - drawn["plain"][[0, 1, 1, 2, 2, 3]]).max() <= 1
-    for options, words in {("guidance_interval=[0,1]",): "guidance=1 does not guide", ("interpolate=1",): "2 or more"}.items():
+    for options, words in {
+        ("guidance_interval=[0,1]",): "guidance=1 does not guide",
+        ("interpolate=1",): "2 or more",
+    }.items():
         done = run_command("sample", f"ckpt={run}", *options, cwd=tmp_path)
         assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
 

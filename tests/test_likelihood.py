@@ -603,9 +603,7 @@ def test_a_variance_that_the_model_does_not_have_is_refused() -> None:
         with pytest.raises(ValueError, match=rf"does not have variance={variance}; .*model.learn_variance=true"):
             variational_bound(denoiser, x_0, draws(x_0.shape), variance=variance)
     learns = Denoiser(Fraction(0), CosineSchedule(10), VParameterization())
-    with pytest.raises(
-        ValueError, match="this model does not have variance=medium; choose small or large, or learned"
-    ):
+    with pytest.raises(ValueError, match="this model does not have variance=medium; choose small or large, or learned"):
         variational_bound(learns, x_0, draws(x_0.shape), variance="medium")
 
 

@@ -4,7 +4,9 @@ Imports only Hydra, so that `--help` and `--cfg job` answer at once.
 """
 
 import functools
+import multiprocessing
 import os
+import pickle
 import re
 import secrets
 import sys
@@ -28,6 +30,8 @@ CONFIG_FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.par
 
 MISTAKES = (ValueError, FloatingPointError, FileNotFoundError, NotADirectoryError)
 """Errors whose message is written for the user: it is shown alone, and the traceback goes to a file."""
+
+CONNECTIONS = Path(multiprocessing.__file__).parent
 
 # A folder's name carries the second; six random digits keep apart runs that start in the same one.
 OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
@@ -106,8 +110,9 @@ def explain(error: BaseException) -> str | None:
         return f"{error.full_key}= is not given: see --help"
     if lost_worker(error):
         return (
-            f"a data loading process was ended from outside ({error}). Most often memory ran out: use fewer "
-            "data.num_workers or a smaller data.batch_size. What was saved is complete: continue with resume=auto"
+            f"a data loading process was ended from outside ({str(error) or type(error).__name__}). Most often memory "
+            "ran out: use fewer data.num_workers or a smaller data.batch_size. What was saved is whole: continue with "
+            "resume=auto"
         )
     if isinstance(error, MISTAKES):
         # A data loader's worker sends its whole traceback as the message; the message proper comes last.
@@ -116,11 +121,16 @@ def explain(error: BaseException) -> str | None:
 
 
 def lost_worker(error: BaseException) -> bool:
-    """Whether a data loader found one of its processes gone."""
+    """Whether a data loader found one of its processes gone.
+
+    torch says so itself where it already knows; before that, the connection over which a batch comes breaks, wherever
+    the process was: it refuses, resets, or ends (`EOFError`).
+    """
     if isinstance(error, RuntimeError):
-        return str(error).startswith("DataLoader worker")
-    frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, ConnectionError) and any(Path(f.filename).name == "dataloader.py" for f in frames)
+        return str(error).startswith(("DataLoader worker (pid", "Pin memory thread exited"))
+    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    broken = isinstance(error, EOFError | OSError | pickle.UnpicklingError)
+    return broken and files[-1].parent == CONNECTIONS and any(file.name == "dataloader.py" for file in files)
 
 
 def finish_job() -> None:

@@ -100,9 +100,7 @@ def guided(
     if guidance != 1:
         return GuidedDenoiser(denoiser, guidance, guide, interval)
     if guide is not None or interval is not None:
-        raise ValueError(
-            "guidance=1 does not guide: a guide or guidance_interval takes effect with guidance=2, say"
-        )
+        raise ValueError("guidance=1 does not guide: a guide or guidance_interval takes effect with guidance=2, say")
     return denoiser
 
 

@@ -1,6 +1,7 @@
 """The checkpoint that a run is resumed from."""
 
 import logging
+import shlex
 import signal
 import threading
 from pathlib import Path
@@ -28,7 +29,8 @@ class Interrupted(Exception):  # noqa: N818 - not an error
     def __init__(self, number: int, path: Path) -> None:
         self.exit_code = 128 + number
         name = signal.Signals(number).name
-        super().__init__(f"stopped by {name}; all is saved. Continue with resume={path.parents[1]}, or resume=auto")
+        resume = shlex.quote(f"resume={path.parents[1]}")
+        super().__init__(f"stopped by {name}; everything is saved. Continue with {resume}, or resume=auto")
 
 
 class LastCheckpoint(Checkpoint):
