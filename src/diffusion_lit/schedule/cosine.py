@@ -12,8 +12,8 @@ __all__ = ["CosineSchedule"]
 class CosineSchedule(DiscreteSchedule):
     """abar_t = f(t) / f(0), f(t) = cos^2((t / T + s) / (1 + s) pi / 2), t = 1..T (Nichol & Dhariwal 2021, eq. 17).
 
-    beta_t = 1 - abar_t / abar_{t-1} is then clipped, so that the chain ends before its signal is exactly 0: by default to
-    [1e-4, 0.9999]. Improved DDPM (arXiv:2102.09672) clips to [0, 0.999], which clip_min=1e-9 and clip_max=0.999 give.
+    beta_t = 1 - abar_t / abar_{t-1} is then clipped, so that the chain ends before its signal is exactly 0, by default
+    to [1e-4, 0.9999]. Improved DDPM (arXiv:2102.09672) clips to [0, 0.999]: clip_min=1e-9 and clip_max=0.999 do.
 
     Args:
         num_timesteps: T.
