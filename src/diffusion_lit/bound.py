@@ -16,9 +16,10 @@ HALF_BIN = 1 / 255
 
 
 def require_bytes(space: Space) -> None:
-    """
+    """Check that `space` is that of 8-bit images, whose probability ends the bound.
+
     Raises:
-        ValueError: if `space` is not that of 8-bit images, whose probability ends the bound.
+        ValueError: if it is not.
     """
     if not space.bounded:
         raise ValueError(

@@ -29,7 +29,7 @@ class DiscreteSchedule(Schedule):
 
     Args:
         betas: [T], each in (0, 1).
-        shift: as `Schedule`; 1 is none.
+        shift: as `Schedule`.
         zero_terminal_snr: scale the chain so that its end is pure noise, beta_T = 1 (Lin et al. 2023, algorithm 1,
             arXiv:2305.08891). A network cannot then predict eps: at T it sees nothing else.
 
@@ -111,7 +111,7 @@ class DiscreteSchedule(Schedule):
         return (index - 1 + part) / self.num_timesteps
 
     def c_noise(self, t: Tensor) -> Tensor:
-        """The step's number counted from 0, t T - 1 in 0..T-1, as DDPM's networks are told it."""
+        """The step's number counted from 0, t T - 1 in 0..T-1, as DDPM's networks receive it."""
         return (self.position(t) - 1).clamp(min=0).to(t.dtype)
 
     def snap(self, t: Tensor) -> Tensor:

@@ -37,4 +37,4 @@ class VPSchedule(Schedule):
         return 2 * integral / (self.beta_min + (self.beta_min**2 + 2 * self.slope * integral).sqrt())
 
     def c_noise(self, t: Tensor) -> Tensor:
-        return 999 * t  # the paper's networks are told 0..999
+        return 999 * t  # the paper's networks receive 0..999
