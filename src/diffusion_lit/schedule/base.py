@@ -39,7 +39,7 @@ class Schedule(FixedPrecision, ABC):
     def __init__(self, shift: float = 1.0) -> None:
         super().__init__()
         if shift <= 0:
-            raise ValueError(f"schedule.shift must be positive, got {shift}; 1 leaves it, resolution / 64 is usual")
+            raise ValueError(f"schedule.shift must be positive, got {shift}; 1 disables it, resolution / 64 is usual")
         self.log_shift = 2 * math.log(shift)
 
     @abstractmethod
@@ -121,7 +121,7 @@ class Schedule(FixedPrecision, ABC):
             lerp(log(c sigma_s^2), log(c sigma_t^2), fraction)
 
         0 is the small variance (beta tilde), 1 the large one (beta, for one step of a chain). At s = 0, where the small
-        one vanishes, it is that of the step before, from 2 t to t, or where there is none the large one.
+        one vanishes, it is that of the step before, from 2 t to t, or the large one if no step comes before.
 
         Args:
             s, t: times, s < t.

@@ -27,7 +27,7 @@ class CosineContinuousSchedule(Schedule):
         super().__init__(shift)
         if not -30 <= log_snr_min <= -4:
             raise ValueError(
-                f"log_snr_min must lie in [-30, -4], so that t = 1 is noise but still told from t = 0.999; got "
+                f"log_snr_min must lie in [-30, -4], so that t = 1 is noise but differs from t = 0.999; got "
                 f"{log_snr_min}, -15 is usual"
             )
         self.angle = math.atan(math.exp(-log_snr_min / 2))

@@ -30,7 +30,7 @@ def spaced_times(schedule: Schedule, num_steps: int | None = None, spacing: str 
         spacing: one of the above; None takes the schedule's own.
 
     Raises:
-        ValueError: if there is no such spacing, or the schedule cannot take so many steps, or has no finite log SNR at
+        ValueError: if `spacing` is unknown, or the schedule cannot take so many steps, or has no finite log SNR at
             t = 1 where the spacing counts in it.
     """
     spacing = spacing or schedule.spacing
@@ -77,7 +77,7 @@ def spaced_times(schedule: Schedule, num_steps: int | None = None, spacing: str 
 
 
 def check_spacing(spacing: str) -> None:
-    """Raise a ValueError if there is no such spacing."""
+    """Raise a ValueError unless `spacing` is one of SPACINGS."""
     if spacing not in SPACINGS:
         raise ValueError(f"sampler.spacing must be one of {', '.join(SPACINGS)}, or null; got {spacing!r}")
 
