@@ -45,7 +45,8 @@ class Likelihood:
     @property
     def standard_error(self) -> float:
         """Of the mean, over images, dequantisation and probes together; NaN for a single image."""
-        return float(self.bits_per_dim.std() / math.sqrt(len(self.bits_per_dim)))
+        num = len(self.bits_per_dim)
+        return float(self.bits_per_dim.std() / math.sqrt(num)) if num > 1 else math.nan
 
 
 @torch.no_grad()
@@ -122,15 +123,14 @@ def ode_likelihood(
         x_0: 8-bit images as multiples of 2 / 255 in [-1, 1], [B, C, H, W].
         noise: gives standard Gaussian noise like `x_0`: for u, eps and the probe.
         condition: what else the model is given.
-        rtol, atol: tolerances of the solver.
-        on_step: called after each of its steps.
+        rtol, atol, on_step: tolerances of the solver, and what it calls after each step.
 
     Raises:
         ValueError: if the model is of latents.
     """
     require_bytes(denoiser.space)
     schedule = denoiser.schedule
-    half_a_bin = x_0.new_full((len(x_0), 1, 1, 1), -2 * math.log(HALF_BIN), dtype=torch.float64)  # as log SNR
+    half_a_bin = torch.full_like(x_0[:, :1, :1, :1], -2 * math.log(HALF_BIN), dtype=torch.float64)  # as log SNR
     t = schedule.time(half_a_bin).clamp(min=schedule.t_min).to(x_0.dtype)
     log_std = (-schedule.log_snr(t) / 2).to(x_0.dtype).expand_as(x_0)
     offset = 2 * HALF_BIN * (torch.special.ndtr(noise()) - 0.5) + log_std.exp() * noise()

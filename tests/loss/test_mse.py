@@ -287,3 +287,22 @@ def test_each_image_has_its_class() -> None:
     denoiser = Denoiser(network, build("schedule", "linear"), EpsParameterization())
     MSELoss(UniformDensity(), UnitWeighting())(denoiser, images(10, torch.float32), condition)
     assert network.condition is condition
+
+
+def test_uncertainty_s_features_are_waves_of_random_frequency_and_phase() -> None:
+    """sqrt(2) cos(2 pi (f x + phase)), f ~ N(0, 1): at x and y their mean product is exp(-2 pi^2 (x - y)^2).
+
+    They never change: a checkpoint has what a linear layer makes of them, and not themselves.
+    """
+    loss = UncertaintyLoss(UniformDensity(), UnitWeighting(), channels=4096)
+    level = torch.linspace(-0.5, 0.5, 11)  # log(sigma / alpha) / 4
+    seen: list[Tensor] = []
+    loss.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    loss.log_loss(FlowSchedule().log_snr((4 * level).sigmoid()))
+    product = torch.exp(-2 * math.pi**2 * (level[:, None] - level) ** 2)
+    assert (seen[0] @ seen[0].T / 4096 - product).abs().max() < 5 / 4096**0.5  # 5 standard errors at most
+
+    loss = UncertaintyLoss(UniformDensity(), UnitWeighting(), channels=4)
+    loss.head.weight.data = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    values = loss.log_loss(FlowSchedule().log_snr(torch.tensor([0.3, 1.0]))).tolist()
+    assert values == pytest.approx([-6.421869, 3.100449], rel=1e-4)

@@ -499,3 +499,34 @@ def test_churn_has_both_its_bounds(name: str, bounds: tuple[float, float | None]
     sampler = build("sampler", name, num_steps=4, churn=2.0, churn_min=bounds[0], churn_max=bounds[1])
     images = sampler(gaussian("flow"), Impulses(5)).flatten()
     assert [t for t, image in zip((1, 0.75, 0.5, 0.25), images[2:], strict=True) if image != images[0]] == churned
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", [*SAMPLERS, *VARIANTS])
+def test_images_and_what_the_model_is_asked_are_in_the_dtype_of_the_noise(name: str, dtype: torch.dtype) -> None:
+    denoiser = Recorded(build("schedule", "linear"))
+    seen = []
+    noise = ImageNoise(0, range(2), (1, 2, 2))
+    images = member(name, num_steps=4)(denoiser, lambda: noise().to(dtype), on_step=lambda s, x: seen.extend([s, x]))
+    assert {tensor.dtype for tensor in [images, *seen, *(t for t, _ in denoiser.asked)]} == {dtype}
+
+
+@pytest.mark.parametrize("num_corrections", [1, 2])
+def test_a_correction_is_as_large_as_the_paper_has_it(num_corrections: int) -> None:
+    """Song et al. 2021, algorithm 4, on each image's own norms: e = 2 (snr |z| / |score|)^2, |z|^2 being its mean.
+
+    The step before it is Euler and Maruyama's, from the same noise.
+    """
+    shape, denoiser = (2, 1, 4, 4), gaussian("cosine")
+    draws = torch.randn(9, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    walks: list[list[tuple[Tensor, Tensor]]] = []
+    for name, options in (("euler_maruyama", {}), ("predictor_corrector", {"num_corrections": num_corrections})):
+        walks.append([])
+        sampler = build("sampler", name, num_steps=2, clip=None, **options)
+        sampler(denoiser, iter(draws).__next__, on_step=lambda s, x: walks[-1].append((s, x)))
+    (s, x), (_, corrected) = walks[0][0], walks[1][0]
+    for z in draws[2 : 2 + num_corrections]:
+        score = denoiser(x, s).score
+        size = 2 * (0.16 * 4 / score.flatten(1).norm(dim=1)).view(-1, 1, 1, 1) ** 2  # 16 pixels: |z| is 4
+        x = x + size * score + (2 * size).sqrt() * z
+    torch.testing.assert_close(corrected, x, rtol=1e-12, atol=1e-12)

@@ -469,3 +469,23 @@ def test_impossible_times_are_refused() -> None:
             spaced_times(schedule, 10, "karras")
     with pytest.raises(ValueError, match="90 steps with spacing=quadratic lie closer than CosineSchedule tells"):
         spaced_times(CosineSchedule(100), 90, "quadratic")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_everything_is_in_the_dtype_of_the_times(name: str, dtype: torch.dtype) -> None:
+    """But for log SNR and the time of it, whose differences nearly cancel."""
+    schedule, (x, y) = make(name), torch.ones(2, 3, 1, 2, 2, dtype=dtype)
+    t = torch.tensor([0.2, 0.5, 1.0], dtype=dtype).view(-1, 1, 1, 1)
+    s, fraction = t / 2, torch.rand_like(x)
+    results = [
+        *(getattr(schedule, method)(t) for method in ("alpha", "sigma", "scale", "snr", "c_noise", "snap")),
+        schedule.add_noise(x, y, t),
+        schedule.diffuse(x, y, s, t),
+        *schedule.posterior(x, y, s, t),
+        schedule.denoised_fraction(s, t),
+        schedule.log_variance(s, t, 0.5),
+        schedule.log_variance(s, t, fraction),
+    ]
+    assert [result.dtype for result in results] == [dtype] * len(results)
+    assert schedule.log_snr(t).dtype == schedule.time(schedule.log_snr(t).to(dtype)).dtype == torch.float64
