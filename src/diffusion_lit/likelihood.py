@@ -151,7 +151,7 @@ def ode_log_density(
     on_step: Callable[[], object] | None = None,
     start: float | None = None,
 ) -> Tensor:
-    """log p(x_0) of a continuous image in nats, [B] (Song et al. 2021, eq. 39, with v as the velocity).
+    """log p(x_0) of continuous images in nats, [B] (Song et al. 2021, eq. 39, arXiv:2011.13456; v is the velocity).
 
     Args:
         denoiser: the model, in evaluation mode.
