@@ -1,9 +1,10 @@
 PYTHON ?= python3
+MINUTES ?= 10
 BIN := .venv/bin
 SETUP := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sample test test-slow lint format check-digits clean
+.PHONY: help setup train sample test test-slow mutants lint format check-digits clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -30,6 +31,9 @@ test: setup ## Run the tests (minutes)
 
 test-slow: setup ## Run the tests that train a model for minutes, and those that install the wheel afresh
 	$(BIN)/python -m pytest -m slow
+
+mutants: setup ## Look for MINUTES (10) for changes that no test notices; ARGS='src/diffusion_lit/sampler' says where
+	$(BIN)/python -m tests.mutants --minutes $(MINUTES) $(ARGS)
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check .
