@@ -166,7 +166,7 @@ def test_an_image_is_the_same_in_any_batch(run: Path, tmp_path: Path) -> None:
         )
         for size in (12, 5):
             out = tmp_path / f"{sampler}_{size}"
-            done = run_command(
+            done = run_forked(
                 "sample", *options, f"batch_size={size}", "format=[npz,png,grid]", f"out={out}", cwd=tmp_path
             )
             assert done.returncode == 0, done.stderr
@@ -192,7 +192,7 @@ def test_seed_labels_guidance_and_weights_matter(run: Path, tmp_path: Path) -> N
     drawn = {}
     for name, options in variants.items():
         common = (f"ckpt={run}", "sampler.num_steps=3", "num_samples=6", "format=npz", f"out={tmp_path / name}")
-        done = run_command("sample", *common, *options, cwd=tmp_path)
+        done = run_forked("sample", *common, *options, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         drawn[name] = arrays(tmp_path / name)
     assert np.array_equal(drawn["plain"][0], drawn["again"][0])
@@ -208,7 +208,7 @@ def test_seed_labels_guidance_and_weights_matter(run: Path, tmp_path: Path) -> N
         (["guidance=2"], "guidance=2"),
         (["weights=ema"], "weights=raw"),
         (["weights=raw", "sampler.num_steps=501"], "between 1 and 500"),
-        (["weights=both"], "ema or raw"),
+        (["weights=both"], "no weights named both; use weights=raw"),
         (["weights=raw", "format=gif"], "grid, png, npz"),
         (["weights=raw", "num_samples=0"], "num_samples"),
     ],
@@ -238,7 +238,7 @@ def test_guided_and_interpolated_images_are_what_they_say(run: Path, tmp_path: P
     drawn = {}
     for name, options in variants.items():
         common = (f"ckpt={run}", "sampler=dpmpp_2m", "sampler.num_steps=4", "num_samples=12", "format=npz")
-        done = run_command("sample", *common, f"out={tmp_path / name.replace(' ', '_')}", *options, cwd=tmp_path)
+        done = run_forked("sample", *common, f"out={tmp_path / name.replace(' ', '_')}", *options, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         drawn[name] = arrays(tmp_path / name.replace(" ", "_"))[0].astype(int)
     assert np.abs(drawn["plain"] - drawn["by itself"]).max() <= 1  # rounding
@@ -248,7 +248,7 @@ def test_guided_and_interpolated_images_are_what_they_say(run: Path, tmp_path: P
         ("guidance_interval=[0,1]",): "guidance=1 does not guide",
         ("interpolate=1",): "2 or more",
     }.items():
-        done = run_command("sample", f"ckpt={run}", *options, cwd=tmp_path)
+        done = run_forked("sample", f"ckpt={run}", *options, cwd=tmp_path)
         assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
 
 

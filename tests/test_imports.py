@@ -24,7 +24,8 @@ LAYERS = (
     ("denoiser", "density", "ode", "prepared"),
     ("schedule", "parameterization", "source", "augmentation", "feature", "model", "space"),
     ("condition", "autoencoder", "fixed_precision"),
-    ("command", "shell", "image", "random"),
+    ("command",),
+    ("shell", "image", "random"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""
 WITHOUT_LIGHTNING = ("source", "prepared", "schedule", "sampler")

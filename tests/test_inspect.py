@@ -11,12 +11,12 @@ from diffusion_lit.contact_sheet import choose_examples, spread
 from diffusion_lit.data import DigitsData
 from tests import streams
 from tests.data.prepared_set import data_module, numbers, prepare, settings, write_folder
-from tests.launch import run_command, run_forked
+from tests.launch import run_forked
 
 
 def test_it_says_what_a_prepared_set_holds(tmp_path: Path) -> None:
     prepare(write_folder(tmp_path / "folder", 31), tmp_path / "set")
-    done = run_command("inspect", f"data.root={tmp_path / 'set'}", f"out={tmp_path / 'out'}", cwd=tmp_path)
+    done = run_forked("inspect", f"data.root={tmp_path / 'set'}", f"out={tmp_path / 'out'}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["train:", "31", "images", "of", "3", "x", "4", "x", "4"] in lines
@@ -76,5 +76,5 @@ def test_mistakes_are_told(tmp_path: Path, options: list[str], words: str) -> No
 def test_any_dataset_can_be_looked_at(tmp_path: Path) -> None:
     write_folder(tmp_path / "folder", 12)
     options = [f"data.{key}={value}" for key, value in settings("image_folder", tmp_path).items()]
-    done = run_command("inspect", "data=image_folder", *options, "split=val", f"out={tmp_path / 'out'}", cwd=tmp_path)
+    done = run_forked("inspect", "data=image_folder", *options, "split=val", f"out={tmp_path / 'out'}", cwd=tmp_path)
     assert done.returncode == 0 and (tmp_path / "out" / "contact_sheet.png").is_file(), done.stderr

@@ -13,7 +13,7 @@ from diffusion_lit.figure import draw_strip, follow, noised, save_animation
 from diffusion_lit.random import ImageNoise
 from diffusion_lit.sampler import DDIMSampler
 from tests.analytic import GaussianDenoiser, build, members
-from tests.launch import run_command, train_in
+from tests.launch import run_forked, train_in
 
 ONE = torch.ones(1, 1, 1, 1)
 
@@ -67,11 +67,11 @@ def test_animation_shows_every_step_there_and_back(ending: str, tmp_path: Path) 
 
 
 def test_the_command_draws_schedules_and_refuses_mistakes(tmp_path: Path) -> None:
-    done = run_command("plot", "schedule=[linear,flow]", "schedule.num_timesteps=400", "out=one", cwd=tmp_path)
+    done = run_forked("plot", "schedule=[linear,flow]", "schedule.num_timesteps=400", "out=one", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "one" / "schedules.png") as two:
         size_of_two = two.size
-    assert run_command("plot", "schedule=vp", "out=other", cwd=tmp_path).returncode == 0
+    assert run_forked("plot", "schedule=vp", "out=other", cwd=tmp_path).returncode == 0
     with Image.open(tmp_path / "other" / "schedules.png") as one:
         assert one.size[1] < size_of_two[1]
     for option, words in {
@@ -81,16 +81,16 @@ def test_the_command_draws_schedules_and_refuses_mistakes(tmp_path: Path) -> Non
         "sampler.num_steps=7": "sampler would be ignored",
         "schedule=[linear,cosin]": "cosin",
     }.items():
-        done = run_command("plot", option, cwd=tmp_path)
+        done = run_forked("plot", option, cwd=tmp_path)
         assert done.returncode != 0 and words in done.stdout + done.stderr and "Traceback" not in done.stderr
-    done = run_command("plot", "ckpt=nowhere", "schedule=vp", cwd=tmp_path)
+    done = run_forked("plot", "ckpt=nowhere", "schedule=vp", cwd=tmp_path)
     assert done.returncode == 1 and "either schedule or ckpt" in done.stderr
 
 
 def test_the_command_follows_a_checkpoint(tmp_path: Path) -> None:
     train_in(tmp_path / "run", "trainer.max_steps=1", "callback.fid=null", "callback.sample_grid=null")
     options = ("ckpt=run", "sampler=heun", "sampler.num_steps=4", "num_samples=2", "labels=[7]", "animation=webp")
-    done = run_command("plot", *options, "out=pictures", cwd=tmp_path)
+    done = run_forked("plot", *options, "out=pictures", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     written = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert written == ["schedules.png", "trajectory.png", "trajectory.webp"]

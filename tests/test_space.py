@@ -27,7 +27,7 @@ from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.space import LatentSpace, PixelSpace, Space
 from diffusion_lit.weighting import UnitWeighting
 from tests.analytic import GaussianDenoiser, build, members
-from tests.launch import config, run_command, train_in
+from tests.launch import config, run_forked, train_in
 from tests.test_training import column
 
 diffusers = pytest.importorskip("diffusers")
@@ -135,7 +135,7 @@ def test_pixels_are_the_bytes_themselves() -> None:
 
 
 def test_a_wrong_folder_says_what_is_wrong_with_it(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere is not there; .*autoencoder=FOLDER"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere does not exist; .*autoencoder=FOLDER"):
         LatentSpace(str(tmp_path / "nowhere"), 1.0).check()
     write_autoencoder(tmp_path / "pipeline" / "vae")
     with pytest.raises(FileNotFoundError, match=r"its autoencoder is .*vae"):
@@ -273,18 +273,18 @@ def test_the_reference_of_fid_is_the_decoded_validation_set(run: Path, monkeypat
 
 def test_sample_and_plot_decode(run: Path, tmp_path: Path) -> None:
     options = (f"ckpt={run}", "sampler.num_steps=2", "sampler.clip=null", "num_samples=3", f"out={tmp_path}")
-    done = run_command("sample", *options, "format=[npz,png,grid]", "batch_size=2", cwd=tmp_path)
+    done = run_forked("sample", *options, "format=[npz,png,grid]", "batch_size=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "samples.npz") as file:
         assert file["arr_0"].shape == (3, 32, 32, 3) and file["arr_0"].dtype == np.uint8
     with Image.open(tmp_path / "png" / "000002.png") as image:
         assert image.size == (32, 32)
-    done = run_command("plot", *options, cwd=tmp_path)
+    done = run_forked("plot", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "trajectory.gif") as animation:
         assert animation.size == (3 * (64 + 2) + 2, 64 + 2 + 2)
     assert (tmp_path / "trajectory.png").is_file()
-    done = run_command("sample", f"ckpt={run}", cwd=tmp_path)
+    done = run_forked("sample", f"ckpt={run}", cwd=tmp_path)
     assert done.returncode == 1 and "sampler.clip=null" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -292,13 +292,13 @@ def test_an_autoencoder_that_was_moved_can_be_named_and_no_other_is_taken(run: P
     moved = (run / "autoencoder").rename(tmp_path / "moved")
     try:
         options = (f"ckpt={run}", "sampler.num_steps=1", "sampler.clip=null", "num_samples=1", f"out={tmp_path}")
-        done = run_command("sample", *options, cwd=tmp_path)
-        assert done.returncode == 1 and "autoencoder is not there" in done.stderr and "Traceback" not in done.stderr
+        done = run_forked("sample", *options, cwd=tmp_path)
+        assert done.returncode == 1 and "autoencoder does not exist" in done.stderr and "Traceback" not in done.stderr
         assert not (tmp_path / "grid.png").exists()
-        done = run_command("sample", *options, f"autoencoder={moved}", cwd=tmp_path)
+        done = run_forked("sample", *options, f"autoencoder={moved}", cwd=tmp_path)
         assert done.returncode == 0 and (tmp_path / "grid.png").is_file(), done.stderr
         write_autoencoder(tmp_path / "other", seed=1)
-        done = run_command("plot", *options, f"autoencoder={tmp_path / 'other'}", cwd=tmp_path)
+        done = run_forked("plot", *options, f"autoencoder={tmp_path / 'other'}", cwd=tmp_path)
         assert done.returncode == 1 and "not those that made the latents" in done.stderr
     finally:
         moved.rename(run / "autoencoder")
@@ -323,7 +323,7 @@ def test_settings_that_do_not_suit_latents_are_refused_before_training(run: Path
     for options, words in {
         ("augmentation=flip",): r"FlipAugmentation is for images.*augmentation=none",
         ("sampler.clip=1.0",): r"sampler\.clip=null",
-        ("autoencoder=nowhere",): "nowhere is not there",
+        ("autoencoder=nowhere",): "nowhere does not exist",
         ("loss=vlb", "loss.variance=small"): "loss=mse",
     }.items():
         with pytest.raises((ValueError, FileNotFoundError, InstantiationException), match=words):

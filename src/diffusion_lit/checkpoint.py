@@ -82,7 +82,7 @@ def load_denoiser(
         ValueError: if it is not one of ours, lacks the weights asked for, or has no use for an autoencoder.
     """
     checkpoint = load_checkpoint(path)  # its optimizer state has no business on the device
-    averages = [key.removesuffix("_num_updates") for key in checkpoint if key.endswith("_num_updates")]
+    averages = [key for key, value in checkpoint.items() if key.startswith("ema") and isinstance(value, dict) and value]
     if weights not in (choices := [*averages, "raw"]):
         raise ValueError(f"{find_checkpoint(path)} has no weights named {weights}; use weights={' or '.join(choices)}")
     state = checkpoint["state_dict" if weights == "raw" else weights]

@@ -110,7 +110,7 @@ class DiffusionModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Each image has noise of its own: the figure does not depend on batches, nor on the number of ranks."""
-        generators = [fold_in(self.seed, "validation", index, device=self.device) for index in batch.indices.tolist()]
+        generators = [fold_in(self.seed, "validation", index, device=self.device) for index in batch.indices]
         x_0 = self.denoiser.space.encode(batch.images)
         terms = self.loss(self.denoiser, x_0, batch.condition, generators)
         self.held_out.update(terms.loss, terms.t)

@@ -76,7 +76,7 @@ def test_batches_are_as_documented() -> None:
         addresses = list(loader.batch_sampler)  # type: ignore[arg-type]
         for given, batch in zip(loader, addresses, strict=True):
             images, labels, indices = given.images, given.condition.label, [index for _, index in batch]
-            assert given.indices.tolist() == indices
+            assert given.indices == indices
             assert images.dtype == torch.uint8 and images.shape == (len(batch), 1, 8, 8)
             assert labels is not None and labels.dtype == torch.int64
             assert torch.equal(images, split.images[indices])

@@ -65,10 +65,10 @@ def seen(folder: Path, world_size: int) -> list[tuple[int, list[int]]]:
     return [(steps[0][0], [i for _, images in steps for i in images]) for steps in zip(*ranks, strict=True)]
 
 
-SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("image_folder", "remote")]
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("image_folder", "remote", "stream")]
 
 
-@pytest.mark.parametrize("kind", ["memmap", "stream", *SLOW])
+@pytest.mark.parametrize("kind", ["memmap", *SLOW])
 def test_processes_share_an_epoch_and_others_go_on_with_it(tmp_path: Path, kind: str) -> None:
     """Two processes with two loading processes each, stopped in the second epoch; one process does the rest of it."""
     prepare(write_folder(tmp_path / "folder", NUM_IMAGES), tmp_path / "set")

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusion_lit.data.shard_cache import ShardCache
 from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_lit.data import StreamData
 from diffusion_lit.data.order import permute_shards
+from diffusion_lit.prepared.cache import ShardCache
 from tests.data.prepared_set import data_module, numbers, prepare, write_folder
 from tests.data.s3_server import s3_server
 

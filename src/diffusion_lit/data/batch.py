@@ -20,11 +20,11 @@ class Batch:
     Args:
         images: uint8, or stored latents, [B, C, H, W]: not augmented yet.
         condition: what the model is given of each of them.
-        indices: their numbers in the split, int64 [B].
+        indices: their numbers in the split.
         draws: what was drawn to augment each of them, float32 [B, k]; None if nothing is to be done to them.
     """
 
-    def __init__(self, images: Tensor, condition: Condition, indices: Tensor, draws: Tensor | None = None) -> None:
+    def __init__(self, images: Tensor, condition: Condition, indices: list[int], draws: Tensor | None = None) -> None:
         self.images = images
         self.condition = condition
         self.indices = indices
@@ -36,7 +36,7 @@ class Batch:
     def apply(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         """`function` of every tensor."""
         draws = None if self.draws is None else function(self.draws)
-        return Batch(function(self.images), self.condition.apply(function), function(self.indices), draws)
+        return Batch(function(self.images), self.condition.apply(function), self.indices, draws)
 
     def to(self, device: torch.device) -> "Batch":
         return self.apply(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
@@ -86,7 +86,7 @@ class AugmentedImages(Dataset[Batch]):
     def __getitems__(self, addresses: list[tuple[int, int]]) -> Batch:
         indices = [index for _, index in addresses]
         images, labels = self.images.fetch(indices)
-        batch = Batch(images, Condition(labels), torch.tensor(indices))
+        batch = Batch(images, Condition(labels), indices)
         if self.augmentation is not None and self.augmentation.num_draws > 0:
             draws = [self.augmentation.draw(fold_in(self.seed, "augmentation", *address)) for address in addresses]
             batch.draws = torch.stack(draws)

@@ -70,7 +70,7 @@ def spaced_times(schedule: Schedule, num_steps: int | None = None, spacing: str 
         times = schedule.snap(times if most is None else times - 1e-12)  # a rounding error must not reach the next step
     if (times.diff() >= 0).any():
         raise ValueError(
-            f"{n} steps with spacing={spacing} lie closer than {name} distinguishes times near the data (t_min = "
+            f"{n} steps with spacing={spacing} lie closer than {name} tells times apart near the data (t_min = "
             f"{schedule.t_min:.3g}): take fewer steps, or spacing=uniform"
         )
     return torch.cat([times, times.new_zeros(1)])
