@@ -122,7 +122,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("args, words", MISTAKES.values(), ids=MISTAKES.keys())
-def test_a_mistake_is_told_on_one_screen(args: list[str], words: str, tmp_path: Path) -> None:
+def test_a_user_error_is_reported_on_one_screen(args: list[str], words: str, tmp_path: Path) -> None:
     if torch.cuda.is_available() and ("gpu" in args[-1] or "cuda" in args[-1]):
         pytest.skip("there is a GPU")
     (tmp_path / "empty").mkdir()

@@ -117,14 +117,14 @@ def test_any_output_gives_mutually_consistent_views(name: str, parameterization:
 
 
 @pytest.mark.parametrize("name", [name for name in SCHEDULES if refused(name, "eps")])
-def test_noise_is_no_answer_where_nothing_else_is_seen(name: str) -> None:
+def test_eps_is_refused_where_no_signal_is_left(name: str) -> None:
     schedule = process(name)
     message = rf"EpsParameterization cannot give x_0 at t = 1 of {type(schedule).__name__}.*Use parameterization=v"
     with pytest.raises(ValueError, match=message):
         Denoiser(Fixed(torch.zeros(())), schedule, EpsParameterization())
 
 
-def test_where_noise_is_no_answer() -> None:
+def test_where_eps_is_refused() -> None:
     """On the straight path and at the end of a chain of zero terminal SNR, and nowhere else."""
     assert {type(process(name)) for name in SCHEDULES if refused(name, "eps")} == {FlowSchedule, CosineSchedule}
     assert not refused("cosine", "eps")
@@ -186,7 +186,7 @@ def test_the_network_is_asked_at_its_own_scale_and_time(name: str, parameterizat
     assert network.asked[2] is condition
 
 
-def test_a_chain_s_network_is_told_the_step_counted_from_0() -> None:
+def test_a_chain_s_network_receives_the_step_counted_from_0() -> None:
     network = Fixed(torch.zeros(()))
     Denoiser(network, LinearSchedule(), EpsParameterization())(draws(len(STEPS))[0], moments())
     assert network.asked[1].tolist() == [step - 1 for step in STEPS]

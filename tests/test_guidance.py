@@ -215,7 +215,7 @@ def test_guidance_stands_in_for_its_model() -> None:
 
 
 @pytest.mark.parametrize("interval", [[], [1.0], [0.1, 1, 2], [2.0, 1.0], [1.0, 1.0], [-0.5, 1.0], [float("nan"), 1.0]])
-def test_what_is_no_interval_is_refused(interval: list[float]) -> None:
+def test_an_invalid_interval_is_refused(interval: list[float]) -> None:
     _, denoiser = model(Network())
     with pytest.raises(ValueError, match=r"guidance_interval must be \[low, high\] with 0 <= low < high") as error:
         GuidedDenoiser(denoiser, 2.0, interval=interval)
@@ -223,7 +223,7 @@ def test_what_is_no_interval_is_refused(interval: list[float]) -> None:
 
 
 @pytest.mark.parametrize("guidance", [-0.1, float("nan")])
-def test_what_is_no_scale_is_refused(guidance: float) -> None:
+def test_an_invalid_scale_is_refused(guidance: float) -> None:
     _, denoiser = model(Network())
     for by in (None, model(Network(quality=0.5))[1]):
         with pytest.raises(ValueError, match=f"guidance must not be negative, got {guidance}"):

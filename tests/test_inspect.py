@@ -68,7 +68,7 @@ def test_sets_without_classes_and_with_many(tmp_path: Path) -> None:
         (["data.root=nowhere"], "diffusion_lit.prepare source=FOLDER"),
     ],
 )
-def test_mistakes_are_told(tmp_path: Path, options: list[str], words: str) -> None:
+def test_user_errors_are_reported(tmp_path: Path, options: list[str], words: str) -> None:
     done = run_forked("inspect", *options, cwd=tmp_path)
     assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
 

@@ -118,7 +118,7 @@ def test_changes_of_the_source_are_python() -> None:
         ast.parse(mutant.source)
 
 
-def test_survivors_are_told_from_the_killed_and_the_explained(
+def test_survivors_are_set_apart_from_the_killed_and_the_explained(
     toy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a copy: a hanging one is stopped, one by one is said which tests ran, and what is explained is left out."""

@@ -105,7 +105,7 @@ def test_a_printed_command_can_be_pasted(here: Path) -> None:
     assert config.split == "val" and [config.typed[f"k{i}"].root for i in range(len(NAMES))] == NAMES
 
 
-def test_what_cannot_be_read_is_told_with_the_quoting(here: Path) -> None:
+def test_what_cannot_be_read_is_reported_with_the_quoting(here: Path) -> None:
     for typed, value in {"logger.wandb.project=it's": "it's", "logger.wandb.project=données": "données"}.items():
         with pytest.raises(ValueError, match="if the value is text, type ") as caught:
             read_arguments([typed])

@@ -304,7 +304,7 @@ def test_an_autoencoder_that_was_moved_can_be_named_and_no_other_is_taken(run: P
         moved.rename(run / "autoencoder")
 
 
-def test_a_run_goes_on_with_the_autoencoder_elsewhere_but_not_with_other_latents(run: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_with_the_autoencoder_elsewhere_but_not_with_other_latents(run: Path, tmp_path: Path) -> None:
     cfg = config(tmp_path)
     checkpoint = load_checkpoint(run)["config"]
     for key in ("model", "schedule", "parameterization", "loss", "density", "space"):

@@ -198,7 +198,7 @@ def test_every_kind_of_loss_trains_and_resumes_to_the_bit(name: str, tmp_path: P
         assert column(tmp_path / "whole", "train/bound")
 
 
-def test_a_run_from_before_an_option_existed_goes_on(run: Path, tmp_path: Path) -> None:
+def test_a_run_from_before_an_option_existed_resumes(run: Path, tmp_path: Path) -> None:
     """It had what the option's default is; another value is another model."""
     checkpoint = load_checkpoint(run)
     for group, key in (("schedule", "shift"), ("model", "learn_variance")):
@@ -408,7 +408,7 @@ def test_a_run_with_shared_out_parameters_resumes(tmp_path: Path) -> None:
     "number, devices",
     [(signal.SIGINT, 1), (signal.SIGTERM, 2), pytest.param(signal.SIGTERM, 1, marks=pytest.mark.slow)],
 )
-def test_a_run_that_is_told_to_stop_saves_first(tmp_path: Path, number: signal.Signals, devices: int) -> None:
+def test_a_run_that_is_asked_to_stop_saves_first(tmp_path: Path, number: signal.Signals, devices: int) -> None:
     args = [*TINY, "trainer.max_steps=100000", "trainer.val_check_interval=100000", f"trainer.devices={devices}"]
     process = subprocess.Popen(
         [

@@ -40,7 +40,7 @@ class GuidedDenoiser(DenoiserWrapper):
     ) -> None:
         super().__init__(denoiser)
         if not guidance >= 0:  # nor NaN
-            raise ValueError(f"guidance must not be negative, got {guidance}; 1 is no guidance, 1.5 to 4 is usual")
+            raise ValueError(f"guidance must not be negative, got {guidance}; 1 does not guide, 1.5 to 4 is usual")
         if guide is None and denoiser.num_classes is None:
             raise ValueError(
                 f"guidance={guidance} needs a class-conditional model, this one has no classes; use guidance=1, or "

@@ -344,7 +344,7 @@ def test_the_model_takes_after_the_augmentation(name: str, dim: int, tmp_path: P
         fit_model_to_data(cfg, instantiate(cfg.data))
 
 
-def test_a_network_that_cannot_be_told_is_refused(tmp_path: Path) -> None:
+def test_a_network_without_an_augment_label_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InstantiationException, match=r"9 numbers .* takes 0: .* augmentation=flip or none"):
         train_in(tmp_path, "augmentation=edm", "~model.augmentation_dim")
     assert not (tmp_path / "checkpoints").exists()

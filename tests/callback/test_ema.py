@@ -167,7 +167,7 @@ def test_bf16_weights_are_averaged_in_float32(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
-def test_a_decay_that_is_none_is_refused(decay: float) -> None:
+def test_an_invalid_decay_is_refused(decay: float) -> None:
     with pytest.raises(ValueError, match=str(decay)):
         EMA(decay)
 

@@ -68,7 +68,7 @@ def test_every_image_once_an_epoch(root: tuple[Path, int], kind: str, world_size
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_going_on_with_other_ranks_visits_the_rest(root: tuple[Path, int], kind: str) -> None:
+def test_resuming_with_other_ranks_visits_the_rest(root: tuple[Path, int], kind: str) -> None:
     """From any step of an epoch of W ranks, W' ranks visit what is left of it, and nothing else."""
     folder, count = root
     if count < 31:
@@ -135,7 +135,7 @@ def train(data: ImageDataModule, max_steps: int, callbacks: list[Callback], resu
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's, on loaders without workers
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_goes_on_from_every_step(tmp_path: Path, kind: str) -> None:
+def test_a_run_resumes_from_every_step(tmp_path: Path, kind: str) -> None:
     """In the middle of an epoch, at its end, in the second: exactly what was not yet seen, in the same order."""
     prepare(write_folder(tmp_path / "folder", 21), tmp_path / "set")
     whole = train(data_module(kind, tmp_path, batch_size=4), 12, [SaveAt(tmp_path)]).seen

@@ -191,7 +191,7 @@ def test_a_dataset_that_is_not_there(tmp_path: Path, name: str, streaming: bool)
         assert word in str(caught.value)
 
 
-def test_an_unknown_configuration_is_told_with_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_configuration_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     write(tmp_path, train=range(5))
     with pytest.raises(ValueError, match=r"config=large cannot be opened: .*\['default'\]"):
         table(tmp_path, config="large")

@@ -377,7 +377,7 @@ def broken_folder(root: Path) -> Path:
         ("cut.ppm", b"P6\n24 "),
     ],
 )
-def test_what_is_no_image_is_named_before_training(tmp_path: Path, name: str, content: bytes) -> None:
+def test_non_images_are_named_before_training(tmp_path: Path, name: str, content: bytes) -> None:
     path = broken_folder(tmp_path) / "val" / name
     path.write_bytes(content)
     data = ImageFolderData(str(tmp_path), 8)

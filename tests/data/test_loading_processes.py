@@ -104,7 +104,7 @@ def test_a_process_that_is_lost_costs_no_step(tmp_path: Path) -> None:
     lose_a_process(tmp_path, Exception, STEP)
 
 
-def test_a_fault_of_the_data_is_none_of_the_process(tmp_path: Path) -> None:
+def test_a_fault_of_the_data_is_not_blamed_on_the_process(tmp_path: Path) -> None:
     """A loading process that raises what a broken connection raises is there."""
     for error in (EOFError("cut"), ConnectionResetError("by the storage"), OSError("disk")):
         loader = torch.utils.data.DataLoader(Broken(error), num_workers=1)

@@ -164,7 +164,7 @@ def train(batch_size: int, max_steps: int, callbacks: list[Callback], resume: Pa
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's, on loaders without workers
 @pytest.mark.parametrize(("before", "steps", "after"), [(10, 4, 10), (20, 2, 10), (20, 3, 7), (10, 4, 20), (10, 3, 25)])
-def test_a_trainer_goes_on_with_another_batch_size(tmp_path: Path, before: int, steps: int, after: int) -> None:
+def test_a_trainer_resumes_with_another_batch_size(tmp_path: Path, before: int, steps: int, after: int) -> None:
     """The rest of the epoch is visited, all but less than a batch, whatever steps came before."""
     path = tmp_path / "x.ckpt"
     seen = train(before, steps, [SaveAt(steps, path)])

@@ -69,7 +69,7 @@ SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("image_folder", 
 
 
 @pytest.mark.parametrize("kind", ["memmap", *SLOW])
-def test_processes_share_an_epoch_and_others_go_on_with_it(tmp_path: Path, kind: str) -> None:
+def test_processes_share_an_epoch_and_others_continue_it(tmp_path: Path, kind: str) -> None:
     """Two processes with two loading processes each, stopped in the second epoch; one process does the rest of it."""
     prepare(write_folder(tmp_path / "folder", NUM_IMAGES), tmp_path / "set")
     command = [*TINY, *QUIET, *options(kind, tmp_path), "+callback.seen._target_=tests.data.test_runs.Seen"]

@@ -115,7 +115,7 @@ def test_sizes_out_of_range(kind: str, root: Path, name: str, value: int) -> Non
 
 
 @pytest.mark.parametrize("num_workers", WORKERS)
-def test_a_run_goes_on(
+def test_a_run_resumes(
     kind: str, root: Path, num_workers: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """6 steps an epoch, stopped after 4 and after 8."""

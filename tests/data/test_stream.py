@@ -161,7 +161,7 @@ def test_shards_are_fetched_before_they_are_needed(root: Path, tmp_path: Path) -
     assert homes <= there and len(there) == 3
 
 
-def test_a_cache_that_cannot_work_is_told_before_training(root: Path, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_work_is_reported_before_training(root: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     url = f"local:{root / 'set'}"
     with pytest.raises(ValueError, match=r"data\.cache=.*cannot be written to.*data\.cache=DIR"):
@@ -212,7 +212,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("kind", ["memmap", "stream"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_damaged_folder_is_told_before_training(copy: Path, kind: str, fault: str) -> None:
+def test_a_damaged_folder_is_reported_before_training(copy: Path, kind: str, fault: str) -> None:
     damage, words = FAULTS[fault]
     path = copy / "set" / "train" / "shard-00003.bin"
     damage(path)
@@ -231,7 +231,7 @@ def test_verify_false_looks_at_sizes_only(copy: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_damaged_storage_is_told_when_the_shard_comes(
+def test_damaged_storage_is_reported_when_the_shard_comes(
     copy: Path, fault: str, num_workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is skipped, nothing hangs, what is damaged does not stay in the cache; mended, it goes on."""

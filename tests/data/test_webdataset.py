@@ -68,7 +68,7 @@ def test_a_sample_without_an_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_an_image_that_is_none_is_named_with_its_shard(tmp_path: Path, num_workers: int) -> None:
+def test_a_non_image_is_named_with_its_shard(tmp_path: Path, num_workers: int) -> None:
     write_stream("webdataset", tmp_path, [4])
     write_tar(tmp_path / "train-0.tar", [5], png=b"no image")
     loader = stream("webdataset", tmp_path, num_workers=num_workers).train_dataloader()
@@ -96,7 +96,7 @@ def test_a_shard_that_is_gone_is_named(tmp_path: Path) -> None:
         list(loader)
 
 
-def test_a_shard_that_is_no_tar_file(tmp_path: Path) -> None:
+def test_a_shard_that_is_not_a_tar_file(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"<html>404</html>" * 100)
     with pytest.raises(ValueError, match=r"shard .*a\.tar cannot be read"):
         numbers(tmp_path / "a.tar")

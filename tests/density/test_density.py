@@ -221,7 +221,7 @@ def test_importance_is_uniform_and_does_not_learn_outside_training() -> None:
     assert density.probabilities().tolist() == pytest.approx([0.999 * k / 10 + 0.00025 for k in (1, 2, 3, 4)])
 
 
-def test_importance_goes_on_from_a_checkpoint() -> None:
+def test_importance_resumes_from_a_checkpoint() -> None:
     """The history's place too: what is recorded next drops the same, oldest losses."""
     density, restored = ImportanceDensity(3, 4), ImportanceDensity(3, 4)
     random = Random(1)

@@ -116,7 +116,7 @@ def test_velocity_on_the_straight_path_is_flow_matching(shift: float) -> None:
 
 @pytest.mark.parametrize("weighting", [UnitWeighting(), MinSNRWeighting()])
 @pytest.mark.parametrize("huber", [0.1, 0.6, 50.0])
-def test_huber_goes_on_as_a_straight_line(huber: float, weighting: Weighting) -> None:
+def test_huber_continues_as_a_straight_line(huber: float, weighting: Weighting) -> None:
     """e^2 up to |e| = huber, 2 huber |e| - huber^2 beyond it: a line that continues the square and its slope."""
     denoiser, x_0 = Denoiser(Smooth(), build("schedule", "cosine"), VParameterization()), images(16, torch.float64)
     actual = MSELoss(UniformDensity(), weighting, huber)(denoiser, x_0, generator=Generator().manual_seed(4)).loss
@@ -181,7 +181,7 @@ def test_uncertainty_is_a_function_of_the_ratio_of_noise_to_signal() -> None:
         assert loss.log_loss(schedule.log_snr(torch.ones(1))).isfinite().all()
 
 
-def test_uncertainty_goes_on_from_a_checkpoint() -> None:
+def test_uncertainty_resumes_from_a_checkpoint() -> None:
     """Its random features are the same in every process, and only its head is saved."""
     log_snr = LinearSchedule().log_snr(torch.linspace(0.01, 1, 50))
     trained, restored = uncertain(3), UncertaintyLoss(UniformDensity(), SNRWeighting())

@@ -365,7 +365,7 @@ def processes_in(session: int) -> list[int]:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
-def test_killed_and_gone_on_with(
+def test_killed_and_continued(
     many: Path,
     uninterrupted: Path,
     tmp_path: Path,
@@ -427,7 +427,7 @@ class Impatient(FileLock):  # type: ignore[misc]
         return super().acquire(timeout=0.2)
 
 
-def test_a_second_process_is_told(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_process_is_refused(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffusion_lit.preparation.workspace.FileLock", Impatient)
     out = tmp_path / "out"
     (out / WORK).mkdir(parents=True)
@@ -515,7 +515,7 @@ def test_a_real_disk_that_fills_up(workers: int, images: Path, small_disk: Path)
     assert not list(out.glob("*/*.tmp")) and not (out / WORK).exists()
 
 
-def test_too_little_room_is_told_before_anything_is_made(
+def test_too_little_room_is_reported_before_anything_is_made(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needed = 24 * (3 * 8 * 8 + 20)
@@ -652,7 +652,9 @@ def test_other_images_are_refused(images: Path, tmp_path: Path) -> None:
         prepare(images, tmp_path / "out")
 
 
-def test_replacing_goes_on_after_an_interruption(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replacing_continues_after_an_interruption(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where it ends while the old set is half removed."""
     out, rmtree = tmp_path / "out", shutil.rmtree
     prepare(images, out)
@@ -669,7 +671,7 @@ def test_replacing_goes_on_after_an_interruption(images: Path, tmp_path: Path, m
     assert prepare(images, out, resolution=9, overwrite=True).resolution == 9
 
 
-def test_the_source_is_no_place_for_the_set(images: Path) -> None:
+def test_the_source_cannot_be_the_set(images: Path) -> None:
     before = tree(images)
     with pytest.raises(ValueError, match="is not a prepared set, but not empty either"):
         prepare(images, images)
@@ -708,7 +710,7 @@ def test_a_worker_that_is_killed(images: Path, tmp_path: Path) -> None:
     assert not list(out.glob("*/*.tmp"))
 
 
-def test_a_worker_s_fault_is_told(images: Path, tmp_path: Path) -> None:
+def test_a_worker_s_fault_is_reported(images: Path, tmp_path: Path) -> None:
     broken = maker(images, tmp_path / "out", Breaking)
     with pytest.raises(RuntimeError, match="stopped by the test"):
         build(broken, workers=2, shard_bytes=SHARD_BYTES)

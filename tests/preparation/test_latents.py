@@ -99,7 +99,7 @@ def test_from_prepared_latents_to_samples(tmp_path: Path) -> None:
     ("latents", "resolution", "words"),
     [("nowhere", 16, "nowhere"), ("images", 16, r"config\.json"), ("autoencoder", 15, "resolution=15")],
 )
-def test_what_cannot_be_encoded_is_told_at_start(tmp_path: Path, latents: str, resolution: int, words: str) -> None:
+def test_what_cannot_be_encoded_is_reported_at_start(tmp_path: Path, latents: str, resolution: int, words: str) -> None:
     write_images(tmp_path / "images")
     write_autoencoder(tmp_path / "autoencoder")
     with pytest.raises((ValueError, FileNotFoundError), match=words):

@@ -73,7 +73,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_told_on_one_screen(
+def test_a_user_error_is_reported_on_one_screen(
     mistake: str, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("notes.txt").write_text("not a folder")

@@ -342,7 +342,7 @@ def test_between_two_steps_alpha_and_sigma_follow_log_snr(name: str) -> None:
     torch.testing.assert_close(schedule.snr(t), (alpha / sigma) ** 2, rtol=1e-10, atol=0)
 
 
-def test_between_two_steps_the_network_is_told_a_number_between() -> None:
+def test_between_two_steps_the_network_receives_a_number_between() -> None:
     schedule = build("schedule", "linear")
     t = torch.tensor([0.0, 0.0004, 0.001, 0.00125, 0.5, 0.50075, 0.99925, 1.0], dtype=torch.float64)
     expected = torch.tensor([0, 0, 0, 0.25, 499, 499.75, 998.25, 999], dtype=torch.float64)
@@ -635,7 +635,7 @@ def test_bad_sqrt_bounds_are_refused(s: float, clip_max: float) -> None:
         SqrtSchedule(T, s=s, clip_max=clip_max)
 
 
-def test_a_square_root_that_reaches_1_early_goes_on_with_the_largest_beta() -> None:
+def test_a_square_root_that_reaches_1_early_continues_with_the_largest_beta() -> None:
     schedule = SqrtSchedule(10, s=0.3)
     assert schedule.betas[-3:].tolist() == [0.999] * 3
     assert (schedule.betas[:-4] < 0.9).all()

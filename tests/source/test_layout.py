@@ -167,7 +167,7 @@ def test_a_label_file_that_says_too_little_is_refused(text: str, file: str, word
     assert file in str(caught.value)
 
 
-def test_a_duplicate_that_says_the_same_is_none() -> None:
+def test_a_duplicate_that_agrees_is_accepted() -> None:
     assert read_labels("file_name,label\na.png,cat\n./a.png,cat\n", "labels.csv") == {"a.png": "cat"}
 
 

@@ -81,7 +81,7 @@ def test_names_that_lead_out(tmp_path: Path, kind: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_dots_in_names_are_no_escape(tmp_path: Path, kind: str) -> None:
+def test_dots_in_names_cannot_escape(tmp_path: Path, kind: str) -> None:
     files = {f"cat../{i}..x..png": data for i, data in enumerate(FILES.values())}
     source = opened((write_zip if kind == "zip" else write_tar)(tmp_path / "in" / f"a.{kind}", files))
     assert sum(map(len, source.splits.values())) == len(files)
@@ -105,7 +105,7 @@ def test_a_name_of_nothing(tmp_path: Path, name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../etc/passwd", "cat/000.png"])
-def test_tar_members_that_are_no_files(tmp_path: Path, kind: bytes, word: str, target: str) -> None:
+def test_tar_members_that_are_not_files(tmp_path: Path, kind: bytes, word: str, target: str) -> None:
     path = write_tar(tmp_path / "in" / "a.tar", FILES)
     with tarfile.open(path, "a") as archive:
         info = tarfile.TarInfo("cat/special.png")
@@ -174,7 +174,7 @@ def test_two_members_of_one_name(tmp_path: Path, second: str) -> None:
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])
 @pytest.mark.parametrize("data", [b"", b"no archive", b"\x1f\x8bno gzip", random.Random(0).randbytes(2000), bytes(3)])
-def test_what_is_no_archive(tmp_path: Path, name: str, data: bytes) -> None:
+def test_what_is_not_an_archive(tmp_path: Path, name: str, data: bytes) -> None:
     path = tmp_path / "in" / name
     path.write_bytes(data)
     message = refused(path)
@@ -353,7 +353,7 @@ def test_a_wrong_checksum_in_a_zip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
-def test_whatever_bytes_are_changed_only_mistakes_are_told(tmp_path: Path, kind: str) -> None:
+def test_whatever_bytes_are_changed_only_user_errors_are_reported(tmp_path: Path, kind: str) -> None:
     """No other error than those that the command shows without a traceback, and no other file."""
     path, generator = tmp_path / "in" / f"a.{kind}", random.Random(0)
     if kind == "zip":

@@ -77,7 +77,7 @@ class Reading:
             image = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError as error:
             lacking = "" if features.check("avif") else "; this Pillow lacks AVIF, which its wheels from 11.3 on have"
-            raise ValueError(f"it is none of {', '.join(FORMATS)} that Pillow can read{lacking}") from error
+            raise ValueError(f"it is not one of {', '.join(FORMATS)} that Pillow can read{lacking}") from error
         try:
             if image.width * image.height > self.max_pixels:
                 raise ValueError(f"{image.width} x {image.height} pixels are over the limit of {self.max_pixels}")
