@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import PILToTensor
 
-from diffusion_lit.data import MemmapData, StreamData
+from diffusion_lit.data import Batch, MemmapData, StreamData
 from diffusion_lit.preparation.build import build
 from diffusion_lit.preparation.maker import Maker
 from diffusion_lit.source.folder import FolderSource
@@ -133,7 +133,13 @@ LOADERS = {
 
 
 def count_images(batches: Iterable[Any]) -> int:
-    return sum(len(next(iter(batch.values())) if isinstance(batch, dict) else batch[0]) for batch in batches)
+    return sum(map(num_images, batches))
+
+
+def num_images(batch: Any) -> int:
+    if isinstance(batch, Batch):
+        return len(batch)
+    return len(next(iter(batch.values())) if isinstance(batch, dict) else batch[0])
 
 
 def memory() -> float:
