@@ -130,7 +130,7 @@ def lost_worker(error: BaseException) -> bool:
         return str(error).startswith(("DataLoader worker (pid", "Pin memory thread exited"))
     files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
     broken = isinstance(error, EOFError | OSError | pickle.UnpicklingError)
-    return broken and files[-1].parent == CONNECTIONS and any(file.name == "dataloader.py" for file in files)
+    return broken and any(file.name == "dataloader.py" for file in files) and files[-1].parent == CONNECTIONS
 
 
 def finish_job() -> None:

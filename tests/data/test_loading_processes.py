@@ -34,7 +34,7 @@ class KillLoaders(Callback):
         type(self).done = trainer.global_step
         if trainer.global_step == self.step:
             for process in multiprocessing.active_children():
-                os.kill(process.pid or 0, signal.SIGKILL)
+                process.kill()
                 process.join()
 
 
