@@ -272,14 +272,14 @@ def run_tests(tree: Path, files: list[str], plugin: object, seconds: float) -> s
         finally:
             sys.stdout.flush()
             os._exit(code)
-    while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
+    look = os.WEXITED | os.WNOHANG | os.WNOWAIT  # its number stays its own until it is waited for below
+    while (ended := os.waitid(os.P_PID, pid, look)) is None and time.monotonic() < deadline:
         time.sleep(0.02)
+    os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)  # and what a test has started
-    if ended[0] == 0:
-        os.waitpid(pid, 0)
-        return "timeout"
-    return "killed" if ended[1] else "survived"
+    _, status = os.waitpid(pid, 0)
+    return "timeout" if ended is None else "killed" if status else "survived"
 
 
 def package_of(tree: Path) -> Path:
