@@ -389,7 +389,7 @@ def test_non_images_are_named_before_training(tmp_path: Path, name: str, content
 def test_whatever_its_header_shows_is_named_before_training(tmp_path: Path) -> None:
     """Each of these would end a run in the middle of an epoch; deep grey is fine."""
     train = broken_folder(tmp_path) / "train"
-    bad = {"float.tiff": "32 bits", "icon.png": "none of AVIF, BMP", "huge.png": "over the limit of 100000000"}
+    bad = {"float.tiff": "32 bits", "icon.png": "not one of AVIF, BMP", "huge.png": "over the limit of 100000000"}
     Image.fromarray(np.ones((8, 8), np.float32)).save(train / "float.tiff")
     Image.new("RGB", (16, 16)).save(train / "icon.ico")
     (train / "icon.ico").rename(train / "icon.png")
