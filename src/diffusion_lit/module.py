@@ -96,7 +96,7 @@ class DiffusionModule(LightningModule):
         x_0, condition = self.denoiser.space.encode(batch.images), batch.condition
         if self.label_dropout > 0 and self.denoiser.num_classes is not None:
             condition = condition.masked(
-                torch.rand(len(x_0), generator=generator, device=x_0.device) < self.label_dropout
+                torch.rand(len(x_0), generator=generator, dtype=x_0.dtype, device=x_0.device) < self.label_dropout
             )
         if batch.draws is not None:
             assert self.augmentation is not None, "the data module draws for the module's augmentation"

@@ -293,7 +293,11 @@ def test_enlarging_is_smooth(tmp_path: Path) -> None:
 
 def test_what_is_wrong_with_a_file_is_known_when_it_is_opened(tmp_path: Path) -> None:
     """The same as reading says of it, and no other formats: Ghostscript is run for some, and icons are many images."""
-    for kind, words in {"ico": "not one of AVIF, BMP", "eps": "not one of AVIF, BMP", "png": "over the limit of 63"}.items():
+    for kind, words in {
+        "ico": "not one of AVIF, BMP",
+        "eps": "not one of AVIF, BMP",
+        "png": "over the limit of 63",
+    }.items():
         Image.new("RGB", (8, 8)).save(tmp_path / "a", kind)
         (tmp_path / "a").rename(tmp_path / "a.png")
         for attempt in (Reading(4, 3, max_pixels=63).open, Reading(4, 3, max_pixels=63).read):
