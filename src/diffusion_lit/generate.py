@@ -30,6 +30,10 @@ class Setup:
     """The names of all classes of the model, where they are known."""
     device: str
 
+    def labels(self, indices: Sequence[int]) -> list[int] | None:
+        """The class of each image, by its index."""
+        return None if self.classes is None else [self.classes[i % len(self.classes)] for i in indices]
+
 
 def set_up(cfg: DictConfig) -> Setup:
     """The model of `cfg.ckpt` with its guidance and sampler, checked, as `sample` and `plot` are configured.

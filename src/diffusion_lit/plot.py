@@ -33,8 +33,7 @@ def main(cfg: DictConfig) -> None:
         written.append("schedules.png")
     else:
         setup, indices = set_up(cfg), range(cfg.num_samples)
-        labels = None if setup.classes is None else [setup.classes[i % len(setup.classes)] for i in indices]
-        condition = condition_of(labels, setup.device)
+        condition = condition_of(setup.labels(indices), setup.device)
         trajectory = follow(setup.denoiser, setup.sampler, indices, condition, cfg.seed, setup.device)
         schedule = setup.denoiser.schedule.cpu()
         draw_schedules({type(schedule).__name__: schedule}, example_image(), out / "schedules.png")

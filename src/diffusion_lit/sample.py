@@ -25,9 +25,9 @@ def main(cfg: DictConfig) -> None:
             f"interpolate is how many images lead from one noise to the next, 2 or more; got {cfg.interpolate}"
         )
     setup = set_up(cfg)
-    classes, indices = setup.classes, range(cfg.num_samples)
+    indices = range(cfg.num_samples)
     subjects = [i // (cfg.interpolate or 1) for i in indices]  # all images between two noises are of one class
-    labels = None if classes is None else [classes[i % len(classes)] for i in subjects]
+    labels = setup.labels(subjects)
     batches = [indices[begin : begin + cfg.batch_size] for begin in range(0, cfg.num_samples, cfg.batch_size)]
     num_steps = len(setup.sampler.times(setup.denoiser.schedule)) - 1
     with tqdm(total=len(batches) * num_steps, desc="sampling", unit="step") as bar:
@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
     out = Path(cfg.out)
     if "grid" in formats:
         shown = samples[:400]  # a larger picture helps nobody
-        per_row = len(classes or ())
+        per_row = len(setup.classes or ())
         columns = cfg.interpolate or (per_row if 4 <= per_row <= 20 else 8)
         titles = column_titles(labels, columns, setup.class_names)
         save_image(image_grid(shown, columns, titles), out / "grid.png")
