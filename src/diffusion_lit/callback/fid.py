@@ -104,7 +104,7 @@ class FID(Callback):
         with averaged_weights(trainer, pl_module):
             denoiser = guided(pl_module.denoiser, self.guidance)
             labels = default_labels(denoiser, range(self.num_samples))
-            if labels is not None and reference.class_counts is not None:
+            if reference.class_counts is not None and reference.class_counts.any():
                 labels = mixed_labels(reference.class_counts.tolist(), self.num_samples)
             share = (trainer.global_rank, trainer.world_size)
             value = measure_fid(

@@ -23,7 +23,8 @@ class FIDReference:
     Args:
         metric: the features of real images, which `reset` keeps.
         num_features: how many there are of each image.
-        class_counts: how many of the real images each class has, this rank's share; None where they have none.
+        class_counts: how many of the real images each class has, all zeros where they have no labels; None for a model
+            without classes.
     """
 
     metric: FrechetInceptionDistance
@@ -57,7 +58,7 @@ class FIDReference:
             if labels is not None and num_classes is not None:
                 counts += torch.bincount(labels[labels >= 0], minlength=num_classes)
         assert metric is not None, "every rank has a share"
-        return cls(metric, num_features, counts if counts.any() else None)
+        return cls(metric, num_features, None if num_classes is None else counts)
 
 
 def measure_fid(
