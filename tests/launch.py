@@ -41,7 +41,7 @@ def config(folder: Path, *overrides: str, tiny: bool = True) -> DictConfig:
 def train_in(folder: Path, *overrides: str) -> Trainer:
     """A tiny run in this process."""
     folder.mkdir(parents=True, exist_ok=True)
-    return train(config(folder, *overrides))
+    return train(config(folder, *overrides), [*TINY, *overrides])
 
 
 def run_command(

@@ -12,6 +12,7 @@ import secrets
 import sys
 import traceback
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import hydra
@@ -20,6 +21,7 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf, read_write
 
+from diffusion_lit.ranks import from_first_rank, join, outlive_nobody
 from diffusion_lit.shell import quote, read_arguments
 
 __all__ = ["CONFIG_FOLDER", "command"]
@@ -33,8 +35,14 @@ MISTAKES = (ValueError, FloatingPointError, FileNotFoundError, NotADirectoryErro
 
 CONNECTIONS = Path(multiprocessing.__file__).parent
 
-# A folder's name carries the second; six random digits keep apart runs that start in the same one.
-OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+# When a run starts, in the name of its folder, the same on all its ranks; six random digits keep apart runs that start in
+# the same second.
+OmegaConf.register_new_resolver(
+    "stamp",
+    lambda: from_first_rank("STAMP", lambda: f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"),
+    use_cache=True,
+    replace=True,
+)
 # A job's folder in a sweep is named by its overrides: without slashes and quotes, and cut to what file systems take.
 OmegaConf.register_new_resolver(
     "folder_name",
@@ -82,6 +90,8 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
         def main() -> None:
             try:
                 sys.argv[1:] = read_arguments(sys.argv[1:])
+                outlive_nobody()
+                join()
             except ValueError as error:
                 print(f"\nerror: {error}", file=sys.stderr)
                 sys.exit(1)

@@ -6,17 +6,18 @@ from typing import Any, Protocol
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from diffusion_lit.augmentation import Augmentation
+from diffusion_lit.budget import budget_of
 from diffusion_lit.data import Batch
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.evaluation import LossByTime
 from diffusion_lit.loss import Loss
+from diffusion_lit.lr_schedule import LRSchedule
 from diffusion_lit.random import fold_in
 
 __all__ = ["DiffusionModule"]
@@ -24,10 +25,6 @@ __all__ = ["DiffusionModule"]
 
 class OptimizerFactory(Protocol):
     def __call__(self, params: Any) -> Optimizer: ...
-
-
-class LRScheduleFactory(Protocol):
-    def __call__(self, optimizer: Optimizer) -> LRScheduler: ...
 
 
 class DiffusionModule(LightningModule):
@@ -40,7 +37,7 @@ class DiffusionModule(LightningModule):
         denoiser: the model.
         loss: what is minimised.
         optimizer: parameters -> optimizer.
-        lr_schedule: optimizer -> learning-rate schedule, stepped after each optimizer step.
+        lr_schedule: what the optimizer's learning rate is multiplied by at each step.
         label_dropout: the probability of training an image without its class, for classifier-free guidance
             (Ho & Salimans 2022, algorithm 1, arXiv:2207.12598).
         seed: seed of the noise.
@@ -55,7 +52,7 @@ class DiffusionModule(LightningModule):
         denoiser: Denoiser,
         loss: Loss,
         optimizer: OptimizerFactory,
-        lr_schedule: LRScheduleFactory,
+        lr_schedule: LRSchedule,
         label_dropout: float = 0.1,
         seed: int = 0,
         augmentation: Augmentation | None = None,
@@ -75,7 +72,11 @@ class DiffusionModule(LightningModule):
         self.augmentation = augmentation
         self.record: dict[str, Any] = {}
         """What a checkpoint says of the run (see `diffusion_lit.checkpoint`)."""
+        self.forgets_optimizer = False
+        """Whether a resumed run starts with a new optimizer."""
         self.held_out = LossByTime()
+        self.times: tuple[Tensor, Tensor] = (torch.zeros(()), torch.zeros(()))
+        """The least and the greatest t of the newest batch."""
 
     def configure_model(self) -> None:
         sharded = isinstance(self.denoiser.network, FSDPModule)  # Lightning may call this more than once
@@ -103,10 +104,42 @@ class DiffusionModule(LightningModule):
             x_0, augment_label = self.augmentation(x_0, batch.draws)
             condition = replace(condition, augment_label=augment_label)
         terms = self.loss(self.denoiser, x_0, condition, generator)
-        self.log("train/loss", terms.loss.mean(), prog_bar=True)
+        self.times = (terms.t.min(), terms.t.max())
+        loss = terms.loss.mean()
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         for name, part in terms.parts.items():
-            self.log(f"train/{name}", part.mean())
-        return terms.loss.mean()
+            self.log(f"train/{name}", part.detach().mean())
+        return loss * self.accumulation_weight(batch_idx)
+
+    def accumulation_weight(self, batch_idx: int) -> float:
+        """What makes a step's gradient the mean over its batches: Lightning divides an epoch's last, short step by the
+        number of a whole one."""
+        count, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
+        here = min(count, batches - batch_idx // count * count)
+        return count / here
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        factor = self.lr_schedule.factor(self.global_step, budget_of(self.trainer).share(self.trainer))
+        for group, base in zip(self.trainer.optimizers[0].param_groups, self.base_groups, strict=True):
+            group["lr"] = base["lr"] * factor
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        else:
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if hasattr(callback, "on_gradient"):
+                callback.on_gradient(self.trainer, self, optimizer, norm)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Each image has noise of its own: the figure does not depend on batches, nor on the number of ranks."""
@@ -129,9 +162,19 @@ class DiffusionModule(LightningModule):
         self.log_dict(means)  # the same on all ranks: the metric has gathered them
         self.held_out.reset()
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> Optimizer:
         optimizer = self.optimizer([*self.denoiser.parameters(), *self.loss.parameters()])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_schedule(optimizer), "interval": "step"}}
+        self.base_groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        return optimizer
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.forgets_optimizer:
+            checkpoint["optimizer_states"] = []
+
+    def on_train_start(self) -> None:
+        """A resumed optimizer keeps its state; its settings are those asked for now."""
+        for group, base in zip(self.trainer.optimizers[0].param_groups, self.base_groups, strict=True):
+            group.update(base)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self.record)

@@ -7,9 +7,16 @@ from diffusion_lit.command import command
 
 @command("train")
 def main(cfg: DictConfig) -> None:
+    from pathlib import Path
+
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
     from diffusion_lit.training import train
 
-    train(cfg)
+    hydra = HydraConfig.get()
+    cell = Path(hydra.runtime.output_dir).name if hydra.mode == RunMode.MULTIRUN else None
+    train(cfg, list(hydra.overrides.task), cell)
 
 
 if __name__ == "__main__":

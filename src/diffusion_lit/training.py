@@ -1,14 +1,21 @@
 """One training run, from its configuration to its last checkpoint."""
 
+import json
 import logging
 import os
+import shutil
+import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer, seed_everything
-from omegaconf import DictConfig, OmegaConf
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffusion_lit.agreement import (
     choose_accelerator,
@@ -16,76 +23,216 @@ from diffusion_lit.agreement import (
     refuse_ignored_augmentation,
     refuse_ignored_weighting,
 )
-from diffusion_lit.checkpoint import check_resumable, find_resume, load_checkpoint
+from diffusion_lit.budget import budget_of
+from diffusion_lit.callback import LastCheckpoint
+from diffusion_lit.csv_logger import CSVLogger
 from diffusion_lit.data import ImageDataModule
+from diffusion_lit.files import remove_leftovers, replacing
+from diffusion_lit.interruption import Interruption
 from diffusion_lit.module import DiffusionModule
+from diffusion_lit.ranks import from_first_rank
+from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, load_weights
+from diffusion_lit.settings import Change, plain, restore_settings
 from diffusion_lit.shell import command_line
+from diffusion_lit.trainer import build_trainer
 
 __all__ = ["train"]
 
 log = logging.getLogger(__name__)
 
+ARCHITECTURE = ("model", "schedule", "parameterization")
 
-def train(cfg: DictConfig) -> Trainer:
+
+def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | None = None) -> Trainer | None:
     """Train as `cfg` (conf/train.yaml, composed) says; the folder `cfg.run_dir` gets all that is written.
 
     Everything is built, and so checked, before any work starts.
+
+    Args:
+        cfg: the settings.
+        overrides: the command line that `cfg` comes from: with `resume=RUN` the run's own settings hold, and these on
+            top; None takes `cfg` as it stands.
+        cell: in a sweep, the name of the job's folder.
+
+    Returns:
+        The trainer; None where the run to resume has been trained to its end already.
 
     Raises:
         ValueError: if a setting is wrong.
         FileNotFoundError: if data, weights or the checkpoint to resume from are missing.
     """
-    quiet_the_platform()
+    with Interruption() as interruption:
+        quiet_the_platform()
+        origin = None
+        if cfg.resume not in (None, "auto"):
+            origin = find_origin(from_first_rank("RESUME", lambda: str(find_origin(cfg.resume).file)))
+            if overrides is not None:
+                cfg = restore_settings(origin.recorded, cfg, overrides)
+        elif cfg.init is not None and overrides is not None:
+            cfg = restore_settings(find_origin(cfg.init).recorded, cfg, overrides, ARCHITECTURE)
+            for key in ("resolution", "image_channels", "num_classes"):
+                if f"model.{key}" not in {override.partition("=")[0] for override in overrides}:
+                    cfg.model[key] = "auto"
+        return run(cfg, overrides or (), origin, cell, interruption)
+
+
+def run(
+    cfg: DictConfig, overrides: Sequence[str], origin: Origin | None, cell: str | None, interruption: Interruption
+) -> Trainer | None:
     choose_accelerator(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
-    callbacks = [instantiate(c) for c in cfg.callback.values() if c is not None]
-    loggers = [instantiate(c) for c in cfg.logger.values() if c is not None]
-    trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
     data: ImageDataModule = instantiate(cfg.data)
     refuse_ignored_weighting(cfg)
     refuse_ignored_augmentation(cfg)
     fit_model_to_data(cfg, data)
+    if cfg.resume == "auto":
+        file = from_first_rank("RESUME", lambda: str(getattr(find_earlier_run(cfg, cell), "file", "")))
+        origin = find_origin(file) if file else None
+    changed = [] if origin is None else check_origin(origin, cfg, data.class_names)
+    continue_loggers(cfg, origin)
+    callbacks = [instantiate(c) for c in cfg.callback.values() if c is not None]
+    loggers = [instantiate(c) for c in (cfg.logger or {}).values() if c is not None]
+    trainer = build_trainer(cfg.trainer, callbacks, loggers)
     module: DiffusionModule = instantiate(cfg.module)
-    config = OmegaConf.to_container(cfg, resolve=True)
-    module.record = {"config": config, "class_names": data.class_names}
-    resume = find_resume(cfg)
-    if resume is not None:
-        check_resumable(resume, cfg, data.class_names)
+    began = load_weights(module, cfg.init, cfg.init_weights) if origin is None and cfg.init is not None else None
+    module.forgets_optimizer = any(change.meaning.endswith("starts anew") for change in changed)
+    for callback in callbacks:
+        if isinstance(callback, LastCheckpoint):
+            callback.interruption = interruption
+    if origin is not None and is_finished(origin, budget_of(trainer).limits):
+        say_finished(cfg, origin)
+        return None
+    module.record = {
+        "config": plain(cfg),
+        "overrides": list(cfg.get("overrides") or overrides),
+        "started_in": os.getcwd(),
+        "parent": str(origin.file.resolve()) if origin is not None else None,
+        "class_names": data.class_names,
+    }
+    lock = claim(cfg, origin) if trainer.is_global_zero else None
     if trainer.is_global_zero:
-        OmegaConf.save(OmegaConf.create(config), Path(cfg.run_dir) / "config.yaml")
-        for logger in trainer.loggers:
-            logger.log_hyperparams(config)  # type: ignore[arg-type]
-        announce(cfg, data, module, resume)
+        write_record(cfg, module, trainer, origin)
+        announce(cfg, data, module, origin, changed, began)
 
     start = time.monotonic()
-    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    try:
+        trainer.fit(module, data, ckpt_path=None if origin is None else origin.file, weights_only=True)
+    finally:
+        if lock is not None:
+            lock.release()
     if trainer.is_global_zero:
-        if resume is not None and not (Path(cfg.run_dir) / "checkpoints").exists():
-            log.warning(
-                "%s is at step %d already: raise trainer.max_steps to continue",
-                resume,
-                load_checkpoint(resume)["global_step"],
-            )
-        else:
-            report(cfg, trainer, time.monotonic() - start)
+        report(cfg, trainer, time.monotonic() - start)
     return trainer
 
 
-def announce(cfg: DictConfig, data: ImageDataModule, module: DiffusionModule, resume: Path | None) -> None:
-    size = sum(p.numel() for p in module.denoiser.parameters()) / 1e6
+def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:
+    """Take a folder for one run of one process.
+
+    Raises:
+        ValueError: if it holds another run, or one is being trained in it.
+    """
+    folder = Path(cfg.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"another process is training in {folder}: stop it first, or choose another folder") from error
+    checkpoints = sorted((folder / "checkpoints").glob("*.ckpt"))
+    if checkpoints and (origin is None or origin.run.resolve() != folder.resolve()):
+        lock.release()
+        raise ValueError(
+            f"{folder} holds a run already ({checkpoints[0].name} and what belongs to it), which would be overwritten. "
+            f"Continue it with\n  {command_line('train', {'resume': folder.resolve()})}\nor choose another hydra.run.dir"
+        )
+    for file in remove_leftovers(folder / "checkpoints"):
+        log.info("removed %s, which a process that was killed had left", file)
+    return lock
+
+
+def continue_loggers(cfg: DictConfig, origin: Origin | None) -> None:
+    """Let the loggers of a resumed run continue where its parent's had come to, on the same axis."""
+    loggers = cfg.logger or {}
+    wandb = loggers.get("wandb")
+    if wandb is not None:
+        new = wandb.get("id") == "new"
+        with open_dict(cfg):
+            known = origin.recorded.get("wandb") if origin is not None else None
+            wandb.id = known if wandb.get("id") is None else None if new else wandb.id
+    tensorboard = loggers.get("tensorboard")
+    if origin is not None and tensorboard is not None:
+        with open_dict(cfg):
+            tensorboard.purge_step = origin.step + 1
+
+
+def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, origin: Origin | None) -> None:
+    """What the run is, in its folder; and the figures that its parent had."""
+    folder, earlier = Path(cfg.run_dir), None if origin is None else origin.run
+    same = earlier is not None and earlier.resolve() == folder.resolve()
+    for logger in trainer.loggers:
+        if origin is not None and isinstance(logger, CSVLogger):
+            logger.begin_with(origin.run / "metrics.csv", origin.step)
+        events = None if origin is None else origin.run / "tensorboard"
+        if isinstance(logger, TensorBoardLogger) and events is not None and events.is_dir() and not same:
+            shutil.copytree(events, logger.log_dir, dirs_exist_ok=True)
+    record: dict[str, Any] = {
+        "parent": module.record["parent"],
+        "step": 0 if origin is None else origin.step,
+        "command": ["python", "-m", "diffusion_lit.train", *module.record["overrides"]],
+        "started_in": module.record["started_in"],
+        "process": os.getpid(),
+    }
+    with replacing(folder / "config.yaml") as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.create(module.record["config"])).encode())
+    for logger in trainer.loggers:
+        logger.log_hyperparams(module.record["config"])
+        if isinstance(logger, WandbLogger):
+            record["wandb"] = module.record["wandb"] = logger.version
+    with replacing(folder / "run.json") as file:
+        file.write(json.dumps(record, indent=2).encode())
+
+
+def announce(
+    cfg: DictConfig,
+    data: ImageDataModule,
+    module: DiffusionModule,
+    origin: Origin | None,
+    changed: Sequence[Change],
+    began: str | None,
+) -> None:
+    size = sum(p.numel() for p in module.denoiser.parameters())
     classes = f"{data.num_classes} classes" if module.denoiser.num_classes else "no classes"
     log.info("run folder: %s", cfg.run_dir)
     kind, side = module.denoiser.space.name, data.resolution
-    log.info("model: %.1f M parameters; %s: %d x %d, %s", size, kind, side, side, classes)
-    if resume is not None:
-        log.info("resuming from %s", resume)
+    log.info("model: %.1f M parameters; %s: %d x %d, %s", size / 1e6, kind, side, side, classes)
+    gigabytes = 16 * size / 2**30  # weights, their average, and an optimizer's two moments, as float32
+    free = shutil.disk_usage(cfg.run_dir).free / 2**30
+    log.info("a checkpoint takes about %.2f GiB; %.1f GiB are free", gigabytes, free)
+    if origin is not None:
+        log.info("resuming from %s, step %d", origin.file, origin.step)
+        for change in changed:
+            log.info("  %s (%s)", change, change.meaning)
     elif cfg.resume == "auto":
-        log.info("resume=auto: no earlier run of this model and data below %s, starting anew", cfg.output_root)
+        log.info("resume=auto: no earlier run of these settings below %s, starting anew", cfg.output_root)
+    if began is not None:
+        log.info("beginning with %s", began)
+
+
+def say_finished(cfg: DictConfig, origin: Origin) -> None:
+    """The run is trained to its end: say so, and leave no folder for the run that is not begun."""
+    run = origin.run.resolve()
+    longer = command_line("train", {"resume": run, "trainer.max_steps": 2 * origin.step})
+    log.info("%s is finished: it was trained to step %d, and nothing is left to do", run, origin.step)
+    print(f"\nTo train on\n  {longer}")
+    folder = Path(cfg.run_dir)
+    ours = {".hydra", f"{Path(sys.argv[0]).stem}.log", "train.log"}
+    if folder.resolve() != run and folder.is_dir() and {path.name for path in folder.iterdir()} <= ours:
+        shutil.rmtree(folder)
 
 
 def report(cfg: DictConfig, trainer: Trainer, seconds: float) -> None:
     """Say what was made, where it is, and what to try next."""
-    run = Path(os.path.relpath(cfg.run_dir))
+    run = Path(cfg.run_dir).resolve()
     figures = [
         f"{k} = {float(v):.4g}" for k, v in trainer.callback_metrics.items() if k == "val/loss" or k.startswith("fid/")
     ]

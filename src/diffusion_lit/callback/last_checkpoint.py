@@ -1,119 +1,156 @@
 """The checkpoint that a run is resumed from."""
 
 import logging
-import shlex
+import os
+import shutil
 import signal
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
 
-__all__ = ["Interrupted", "LastCheckpoint"]
+from diffusion_lit.files import DiskFull
+from diffusion_lit.interruption import SIGCHLD, Interrupted, Interruption
+
+__all__ = ["LastCheckpoint"]
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-
-class Interrupted(Exception):  # noqa: N818 - not an error
-    """Training was asked to stop, and has saved what it had.
-
-    Args:
-        number: number of the signal.
-        path: path of the checkpoint.
-    """
-
-    def __init__(self, number: int, path: Path) -> None:
-        self.exit_code = 128 + number
-        name = signal.Signals(number).name
-        resume = shlex.quote(f"resume={path.parents[1]}")
-        super().__init__(f"stopped by {name}; everything is saved. Continue with {resume}, or resume=auto")
-
-
+@dataclass(eq=False)
 class LastCheckpoint(Checkpoint):
     """Keeps `folder`/last.ckpt: written every n steps, at the last step, and when the process is asked to stop.
 
-    SIGINT (control-C) and SIGTERM (what schedulers send) wait for the step to end, on whichever rank they arrive; all
-    ranks then save and stop together. A second control-C stops at once. A checkpoint is written between optimizer
-    steps, so that a run resumed from it takes the very steps that an uninterrupted one would have. A fault between
-    two steps, such as a file that cannot be read, loses no step either where there is a single process; several could
-    not agree on a checkpoint.
+    A signal waits for the step to end, on whichever rank it arrives; all ranks then save and stop together. In a run of
+    one process it interrupts validation and pictures at once. A checkpoint is written between optimizer steps, so that
+    a run resumed from it takes the very steps that an uninterrupted one would have. A fault between two steps, such as
+    a file that cannot be read, loses no step either where there is a single process; several could not agree on a
+    checkpoint.
 
     Args:
-        folder: where the file goes; it replaces its predecessor only when it is complete.
+        folder: where the files go; each takes its name only when it is complete.
         every_n_steps: optimizer steps between checkpoints.
+        keep_last: how many of them to keep: last.ckpt, and its predecessors as last_step_N.ckpt.
 
     Raises:
-        ValueError: if `every_n_steps` is under 1.
+        ValueError: if a number is under 1.
     """
 
-    def __init__(self, folder: str, every_n_steps: int) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"callback.last_checkpoint.every_n_steps must be at least 1, got {every_n_steps}")
-        self.path = Path(folder) / "last.ckpt"
-        self.every_n_steps = every_n_steps
-        self.received = 0
-        self.handlers: dict[int, Any] = {}
+    folder: str
+    every_n_steps: int
+    keep_last: int = 1
+    interruption: Interruption = field(default_factory=Interruption, init=False)
+    """Whether the process was asked to stop."""
+
+    def __post_init__(self) -> None:
+        for name in ("every_n_steps", "keep_last"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"callback.last_checkpoint.{name} must be at least 1, got {value}")
+        self.path = Path(self.folder) / "last.ckpt"
         self.between_steps = self.lost_worker = False
+        self.child_handler: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.saved_step = self.last_step = trainer.global_step
+        self.saved_step = trainer.global_step
         self.trainer = trainer
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
-            self.handlers = {number: signal.signal(number, self.receive) for number in SIGNALS}
-            if callable(signal.getsignal(signal.SIGCHLD)):
-                self.handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self.lose_worker)
-
-    def receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received and number == signal.SIGINT:  # asked twice by a person: stop at once, without saving
-            raise KeyboardInterrupt
-        self.received = number
+        self.stopping = SharedNumber(trainer.world_size)
+        self.interruption.started = True
+        self.interruption.held = trainer.world_size > 1  # several stop together
+        if SIGCHLD is not None and threading.current_thread() is threading.main_thread():
+            if callable(signal.getsignal(SIGCHLD)):
+                self.child_handler = signal.signal(SIGCHLD, self.lose_worker)
 
     def lose_worker(self, number: int, frame: FrameType | None) -> None:
         """Where torch raises that a loading process has ended, wherever training is, wait for the end of the step."""
         self.lost_worker = not self.between_steps
         if self.between_steps and not self.trainer.interrupted:  # a second one that ends must not disturb the saving
-            self.handlers[signal.SIGCHLD](number, frame)
+            self.child_handler(number, frame)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self.between_steps = False
+        self.between_steps, self.interruption.held = False, True
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if trainer.global_step == self.last_step:  # in the middle of an accumulation, whose gradients are not saved
-            return
-        self.last_step = trainer.global_step
+    def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After an optimizer step: the gradients in the middle of an accumulation are not saved."""
         self.between_steps = True
-        stop = not trainer.strategy.reduce_boolean_decision(not self.received, all=True)
+        number = self.stopping.exchange(self.interruption.number)
         last = trainer.should_stop or trainer.global_step == trainer.max_steps
-        if stop or last or trainer.global_step % self.every_n_steps == 0:
+        if number or last or trainer.global_step % self.every_n_steps == 0:
             self.save(trainer)
-        if stop:
-            raise Interrupted(self.received or signal.SIGTERM, self.path)
+        self.interruption.held = trainer.world_size > 1
+        if number:
+            raise Interrupted(number, self.path.parents[1])
         if self.lost_worker:
-            self.lose_worker(signal.SIGCHLD, None)
+            assert SIGCHLD is not None
+            self.lose_worker(SIGCHLD, None)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.stopping.exchange(0)
         if trainer.global_step != self.saved_step:
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        self.saved_step = trainer.global_step
+        held, self.interruption.held = self.interruption.held, True
+        if self.keep_last > 1 and trainer.is_global_zero and self.path.is_file():
+            keep(self.path, self.path.with_name(f"last_step_{self.saved_step:07d}.ckpt"))
+        for logger in trainer.loggers:
+            logger.save()  # the figures of the steps that are saved
         trainer.save_checkpoint(self.path, weights_only=False)
+        self.saved_step = trainer.global_step
+        if trainer.is_global_zero:
+            for old in sorted(self.path.parent.glob("last_step_*.ckpt"))[: 1 - self.keep_last or None]:
+                old.unlink()
+        self.interruption.held = held
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.restore_handlers()
+        self.restore_handler()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        clean = self.between_steps and trainer.training and not isinstance(exception, KeyboardInterrupt)
-        if clean and trainer.world_size == 1 and trainer.global_step != self.saved_step:
+        saves = not isinstance(exception, KeyboardInterrupt | FloatingPointError | DiskFull)
+        if self.between_steps and saves and trainer.world_size == 1 and trainer.global_step != self.saved_step:
             self.save(trainer)
-            log.warning("step %d was saved to %s before this fault", trainer.global_step, self.path)
-        self.restore_handlers()
+            log.warning("step %d was saved to %s before this", trainer.global_step, self.path)
+        if isinstance(exception, Interrupted) and self.path.is_file():
+            exception.saved = self.path.parents[1]
+        self.restore_handler()
 
-    def restore_handlers(self) -> None:
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-        self.handlers = {}
+    def restore_handler(self) -> None:
+        if self.child_handler is not None and SIGCHLD is not None:
+            signal.signal(SIGCHLD, self.child_handler)
+            self.child_handler = None
+
+
+class SharedNumber:
+    """The largest number of all ranks, as it was a step ago: so nobody waits for the others, nor for a device."""
+
+    def __init__(self, world_size: int) -> None:
+        self.group: Any = None if world_size == 1 else torch.distributed.new_group(backend="gloo")
+        self.sent: tuple[Any, Tensor] | None = None
+
+    def exchange(self, number: int) -> int:
+        """Send this rank's number; all ranks get the same answer. Of a single process it is the number itself."""
+        if self.group is None:
+            return number
+        before, largest = self.sent, torch.tensor(number)
+        self.sent = (
+            torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX, self.group, async_op=True),
+            largest,
+        )
+        if before is None:
+            return 0
+        before[0].wait()
+        return int(before[1])
+
+
+def keep(path: Path, name: Path) -> None:
+    """Give a file a second name, under which it stays when the first is given to another; not all systems can."""
+    try:
+        name.unlink(missing_ok=True)
+        os.link(path, name)
+    except OSError:
+        shutil.copyfile(path, name)

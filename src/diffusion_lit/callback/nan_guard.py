@@ -1,78 +1,147 @@
 """Stop a run that has diverged, before it overwrites what was good."""
 
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 
 from diffusion_lit.callback.last_checkpoint import LastCheckpoint
+from diffusion_lit.checkpoint import damage
+from diffusion_lit.module import DiffusionModule
 
 __all__ = ["NaNGuard"]
 
+log = logging.getLogger(__name__)
 
+
+@dataclass(eq=False)
 class NaNGuard(Callback):
-    """Raises once a training loss was infinite or not a number, and never lets a checkpoint be written after one.
+    """Notices a gradient that is infinite or not a number, and never lets a checkpoint be written after one.
 
-    The loss is looked at on the device at each step, and the verdict read every `every_n_steps` steps and before each
-    checkpoint, so that an accelerator is not made to wait at each step. All ranks decide together.
+    It looks at the norm of the gradient that clipping computes anyway, before the update, and lets one step pass at most
+    `every_n_steps` times before the verdict is read: an accelerator is not made to wait at each step. Before each
+    checkpoint it looks at the weights, averages and the optimizer's state that would go into it as well, and after each
+    validation at its loss. All ranks decide together: gradients are already added up over them.
 
     Args:
-        every_n_steps: batches between readings.
+        every_n_steps: optimizer steps between readings.
+        skip: how many steps in a row may be left out, with a warning, before training stops; 0 stops at the first.
+            Where steps are left out, each waits for its own verdict.
 
     Raises:
-        ValueError: if `every_n_steps` is under 1.
+        ValueError: if `every_n_steps` is under 1, or `skip` negative.
     """
 
-    def __init__(self, every_n_steps: int = 20) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"callback.nan_guard.every_n_steps must be at least 1, got {every_n_steps}")
-        self.every_n_steps = every_n_steps
-        self.first_bad_step: Tensor | None = None
+    every_n_steps: int = 20
+    skip: int = 0
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        loss = outputs["loss"].detach()
-        if self.first_bad_step is None:
-            self.first_bad_step = torch.full_like(loss, torch.inf)
-        step = torch.where(loss.isfinite(), torch.inf, float(trainer.global_step))
-        self.first_bad_step = torch.minimum(self.first_bad_step, step)
-        if (batch_idx + 1) % self.every_n_steps == 0:
+    def __post_init__(self) -> None:
+        if self.every_n_steps < 1 or self.skip < 0:
+            raise ValueError(
+                "callback.nan_guard needs every_n_steps of at least 1 and skip of at least 0, got "
+                f"every_n_steps={self.every_n_steps} and skip={self.skip}"
+            )
+        self.first_bad: Tensor | None = None
+        """Step, least and greatest t of the first bad gradient: [3] on the device; its step is inf before."""
+        self.skipped = self.skipped_in_a_row = 0
+
+    def on_gradient(self, trainer: Trainer, module: DiffusionModule, optimizer: Optimizer, norm: Tensor) -> None:
+        """Called by the module with the norm of each step's gradient, before its update."""
+        if trainer.precision == "16-mixed":  # whose scaler lets gradients overflow, and leaves out their steps, itself
+            return
+        if self.skip and not bool(norm.isfinite()):
+            self.leave_out(trainer, optimizer)
+            return
+        self.skipped_in_a_row = 0
+        least, greatest = module.times
+        seen = torch.stack([torch.full_like(least, trainer.global_step + 1.0), least, greatest])
+        if self.first_bad is None:
+            self.first_bad = torch.full_like(seen, torch.inf)
+        bad = ~norm.isfinite() & self.first_bad[0].isinf()
+        self.first_bad = torch.where(bad, seen, self.first_bad)
+        if (trainer.global_step + 1) % self.every_n_steps == 0:
             self.check(trainer)
+
+    def leave_out(self, trainer: Trainer, optimizer: Optimizer) -> None:
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row > self.skip:
+            self.stop(trainer, f"the gradient was not finite for {self.skipped_in_a_row} steps in a row")
+        optimizer.zero_grad(set_to_none=True)  # an optimizer leaves parameters without a gradient as they are
+        log.warning("step %d is left out: its gradient was not finite", trainer.global_step + 1)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.check(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loss = trainer.callback_metrics.get("val/loss")
+        if loss is not None and not trainer.sanity_checking and not bool(loss.isfinite()):
+            self.stop(trainer, "the validation loss, of the averaged weights, is not finite")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.check(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.check(trainer)
+        parts = ("state_dict", *(key for key in checkpoint if key.startswith("ema")), "optimizer_states")
+        bad = next((part for part in parts if not all_finite(tensors(checkpoint.get(part)))), None)
+        if not trainer.strategy.reduce_boolean_decision(bad is None, all=True):
+            self.stop(trainer, f"{bad or 'what another process would save'} in the checkpoint would not be finite")
 
     def check(self, trainer: Trainer) -> None:
-        """Read the verdict of all ranks.
+        """Read the verdict.
 
         Raises:
-            FloatingPointError: if a loss since the start was not finite on any of them.
+            FloatingPointError: if a gradient since the start was not finite.
         """
-        if self.first_bad_step is None:
+        if self.first_bad is None or bool(self.first_bad[0].isinf()):
             return
-        finite = bool(self.first_bad_step.isinf())
-        if trainer.strategy.reduce_boolean_decision(finite, all=True):
-            return
-        kept = "".join(f"\n  {path}" for path in self.good_checkpoints(trainer)) or " none was written yet"
-        where = f"at step {int(self.first_bad_step)}" if not finite else "on another process"
-        rates = ", ".join(f"{group['lr']:.3g}" for optimizer in trainer.optimizers for group in optimizer.param_groups)
-        raise FloatingPointError(
-            f"the training loss was not finite {where} (learning rate {rates}, precision {trainer.precision}). "
-            f"Training is stopped, and nothing was saved since. Good checkpoints:{kept}\nLower optimizer.lr, lengthen "
-            "the warm-up, set trainer.gradient_clip_val=1, or use trainer.precision=32, and continue with resume=PATH"
+        step, least, greatest = self.first_bad.tolist()
+        self.stop(
+            trainer,
+            f"the gradient was not finite at step {int(step)}, with images at times t from {least:.3g} to {greatest:.3g}",
         )
 
-    def good_checkpoints(self, trainer: Trainer) -> list[str]:
-        """The files that this run has written."""
+    def stop(self, trainer: Trainer, what: str) -> None:
+        kept = "".join(f"\n  {path}" for path in self.good_checkpoints(trainer)) or " none was written yet"
+        rates = ", ".join(f"{group['lr']:.3g}" for optimizer in trainer.optimizers for group in optimizer.param_groups)
+        raise FloatingPointError(
+            f"{what} (learning rate {rates}, precision {trainer.precision}). Training is stopped, and nothing was saved "
+            f"since. Verified checkpoints:{kept}\nContinue from one with resume=PATH and a lower optimizer.lr, a longer "
+            "warm-up, trainer.gradient_clip_val=1, trainer.precision=32-true, or callback.nan_guard.skip=3 to leave "
+            "out such steps"
+        )
+
+    def good_checkpoints(self, trainer: Trainer) -> list[Path]:
+        """The files that this run has written, and that can be read."""
         callbacks = trainer.checkpoint_callbacks
-        best = [c.best_model_path for c in callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path]
-        return best + [str(c.path) for c in callbacks if isinstance(c, LastCheckpoint) and c.path.is_file()]
+        files = [Path(c.best_model_path) for c in callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path]
+        files += [c.path for c in callbacks if isinstance(c, LastCheckpoint)]
+        return [file for file in files if file.is_file() and damage(file) is None]
+
+
+def tensors(state: Any) -> Iterator[Tensor]:
+    """All tensors of floating-point numbers in nested containers; of sharded ones this process's part."""
+    if isinstance(state, Tensor):
+        if state.is_floating_point():
+            yield state.to_local() if isinstance(state, DTensor) else state
+    elif isinstance(state, Mapping):
+        for value in state.values():
+            yield from tensors(value)
+    elif isinstance(state, list | tuple):
+        for value in state:
+            yield from tensors(value)
+
+
+def all_finite(values: Iterator[Tensor]) -> bool:
+    """Whether no number is infinite or not a number; a device is asked once."""
+    norms = torch._foreach_norm([value for value in values if value.numel()], torch.inf)
+    return bool(torch.stack([norm.float() for norm in norms]).isfinite().all()) if norms else True

@@ -1,7 +1,6 @@
 """A picture of what the model draws, as training proceeds."""
 
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
@@ -71,7 +70,7 @@ class SampleGrid(Callback):
         self.sampler.check(guided(pl_module.denoiser, self.guidance))
         pl_module.denoiser.space.check()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             self.draw(trainer, pl_module)
 

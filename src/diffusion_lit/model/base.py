@@ -35,3 +35,7 @@ class Network(nn.Module, ABC):
     def blocks(self) -> Iterable[nn.Module]:
         """The repeated parts, in which a sharded, compiled or checkpointed network is wrapped one by one."""
         return ()
+
+    def class_parameters(self) -> Iterable[str]:
+        """The names of the parameters that belong to the classes, which another set's classes make new."""
+        return ()

@@ -155,6 +155,9 @@ class UNet(Network):
     def blocks(self) -> Iterable[nn.Module]:
         return (layer for layer in self.modules() if isinstance(layer, ResBlock | Attention))
 
+    def class_parameters(self) -> Iterable[str]:
+        return () if self.label is None else ("label.weight",)
+
 
 def apply(layers: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
     """Pass `h` through the layers in turn; residual blocks receive the embedding too."""

@@ -1,0 +1,86 @@
+"""What several processes of one run agree on before they train, however they were started."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+__all__ = ["from_first_rank", "join", "launched_by", "outlive_nobody"]
+
+AGREED = "DIFFUSION_LIT_AGREED_"
+
+
+def launched_by() -> str | None:
+    """Who started the processes of this run: `torchrun`, `srun`, or None where this process starts the others itself.
+
+    The variables that SLURM leaves in a shell, or in the body of a batch script, do not make a process one of several:
+    only those of a job step, which srun starts, do.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return "torchrun"
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_STEP_ID" in os.environ:
+        return "srun"
+    return None
+
+
+def is_first() -> bool:
+    """Whether this process is its run's first."""
+    if launched_by() == "srun":
+        return os.environ["SLURM_PROCID"] == "0"
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == 0 and os.environ.get("NODE_RANK", "0") == "0"
+
+
+def join() -> None:
+    """Connect the processes that a launcher has started; without one, nothing.
+
+    Raises:
+        RuntimeError: torch's, if not all of them appear in time.
+    """
+    if (launcher := launched_by()) is None:
+        return
+    import torch
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    environment = SLURMEnvironment() if launcher == "srun" else TorchElasticEnvironment()
+    os.environ.setdefault("MASTER_ADDR", environment.main_address)
+    os.environ.setdefault("MASTER_PORT", str(environment.main_port))
+    torch.distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+        rank=environment.global_rank(),
+        world_size=environment.world_size(),
+    )
+
+
+def from_first_rank(name: str, make: Callable[[], str]) -> str:
+    """What `make` gives on the first rank, on all ranks: no rank decides by what it happens to see.
+
+    Processes that Lightning starts later inherit it in their environment; those of a launcher are connected already.
+
+    Args:
+        name: of what is decided.
+        make: called on the first rank alone.
+    """
+    if launched_by() is not None:
+        import torch
+
+        box = [make() if is_first() else None]
+        torch.distributed.broadcast_object_list(box, 0)
+        return str(box[0])
+    if is_first() or AGREED + name not in os.environ:
+        os.environ[AGREED + name] = make()
+    return os.environ[AGREED + name]
+
+
+def outlive_nobody() -> None:
+    """End this process soon after the one that started it for its own run: a rank alone waits for ever."""
+    if "LOCAL_RANK" not in os.environ or is_first():
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

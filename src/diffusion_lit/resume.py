@@ -1,0 +1,187 @@
+"""Where a run begins: anew, where an earlier one stopped, or with an earlier one's weights."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from diffusion_lit.checkpoint import damage, load_checkpoint, peek
+from diffusion_lit.module import DiffusionModule
+from diffusion_lit.settings import Change, changes
+
+__all__ = ["Origin", "check_origin", "find_earlier_run", "find_origin", "is_finished", "load_weights"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The checkpoint that a run begins with."""
+
+    file: Path
+    recorded: dict[str, Any]
+    """What it holds, apart from its tensors: those stay on the disk."""
+    changes: list[Change] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        return int(self.recorded["global_step"])
+
+    @property
+    def run(self) -> Path:
+        """The folder of its run, or the folder it lies in."""
+        folder = self.file.parent
+        return folder.parent if folder.name == "checkpoints" else folder
+
+
+def find_origin(path: str | Path) -> Origin:
+    """The checkpoint that `path` means: this file, or the newest undamaged one of a run's folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if the file is damaged, or all are.
+    """
+    path = Path(path)
+    if path.is_file():
+        if (found := damage(path)) is not None:
+            others = [origin.file for origin in undamaged(path.parent, say=False)]
+            hint = f"; undamaged beside it: {others[0]}" if others else ""
+            raise ValueError(f"{path} is not a checkpoint, or is damaged: {found}{hint}")
+        return Origin(path, read(path))
+    folder = path / "checkpoints"
+    if not folder.is_dir():
+        load_checkpoint(path)  # says what is wrong
+    origin = next(undamaged(folder), None)
+    if origin is None:
+        raise ValueError(f"no checkpoint in {folder} can be used: start anew without resume, or give another run")
+    return origin
+
+
+def read(file: Path) -> dict[str, Any]:
+    recorded, found = peek(file)
+    if recorded is None:
+        raise ValueError(f"{file} is not a checkpoint, or is damaged: {found}")
+    return recorded
+
+
+def undamaged(folder: Path, say: bool = True) -> Iterator[Origin]:
+    """The checkpoints of a folder that are whole, the one of the latest step first."""
+    yield from verified(readable(folder, say), say)
+
+
+def readable(folder: Path, say: bool = True) -> list[Origin]:
+    """The checkpoints of a folder that say what they are; whether their weights are whole is not known yet."""
+    origins = []
+    for file in sorted(folder.glob("*.ckpt")):
+        recorded, found = peek(file)
+        if recorded is not None and isinstance(recorded.get("global_step"), int):
+            origins.append(Origin(file, recorded))
+        elif say:
+            log.warning("%s is damaged, and left aside: %s", file, found)
+    return origins
+
+
+def verified(origins: Iterable[Origin], say: bool = True) -> Iterator[Origin]:
+    for origin in sorted(origins, key=lambda origin: (-origin.step, origin.file.name != "last.ckpt")):
+        if (found := damage(origin.file)) is None:
+            yield origin
+        elif say:
+            log.warning("%s is damaged, and left aside: %s", origin.file, found)
+
+
+def find_earlier_run(cfg: DictConfig, cell: str | None = None) -> Origin | None:
+    """What `resume=auto` means: the furthest checkpoint below `output_root` of a run with the same result as `cfg`'s.
+
+    Runs that agree in all that decides the result take the same steps, so that the furthest is the best of them; how
+    long they were to train does not count. Modification times, which clocks and copies change, are not looked at.
+
+    Args:
+        cfg: a run's settings, every `auto` replaced.
+        cell: in a sweep, the name of the job's folder: only runs in a folder of that name are the same job's.
+    """
+    origins: list[Origin] = []
+    for folder in sorted(Path(cfg.output_root).glob("**/checkpoints")):
+        if cell is None or folder.parent.name == cell:
+            for origin in readable(folder):
+                if not any(change.decides or change.forbidden for change in changes(origin.recorded, cfg)):
+                    origins.append(origin)
+    return next(verified(origins), None)
+
+
+def check_origin(origin: Origin, cfg: DictConfig, class_names: list[str] | None) -> list[Change]:
+    """What is another setting than the run's was.
+
+    Raises:
+        ValueError: if the weights mean nothing under it: another model, or classes of other names or in another order.
+    """
+    names = origin.recorded.get("class_names", class_names)
+    if names != class_names:
+        raise ValueError(
+            f"cannot resume from {origin.file}: its classes are {names}, and the data's are {class_names}. What the "
+            "model learned of a class would be taken for another's: use data with the same classes, or begin with its "
+            "weights alone: init instead of resume"
+        )
+    found = changes(origin.recorded, cfg)
+    if forbidden := [change for change in found if change.forbidden]:
+        listed = "".join(f"\n  {c.key}: {c.old} in the checkpoint, {c.new} now" for c in forbidden)
+        raise ValueError(
+            f"cannot resume from {origin.file} with another model:{listed}\nLeave these settings out, which takes the "
+            "run's own, or start anew without resume"
+        )
+    return found
+
+
+def is_finished(origin: Origin, limits: dict[str, float]) -> bool:
+    """Whether a run has used up its budget already, its last validation included."""
+    progress = origin.recorded["loops"]["fit_loop"]
+    budget: dict[str, float] = next(
+        (state for key, state in origin.recorded["callbacks"].items() if key.startswith("Budget")), {}
+    )
+    done = {
+        "max_steps": origin.step,
+        "max_epochs": progress["epoch_progress"]["current"]["processed"],
+        "max_images": budget.get("images", 0),
+        "max_minutes": budget.get("minutes", 0.0),
+    }
+    return any(done[name] >= limit for name, limit in limits.items())
+
+
+def load_weights(module: DiffusionModule, path: str | Path, weights: str) -> str:
+    """Begin with an earlier run's weights, and nothing else of it.
+
+    Args:
+        module: whose weights are replaced.
+        path: a run's folder or a checkpoint file.
+        weights: `ema`, another average's name, or `raw`.
+
+    Returns:
+        What was done, for the log.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if it lacks these weights, or is of another architecture.
+    """
+    checkpoint = load_checkpoint(path)
+    averages = [key for key, value in checkpoint.items() if key.startswith("ema") and isinstance(value, dict) and value]
+    if weights not in (choices := [*averages, "raw"]):
+        raise ValueError(f"{path} has no weights named {weights}; use init_weights={' or '.join(choices)}")
+    given = checkpoint["state_dict" if weights == "raw" else weights]
+    own = {name: w for name, w in module.named_parameters() if name.startswith("denoiser.")}
+    renewed = module.denoiser.network.class_parameters()
+    new = [name for name, w in own.items() if name not in given or given[name].shape != w.shape]
+    if wrong := [name for name in new if name.removeprefix("denoiser.network.") not in renewed]:
+        listed = "".join(
+            f"\n  {name}: {list(given[name].shape) if name in given else 'missing'} in the checkpoint, "
+            f"{list(own[name].shape)} now"
+            for name in wrong[:5]
+        )
+        raise ValueError(f"init={path} is of another architecture:{listed}\nUse its model, or start without init")
+    with torch.no_grad():
+        for name in own.keys() - set(new):
+            own[name].copy_(given[name])
+    classes = f"; new: {', '.join(new)}, since the classes are others" if new else ""
+    return f"weights {weights} of {path} (step {checkpoint['global_step']}){classes}"

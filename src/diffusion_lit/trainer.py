@@ -1,0 +1,162 @@
+"""Lightning's trainer, where a run needs more of it than it gives."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
+from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion_lit.budget import Budget
+from diffusion_lit.files import replacing
+from diffusion_lit.ranks import launched_by
+
+__all__ = ["CheckpointFiles", "build_trainer"]
+
+log = logging.getLogger(__name__)
+
+
+def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> Trainer:
+    """The trainer of `cfg` (conf/trainer), its budget and its own ways with checkpoints, signals and intervals.
+
+    Raises:
+        ValueError: if a limit or the number of processes is wrong.
+    """
+    settings = {str(key): value for key, value in cfg.items()}
+    budget = Budget(
+        settings["max_steps"], settings["max_epochs"], settings.pop("max_images"), settings.pop("max_minutes")
+    )
+    settings |= {"max_steps": settings["max_steps"] or -1, "max_epochs": settings["max_epochs"] or -1}
+    plugins: list[Any] = [CheckpointFiles()]
+    if launched_by() is None:
+        plugins.append(LightningEnvironment())  # and not what a scheduler's variables in a shell make it guess
+    else:
+        check_processes(cfg)
+    trainer: Trainer = instantiate(
+        OmegaConf.create(settings), callbacks=[budget, *callbacks], logger=list(loggers), plugins=plugins
+    )
+    loop = FitLoop(trainer, trainer.min_epochs, trainer.max_epochs)
+    loop.epoch_loop = EpochLoop(trainer, trainer.min_steps, trainer.max_steps)
+    trainer.fit_loop = loop
+    # Its handlers exit with 0, start collectives inside of a signal handler, and requeue SLURM jobs by themselves.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
+
+
+def check_processes(cfg: DictConfig) -> None:
+    """Check that a launcher has started as many processes as the settings ask for.
+
+    Raises:
+        ValueError: naming both numbers.
+    """
+    started, asked = torch.distributed.get_world_size(), cfg.devices * cfg.num_nodes
+    if started != asked:
+        raise ValueError(
+            f"{launched_by()} has started {started} processes, and trainer.devices={cfg.devices} on trainer.num_nodes="
+            f"{cfg.num_nodes} are {asked}: let them agree"
+        )
+
+
+class CheckpointFiles(CheckpointIO):
+    """Checkpoints as files that are whole or not there; read as data, never run."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        with replacing(path) as file:
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+class FitLoop(_FitLoop):
+    """Ends only after the last step's validation, also where a run was cut between the two."""
+
+    epoch_loop: "EpochLoop"
+
+    @property
+    def done(self) -> bool:
+        return super().done and not (self.restarting and self.epoch_loop.validation_is_due)
+
+
+class EpochLoop(_TrainingEpochLoop):
+    """Validates every `trainer.val_check_interval` optimizer steps, once each, also where a run was cut before it did.
+
+    Lightning counts batches, which are several to a step where gradients are accumulated, and takes a validation that a
+    checkpoint was written before for done.
+    """
+
+    def __init__(self, trainer: Trainer, min_steps: int | None, max_steps: int) -> None:
+        super().__init__(trainer, min_steps, max_steps)
+        self.val_loop = ValidationLoop(
+            trainer, TrainerFn.FITTING, RunningStage.VALIDATING, verbose=False, inference_mode=False
+        )
+        self.validated_step: int | None = 0
+        """The step of the newest validation; None where an older checkpoint does not say."""
+
+    @property
+    def validation_is_due(self) -> bool:
+        step = self.global_step
+        regular = step % int(self.trainer.val_check_interval) == 0
+        return self.validated_step not in (None, step) and (regular or self.trainer.should_stop)
+
+    def _should_check_val_fx(self, data_fetcher: Any) -> bool:
+        if self.trainer.check_val_every_n_epoch is not None:
+            return super()._should_check_val_fx(data_fetcher)
+        return bool(self.trainer.enable_validation) and not self._should_accumulate() and self.validation_is_due
+
+    def reset(self) -> None:
+        super().reset()
+        if self.validated_step is None:
+            self.validated_step = self.global_step
+        # the step that loggers are given; what follows a batch, which counts it, is still to come where it was cut
+        self._batches_that_stepped = self.global_step - (self.restarting and self.validation_is_due)
+
+    def advance(self, data_fetcher: Any) -> None:
+        self.val_loop.restarting = False  # from its first image
+        self.trained = not (self.restarting and self._should_check_val_fx(data_fetcher))
+        if self.trained:
+            super().advance(data_fetcher)
+
+    def on_advance_end(self, data_fetcher: Any) -> None:
+        """Where a step has ended, and its figures are logged, first save; `on_step_end` is a hook of ours."""
+        if self.trained and not self._should_accumulate():
+            for callback in sorted(self.trainer.callbacks, key=lambda callback: not isinstance(callback, Checkpoint)):
+                if hasattr(callback, "on_step_end"):
+                    callback.on_step_end(self.trainer, self.trainer.lightning_module)
+        super().on_advance_end(data_fetcher)
+
+    def _broadcast_sigterm_tensor(self) -> None:
+        """Ranks agree to stop in `LastCheckpoint`, without waiting for each other at each step."""
+
+    def on_save_checkpoint(self) -> dict[str, Any]:
+        return {**super().on_save_checkpoint(), "validated_step": self.validated_step}
+
+    def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
+        super().on_load_checkpoint(state_dict)
+        self.validated_step = state_dict.get("validated_step")
+
+
+class ValidationLoop(_EvaluationLoop):
+    """Says that it is done before a checkpoint is written of it."""
+
+    def _on_evaluation_end(self, *args: Any, **kwargs: Any) -> None:
+        loop = self.trainer.fit_loop.epoch_loop
+        if isinstance(loop, EpochLoop) and not self.trainer.sanity_checking:
+            loop.validated_step = loop.global_step
+        super()._on_evaluation_end(*args, **kwargs)
