@@ -38,8 +38,8 @@ def config(folder: Path, *overrides: str, tiny: bool = True) -> DictConfig:
         return compose("train", [f"run_dir={folder}", *(TINY if tiny else ()), *overrides])
 
 
-def train_in(folder: Path, *overrides: str) -> Trainer:
-    """A tiny run in this process."""
+def train_in(folder: Path, *overrides: str) -> Trainer | None:
+    """A tiny run in this process; None where there is nothing left to train."""
     folder.mkdir(parents=True, exist_ok=True)
     return train(config(folder, *overrides), [*TINY, *overrides])
 

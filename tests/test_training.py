@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import math
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 from PIL import Image
 
-from diffusion_lit.callback import EMA, LastCheckpoint, NaNGuard, SampleGrid
+from diffusion_lit.callback import EMA, NaNGuard, SampleGrid
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.data import ArrayImages, Batch, DigitsData, Images
@@ -61,7 +62,7 @@ def test_a_run_s_folder_has_everything(run: Path) -> None:
     ]
     assert OmegaConf.load(run / "config.yaml").model.resolution == 8  # resolved, `auto` replaced
     assert sorted(column(run, "train/loss")) == list(range(10))
-    for name in ("val/loss", "val/loss_q1", "val/loss_q2", "val/loss_q3", "val/loss_q4", "lr-AdamW"):
+    for name in ("val/loss", "val/loss_q1", "val/loss_q2", "val/loss_q3", "val/loss_q4", "train/lr"):
         assert column(run, name), name
     assert sorted(column(run, "fid/pixels_21")) == [3, 6, 9, 10]
 
@@ -151,8 +152,8 @@ def test_a_resumed_run_is_the_same_run(run: Path, tmp_path: Path, stop: int) -> 
     train_in(tmp_path / "a", f"trainer.max_steps={stop}", *options)
     train_in(tmp_path / "b", "trainer.max_steps=10", f"resume={tmp_path / 'a'}", *options)
     assert same(run / "checkpoints" / "last.ckpt", tmp_path / "b" / "checkpoints" / "last.ckpt")
-    expected = {step: loss for step, loss in column(run, "train/loss").items() if step >= stop}
-    assert column(tmp_path / "b", "train/loss") == expected
+    for name in ("train/loss", "val/loss", "train/lr"):  # the table begins with its parent's rows
+        assert column(tmp_path / "b", name) == column(run, name)
 
 
 def test_resuming_is_exact_with_accumulation_too(tmp_path: Path) -> None:
@@ -225,13 +226,18 @@ def test_resume_auto_takes_the_newest_run_of_the_same_model(tmp_path: Path) -> N
     root, options = tmp_path / "train", ("callback.fid=null", "callback.sample_grid=null", f"output_root={tmp_path}")
     train_in(root / "first", "trainer.max_steps=3", "resume=auto", *options)  # nothing there yet: starts anew
     train_in(root / "other", "trainer.max_steps=2", "schedule=cosine", *options)
-    train_in(root / "next", "trainer.max_steps=5", "resume=auto", "trainer.log_every_n_steps=1", *options)
-    assert sorted(column(root / "next", "train/loss")) == [3, 4]
+    resumed = train_in(root / "next", "trainer.max_steps=5", "resume=auto", *options)
+    assert resumed is not None and resumed.global_step == 5
+    assert json.loads((root / "next" / "run.json").read_text())["parent"] == str(
+        root / "first" / "checkpoints" / "last.ckpt"
+    )
 
 
-def test_a_finished_run_is_not_run_again(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    train_in(tmp_path, "trainer.max_steps=10", f"resume={run}", "model.dropout=0.1", "callback.fid=null")
-    assert "at step 10 already: raise trainer.max_steps" in caplog.text
+def test_a_finished_run_is_not_run_again(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its folder is not kept either, and how to train on is said."""
+    assert train_in(tmp_path / "again", f"resume={run}") is None
+    assert f"{run} is finished: it was trained to step 10" in (said := capsys.readouterr().out)
+    assert f"resume={run} trainer.max_steps=20" in said and not (tmp_path / "again").exists()
 
 
 def test_going_on_with_another_model_is_refused(run: Path, tmp_path: Path) -> None:
@@ -287,24 +293,20 @@ def test_a_diverged_run_stops_and_keeps_what_was_good(tmp_path: Path) -> None:
         assert all(w.isfinite().all() for w in checkpoint["state_dict"].values())
 
 
-def test_signals_are_given_back_and_a_second_control_c_stops_at_once(tmp_path: Path) -> None:
+def test_signals_are_given_back(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     cfg = ("+callback.poison._target_=tests.test_training.Poison", "+callback.poison.step=1", "callback.fid=null")
     with pytest.raises(FloatingPointError):
         train_in(tmp_path, "trainer.max_steps=4", *cfg)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
-    callback = LastCheckpoint(str(tmp_path), 1)
-    callback.receive(signal.SIGTERM, None)
-    callback.receive(signal.SIGTERM, None)  # schedulers repeat themselves
-    with pytest.raises(KeyboardInterrupt):
-        callback.receive(signal.SIGINT, None)
-
 
 def test_other_data_than_the_checkpoint_s_is_said(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     options = ("callback.fid=null", "callback.sample_grid=null", "model.dropout=0.1")
+    caplog.set_level("INFO")
     train_in(tmp_path, "trainer.max_steps=11", f"resume={run}", "data.seed=5", *options)
-    assert "data.seed" in caplog.text
+    assert "data.seed: 0 -> 5 (from the next step on, which is then no longer" in caplog.text
+    assert "trainer.max_steps: 10 -> 11 (the same steps" in caplog.text and "optimizer" not in caplog.text
 
 
 def test_nan_guard_reads_the_verdict_every_n_steps(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ MISTAKES = (ValueError, FloatingPointError, FileNotFoundError, NotADirectoryErro
 
 CONNECTIONS = Path(multiprocessing.__file__).parent
 
-# When a run starts, in the name of its folder, the same on all its ranks; six random digits keep apart runs that start in
-# the same second.
+# When a run starts, for the name of its folder: the same on all its ranks. Six random digits keep apart runs that start
+# in the same second.
 OmegaConf.register_new_resolver(
     "stamp",
     lambda: from_first_rank("STAMP", lambda: f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"),

@@ -8,13 +8,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-__all__ = ["DiskFull", "remove_leftovers", "replacing"]
+__all__ = ["DiskFullError", "remove_leftovers", "replacing"]
 
 LEFTOVER = ".{name}.{pid}.partial"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class DiskFull(ValueError):
+class DiskFullError(ValueError):
     """A file could not be written for want of space; its predecessor is untouched."""
 
 
@@ -26,7 +26,7 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     the machine ends, `path` is the old file or the new one, whole.
 
     Raises:
-        DiskFull: if the disk is full.
+        DiskFullError: if the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
             partial.unlink()
         if is_full(error):
             free = shutil.disk_usage(path.parent).free / 2**30
-            raise DiskFull(
+            raise DiskFullError(
                 f"the disk is full: {path} was not written ({size / 2**30:.2f} GiB of it were; {free:.2f} GiB are free "
                 "now). What was saved before is whole: make room, and continue with resume=auto"
             ) from error

@@ -107,7 +107,6 @@ class DiffusionModule(LightningModule):
         self.times = (terms.t.min(), terms.t.max())
         loss = terms.loss.mean()
         self.log("train/loss", loss.detach(), prog_bar=True)
-        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         for name, part in terms.parts.items():
             self.log(f"train/{name}", part.detach().mean())
         return loss * self.accumulation_weight(batch_idx)
@@ -123,6 +122,7 @@ class DiffusionModule(LightningModule):
         factor = self.lr_schedule.factor(self.global_step, budget_of(self.trainer).share(self.trainer))
         for group, base in zip(self.trainer.optimizers[0].param_groups, self.base_groups, strict=True):
             group["lr"] = base["lr"] * factor
+        self.log("train/lr", self.base_groups[0]["lr"] * factor)
 
     def configure_gradient_clipping(
         self,

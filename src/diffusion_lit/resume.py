@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from diffusion_lit.checkpoint import damage, load_checkpoint, peek
@@ -135,7 +136,7 @@ def check_origin(origin: Origin, cfg: DictConfig, class_names: list[str] | None)
     return found
 
 
-def is_finished(origin: Origin, limits: dict[str, float]) -> bool:
+def is_finished(origin: Origin, limits: dict[str, float], trainer: Trainer) -> bool:
     """Whether a run has used up its budget already, its last validation included."""
     progress = origin.recorded["loops"]["fit_loop"]
     budget: dict[str, float] = next(
@@ -147,7 +148,10 @@ def is_finished(origin: Origin, limits: dict[str, float]) -> bool:
         "max_images": budget.get("images", 0),
         "max_minutes": budget.get("minutes", 0.0),
     }
-    return any(done[name] >= limit for name, limit in limits.items())
+    validated = progress["epoch_loop.state_dict"].get("validated_step", origin.step)
+    every = trainer.val_check_interval
+    validates = isinstance(every, int) and origin.step % every == 0 and validated != origin.step
+    return any(done[name] >= limit for name, limit in limits.items()) and not validates
 
 
 def load_weights(module: DiffusionModule, path: str | Path, weights: str) -> str:

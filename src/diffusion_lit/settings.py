@@ -166,32 +166,49 @@ def restore_settings(
     """
     own = [override for override in overrides if not key_of(override).startswith("hydra.")]
     named = tuple(map(key_of, own))
-    groups = tuple(f"{name}." for name in named if "." not in name)
-    earlier = [
+    inherited = [
         override
         for override in recorded.get("overrides", [])
-        if under(key := key_of(override), only)
-        and not under(key, (*groups, "hydra."))  # what was set in a choice that is now another
-        and key not in UNSEEN[:4]
+        if under(key := key_of(override), only) and not under(key, ("hydra.", *UNSEEN[:4]))
     ]
+    earlier = [override for override in inherited if not any(supersedes(name, key_of(override)) for name in named)]
     here = f"run_dir={quote(str(asked.run_dir))}"
     try:
-        base, now = composed([*earlier, here]), composed([*earlier, *own, here])
+        base, now = composed([*inherited, here]), composed([*earlier, *own, here])
     except HydraException as error:
-        raise ValueError(f"the run's own settings ({' '.join(earlier)}) do not go with these: {error}") from error
+        raise ValueError(f"the run's own settings ({' '.join(inherited)}) do not go with these: {error}") from error
     old, new = (flatten(plain(cfg), os.getcwd()) for cfg in (base, now))
+    settings = plain(now)
     folder, run_dir = recorded.get("started_in", os.getcwd()), str(recorded["config"]["run_dir"])
     for key, value in flatten(recorded["config"], folder).items():
-        inherited = key in old and key in new and old[key] == new[key] and not under(key, (*named, *TODAY))
-        if inherited and under(key, only):
+        stands = key in old and key in new and old[key] == new[key] and not under(key, TODAY)
+        if stands and under(key, only) and not any(supersedes(name, key) for name in named):
             within = isinstance(value, str) and (value + os.sep).startswith(run_dir + os.sep)
-            OmegaConf.update(now, key, str(asked.run_dir) + value[len(run_dir) :] if within else value)
-    now.output_root = asked.output_root
-    return now
+            put(settings, key, str(asked.run_dir) + value[len(run_dir) :] if within else value)
+    derived = OmegaConf.to_container(now, resolve=False)
+    assert isinstance(derived, dict)
+    settings |= {name: derived[name] for name in DERIVED if name in derived} | {"output_root": asked.output_root}
+    return OmegaConf.create({**settings, "overrides": [*earlier, *own]}, flags={"struct": True})
+
+
+def supersedes(name: str, key: str) -> bool:
+    """Whether a setting of `name` leaves nothing of an earlier one of `key`: it is the same, or one is in the other.
+
+    A choice of a group, whose key has no dot, survives a setting within it.
+    """
+    return key == name or key.startswith(f"{name}.") or ("." in key and name.startswith(f"{key}."))
 
 
 def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0].partition("@")[0].lstrip("/")
+
+
+def put(settings: dict[str, Any], key: str, value: Any) -> None:
+    """Set the value of a dotted key, which is there."""
+    *path, name = key.split(".")
+    for part in path:
+        settings = settings[part]
+    settings[name] = value
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

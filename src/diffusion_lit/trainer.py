@@ -43,9 +43,8 @@ def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], loggers: Seque
         plugins.append(LightningEnvironment())  # and not what a scheduler's variables in a shell make it guess
     else:
         check_processes(cfg)
-    trainer: Trainer = instantiate(
-        OmegaConf.create(settings), callbacks=[budget, *callbacks], logger=list(loggers), plugins=plugins
-    )
+    make = instantiate(OmegaConf.create({**settings, "_partial_": True}))  # callbacks must not become configurations
+    trainer: Trainer = make(callbacks=[budget, *callbacks], logger=list(loggers), plugins=plugins)
     loop = FitLoop(trainer, trainer.min_epochs, trainer.max_epochs)
     loop.epoch_loop = EpochLoop(trainer, trainer.min_steps, trainer.max_steps)
     trainer.fit_loop = loop

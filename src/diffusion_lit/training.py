@@ -99,7 +99,7 @@ def run(
     for callback in callbacks:
         if isinstance(callback, LastCheckpoint):
             callback.interruption = interruption
-    if origin is not None and is_finished(origin, budget_of(trainer).limits):
+    if origin is not None and is_finished(origin, budget_of(trainer).limits, trainer):
         say_finished(cfg, origin)
         return None
     module.record = {
@@ -142,7 +142,7 @@ def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:
     if checkpoints and (origin is None or origin.run.resolve() != folder.resolve()):
         lock.release()
         raise ValueError(
-            f"{folder} holds a run already ({checkpoints[0].name} and what belongs to it), which would be overwritten. "
+            f"{folder} holds a run already ({checkpoints[0].name} and more), which would be overwritten. "
             f"Continue it with\n  {command_line('train', {'resume': folder.resolve()})}\nor choose another hydra.run.dir"
         )
     for file in remove_leftovers(folder / "checkpoints"):
@@ -222,8 +222,9 @@ def say_finished(cfg: DictConfig, origin: Origin) -> None:
     """The run is trained to its end: say so, and leave no folder for the run that is not begun."""
     run = origin.run.resolve()
     longer = command_line("train", {"resume": run, "trainer.max_steps": 2 * origin.step})
-    log.info("%s is finished: it was trained to step %d, and nothing is left to do", run, origin.step)
-    print(f"\nTo train on\n  {longer}")
+    print(
+        f"{run} is finished: it was trained to step {origin.step}, and nothing is left to do. To train on\n  {longer}"
+    )
     folder = Path(cfg.run_dir)
     ours = {".hydra", f"{Path(sys.argv[0]).stem}.log", "train.log"}
     if folder.resolve() != run and folder.is_dir() and {path.name for path in folder.iterdir()} <= ours:

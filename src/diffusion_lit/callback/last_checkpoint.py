@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from diffusion_lit.files import DiskFull
+from diffusion_lit.files import DiskFullError
 from diffusion_lit.interruption import SIGCHLD, Interrupted, Interruption
 
 __all__ = ["LastCheckpoint"]
@@ -62,9 +62,9 @@ class LastCheckpoint(Checkpoint):
         self.stopping = SharedNumber(trainer.world_size)
         self.interruption.started = True
         self.interruption.held = trainer.world_size > 1  # several stop together
-        if SIGCHLD is not None and threading.current_thread() is threading.main_thread():
-            if callable(signal.getsignal(SIGCHLD)):
-                self.child_handler = signal.signal(SIGCHLD, self.lose_worker)
+        main_thread = threading.current_thread() is threading.main_thread()  # elsewhere Python takes no handlers
+        if main_thread and SIGCHLD is not None and callable(signal.getsignal(SIGCHLD)):
+            self.child_handler = signal.signal(SIGCHLD, self.lose_worker)
 
     def lose_worker(self, number: int, frame: FrameType | None) -> None:
         """Where torch raises that a loading process has ended, wherever training is, wait for the end of the step."""
@@ -79,8 +79,7 @@ class LastCheckpoint(Checkpoint):
         """After an optimizer step: the gradients in the middle of an accumulation are not saved."""
         self.between_steps = True
         number = self.stopping.exchange(self.interruption.number)
-        last = trainer.should_stop or trainer.global_step == trainer.max_steps
-        if number or last or trainer.global_step % self.every_n_steps == 0:
+        if number or self.is_last(trainer) or trainer.global_step % self.every_n_steps == 0:
             self.save(trainer)
         self.interruption.held = trainer.world_size > 1
         if number:
@@ -93,6 +92,14 @@ class LastCheckpoint(Checkpoint):
         self.stopping.exchange(0)
         if trainer.global_step != self.saved_step:
             self.save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The last step's checkpoint says that its validation is done. (Once `fit` has ended it says that the epoch is.)"""
+        if not trainer.sanity_checking and self.is_last(trainer):
+            self.save(trainer)
+
+    def is_last(self, trainer: Trainer) -> bool:
+        return trainer.should_stop or trainer.global_step == trainer.max_steps
 
     def save(self, trainer: Trainer) -> None:
         held, self.interruption.held = self.interruption.held, True
@@ -111,7 +118,7 @@ class LastCheckpoint(Checkpoint):
         self.restore_handler()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        saves = not isinstance(exception, KeyboardInterrupt | FloatingPointError | DiskFull)
+        saves = not isinstance(exception, KeyboardInterrupt | FloatingPointError | DiskFullError)
         if self.between_steps and saves and trainer.world_size == 1 and trainer.global_step != self.saved_step:
             self.save(trainer)
             log.warning("step %d was saved to %s before this", trainer.global_step, self.path)

@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 class NaNGuard(Callback):
     """Notices a gradient that is infinite or not a number, and never lets a checkpoint be written after one.
 
-    It looks at the norm of the gradient that clipping computes anyway, before the update, and lets one step pass at most
-    `every_n_steps` times before the verdict is read: an accelerator is not made to wait at each step. Before each
-    checkpoint it looks at the weights, averages and the optimizer's state that would go into it as well, and after each
-    validation at its loss. All ranks decide together: gradients are already added up over them.
+    It looks at the norm of the gradient that clipping computes anyway, and reads the verdict every n steps, so that an
+    accelerator is not made to wait at each. Before each checkpoint it looks at the weights, averages and the optimizer's
+    state that would go into it as well, and after each validation at its loss. All ranks decide together: gradients are
+    already added up over them.
 
     Args:
         every_n_steps: optimizer steps between readings.
@@ -107,17 +107,17 @@ class NaNGuard(Callback):
         step, least, greatest = self.first_bad.tolist()
         self.stop(
             trainer,
-            f"the gradient was not finite at step {int(step)}, with images at times t from {least:.3g} to {greatest:.3g}",
+            f"the gradient was not finite at step {int(step)}, whose times t were {least:.3g} to {greatest:.3g}",
         )
 
     def stop(self, trainer: Trainer, what: str) -> None:
         kept = "".join(f"\n  {path}" for path in self.good_checkpoints(trainer)) or " none was written yet"
         rates = ", ".join(f"{group['lr']:.3g}" for optimizer in trainer.optimizers for group in optimizer.param_groups)
         raise FloatingPointError(
-            f"{what} (learning rate {rates}, precision {trainer.precision}). Training is stopped, and nothing was saved "
-            f"since. Verified checkpoints:{kept}\nContinue from one with resume=PATH and a lower optimizer.lr, a longer "
-            "warm-up, trainer.gradient_clip_val=1, trainer.precision=32-true, or callback.nan_guard.skip=3 to leave "
-            "out such steps"
+            f"{what} (learning rate {rates}, precision {trainer.precision}). Training is stopped, and nothing was "
+            f"saved since. Verified checkpoints:{kept}\nContinue from one with resume=PATH and a lower optimizer.lr, a "
+            "longer warm-up, trainer.gradient_clip_val=1, trainer.precision=32-true, or callback.nan_guard.skip=3 to "
+            "leave out such steps"
         )
 
     def good_checkpoints(self, trainer: Trainer) -> list[Path]:
@@ -143,5 +143,8 @@ def tensors(state: Any) -> Iterator[Tensor]:
 
 def all_finite(values: Iterator[Tensor]) -> bool:
     """Whether no number is infinite or not a number; a device is asked once."""
-    norms = torch._foreach_norm([value for value in values if value.numel()], torch.inf)
-    return bool(torch.stack([norm.float() for norm in norms]).isfinite().all()) if norms else True
+    checked = [value for value in values if value.numel()]
+    if not checked:
+        return True
+    norms = torch._foreach_norm(checked, torch.inf)
+    return bool(torch.stack([norm.to(norms[0]) for norm in norms]).isfinite().all())

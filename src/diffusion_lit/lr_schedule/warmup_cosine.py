@@ -12,8 +12,8 @@ __all__ = ["WarmupCosineLR"]
 class WarmupCosineLR(WarmupLR):
     """The warm-up's rate times half a cosine over the whole budget (Loshchilov & Hutter 2017, eq. 5, arXiv:1608.03983).
 
-    The budget may be of steps, epochs, images or minutes. A run that is resumed with a larger one has, at each step, the
-    rate which that budget gives it.
+    The budget may be of steps, epochs, images or minutes. A run that is resumed with a larger one has, at each step,
+    the rate which that budget gives it.
 
     Args:
         num_steps, start: of the warm-up.
