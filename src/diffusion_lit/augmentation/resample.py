@@ -26,10 +26,8 @@ def resample(x_0: Tensor, inverse: Tensor, shift: Tensor) -> Tensor:
     Beyond its edges an image continues as its mirror image, once, and is 0 after that (Karras et al. 2020, appendix B,
     arXiv:2006.06676). Both filters are matrices, applied to columns and rows.
 
-    Args:
-        x_0: images [B, C, H, W].
-        inverse: the inverse of each image's linear transformation, [B, 2, 2].
-        shift: the translation after that transformation, in pixels, [B, 2].
+    `inverse` [B, 2, 2] is the inverse of the linear transformation of each image of `x_0` [B, C, H, W], `shift` [B, 2]
+    the translation after it, in pixels.
     """
     height, width = x_0.shape[2:]
     dtype = torch.promote_types(x_0.dtype, torch.float32)

@@ -21,12 +21,9 @@ class ImportanceDensity(FixedPrecision, Density):
     losses, and outside training, times are uniform.
 
     Args:
-        num_bins: number of parts; the paper has one for each of T steps.
-        history_size: number of losses that make a second moment.
-        uniform_share: the share of times that stay uniform, so that none is forgotten.
-
-    Raises:
-        ValueError: if a count is under 1, or `uniform_share` not in (0, 1].
+        num_bins: number of parts; the paper has one for each of T steps. A ValueError under 1.
+        history_size: number of losses that make a second moment; a ValueError under 1.
+        uniform_share: the share of times that stay uniform, so that none is forgotten; a ValueError outside (0, 1].
     """
 
     history: Tensor  # [num_bins, history_size]

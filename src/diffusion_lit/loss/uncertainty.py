@@ -21,10 +21,7 @@ class UncertaintyLoss(FixedPrecision, MSELoss):
     Each noise level so comes to count alike, whatever its loss. u is a linear layer on Fourier features of
     log(sigma / alpha) / 4, trained with the network and not needed for sampling.
 
-    Args:
-        density: distribution of the times.
-        weighting: as `MSELoss`.
-        huber: as `MSELoss`.
+    Args, besides those of `MSELoss`:
         channels: number of Fourier features.
     """
 

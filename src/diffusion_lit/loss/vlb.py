@@ -15,12 +15,8 @@ class VLBLoss(Loss):
 
     Noisy, and best with density=importance (section 3.3, arXiv:2102.09672).
 
-    Args:
-        density: distribution of the times.
-        variance: variance of the reverse steps: learned, small or large.
-
-    Raises:
-        ValueError: if `variance` is something else.
+    Args, besides those of `Loss`:
+        variance: variance of the reverse steps: learned, small or large, else a ValueError.
     """
 
     def __init__(self, density: Density, variance: str = "learned") -> None:

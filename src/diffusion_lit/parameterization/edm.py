@@ -16,10 +16,7 @@ class EDMParameterization(Parameterization):
     For alpha = 1, Karras et al. 2022, table 1, arXiv:2206.00364; elsewhere the same of x_t / alpha.
 
     Args:
-        sigma_data: the standard deviation of the data's pixels, in [-1, 1].
-
-    Raises:
-        ValueError: if `sigma_data` is not positive.
+        sigma_data: the standard deviation of the data's pixels, in [-1, 1]; a ValueError unless positive.
     """
 
     def __init__(self, sigma_data: float = 0.5) -> None:

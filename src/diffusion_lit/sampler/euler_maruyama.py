@@ -24,9 +24,7 @@ class EulerMaruyamaSampler(Sampler):
     Arguments are those of `Sampler`.
     """
 
-    @property
-    def stochastic(self) -> bool:
-        return True
+    stochastic = True
 
     def check(self, denoiser: BaseDenoiser) -> None:
         super().check(denoiser)

@@ -17,14 +17,9 @@ class CosineSchedule(DiscreteSchedule):
 
     Args:
         num_timesteps: T.
-        s: the offset that keeps the first betas from vanishing.
-        clip_min: the smallest beta.
-        clip_max: the largest beta.
-        shift: as `DiscreteSchedule`.
-        zero_terminal_snr: as `DiscreteSchedule`.
-
-    Raises:
-        ValueError: if the clip bounds are not 0 < clip_min < clip_max < 1, or `s` is negative.
+        s: the offset that keeps the first betas from vanishing; a ValueError if it is negative.
+        clip_min, clip_max: the smallest and the largest beta; a ValueError unless 0 < clip_min < clip_max < 1.
+        shift, zero_terminal_snr: as `DiscreteSchedule`.
     """
 
     def __init__(

@@ -16,11 +16,9 @@ class CosineContinuousSchedule(Schedule):
     arXiv:2301.11093.
 
     Args:
-        log_snr_min: log SNR at t = 1, before the shift.
+        log_snr_min: log SNR at t = 1, before the shift; a ValueError outside [-30, -4]: over -4 a tenth of the signal
+            would be left.
         shift: as `Schedule`; the paper's is resolution / 64.
-
-    Raises:
-        ValueError: if `log_snr_min` is over -4, where a tenth of the signal would be left, or under -30.
     """
 
     def __init__(self, log_snr_min: float = -15.0, shift: float = 1.0) -> None:

@@ -15,12 +15,9 @@ class EDMSchedule(Schedule):
     sigma goes to 0 linearly. arXiv:2206.00364.
 
     Args:
-        sigma_min: the least noise that the network is asked about.
-        sigma_max: the noise at t = 1.
-        rho: how much closer steps lie where there is less noise.
-
-    Raises:
-        ValueError: if not 0 < sigma_min < sigma_max, or `rho` is under 1.
+        sigma_min, sigma_max: the least noise that the network is asked about, and that at t = 1; a ValueError unless
+            0 < sigma_min < sigma_max.
+        rho: how much closer steps lie where there is less noise; a ValueError under 1.
     """
 
     spacing = "uniform"

@@ -13,8 +13,7 @@ class FlowSchedule(Schedule):
 
     Also the optimal-transport path of flow matching (Lipman et al. 2023, arXiv:2210.02747). At t = 1 no signal is left.
 
-    Args:
-        shift: as `Schedule`; t becomes shift t / (1 + (shift - 1) t) (Esser et al. 2024, eq. 23, arXiv:2403.03206).
+    By `shift`, t becomes shift t / (1 + (shift - 1) t) (Esser et al. 2024, eq. 23, arXiv:2403.03206).
     """
 
     variance_preserving = False

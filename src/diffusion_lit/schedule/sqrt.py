@@ -15,13 +15,9 @@ class SqrtSchedule(DiscreteSchedule):
 
     Args:
         num_timesteps: T.
-        s: the offset that sets the noise at t = 0, about s^(1/4) standard deviations.
-        clip_max: the largest beta.
-        shift: as `DiscreteSchedule`.
-        zero_terminal_snr: as `DiscreteSchedule`.
-
-    Raises:
-        ValueError: if `s` is not in [0, 1) or `clip_max` not in (0, 1).
+        s: the offset that sets the noise at t = 0, about s^(1/4) standard deviations; a ValueError outside [0, 1).
+        clip_max: the largest beta; a ValueError outside (0, 1).
+        shift, zero_terminal_snr: as `DiscreteSchedule`.
     """
 
     def __init__(

@@ -13,10 +13,7 @@ class MinSNRWeighting(X0Weighting):
     In output space: min(1, gamma / SNR) for eps, min(SNR, gamma) / (SNR + 1) for v.
 
     Args:
-        gamma: the SNR above which easy, nearly clean times stop counting for more.
-
-    Raises:
-        ValueError: if `gamma` is not positive.
+        gamma: the SNR above which easy, nearly clean times stop counting for more; a ValueError unless positive.
     """
 
     def __init__(self, gamma: float = 5.0) -> None:
