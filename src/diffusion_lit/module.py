@@ -1,13 +1,14 @@
 """Training, as Lightning wants it: wiring only."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -22,14 +23,6 @@ from diffusion_lit.random import fold_in
 __all__ = ["DiffusionModule"]
 
 
-class OptimizerFactory(Protocol):
-    def __call__(self, params: Any) -> Optimizer: ...
-
-
-class LRScheduleFactory(Protocol):
-    def __call__(self, optimizer: Optimizer) -> LRScheduler: ...
-
-
 class DiffusionModule(LightningModule):
     """Minimises `loss` of `denoiser`.
 
@@ -37,8 +30,7 @@ class DiffusionModule(LightningModule):
     Validation noise is the same at every validation, so that its curve shows the model and not the draw.
 
     Args:
-        denoiser: the model.
-        loss: what is minimised.
+        denoiser, loss: the model, and what is minimised.
         optimizer: parameters -> optimizer.
         lr_schedule: optimizer -> learning-rate schedule, stepped after each optimizer step.
         label_dropout: the probability of training an image without its class, for classifier-free guidance
@@ -54,8 +46,8 @@ class DiffusionModule(LightningModule):
         self,
         denoiser: Denoiser,
         loss: Loss,
-        optimizer: OptimizerFactory,
-        lr_schedule: LRScheduleFactory,
+        optimizer: Callable[[list[nn.Parameter]], Optimizer],
+        lr_schedule: Callable[[Optimizer], LRScheduler],
         label_dropout: float = 0.1,
         seed: int = 0,
         augmentation: Augmentation | None = None,
@@ -66,13 +58,9 @@ class DiffusionModule(LightningModule):
         loss.check(denoiser)
         if augmentation is not None:
             check_augmentation(augmentation, denoiser)
-        self.denoiser = denoiser
-        self.loss = loss
-        self.optimizer = optimizer
-        self.lr_schedule = lr_schedule
-        self.label_dropout = label_dropout
-        self.seed = seed
-        self.augmentation = augmentation
+        self.denoiser, self.loss, self.augmentation = denoiser, loss, augmentation
+        self.optimizer, self.lr_schedule = optimizer, lr_schedule
+        self.label_dropout, self.seed = label_dropout, seed
         self.record: dict[str, Any] = {}
         """What a checkpoint says of the run (see `diffusion_lit.checkpoint`)."""
         self.held_out = LossByTime()
@@ -95,9 +83,8 @@ class DiffusionModule(LightningModule):
         generator = fold_in(self.seed, "train", *address, device=self.device)
         x_0, condition = self.denoiser.space.encode(batch.images), batch.condition
         if self.label_dropout > 0 and self.denoiser.num_classes is not None:
-            condition = condition.masked(
-                torch.rand(len(x_0), generator=generator, dtype=x_0.dtype, device=x_0.device) < self.label_dropout
-            )
+            u = torch.rand(len(x_0), generator=generator, dtype=x_0.dtype, device=x_0.device)
+            condition = condition.masked(u < self.label_dropout)
         if batch.draws is not None:
             assert self.augmentation is not None, "the data module draws for the module's augmentation"
             x_0, augment_label = self.augmentation(x_0, batch.draws)
@@ -115,11 +102,10 @@ class DiffusionModule(LightningModule):
         terms = self.loss(self.denoiser, x_0, batch.condition, generators)
         self.held_out.update(terms.loss, terms.t)
 
+    test_step = validation_step
+
     def on_validation_epoch_end(self) -> None:
         self.log_held_out("val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
         self.log_held_out("test")
@@ -138,11 +124,9 @@ class DiffusionModule(LightningModule):
 
 
 def check_augmentation(augmentation: Augmentation, denoiser: Denoiser) -> None:
-    """Check that `augmentation` suits what `denoiser` works on.
+    """Raise a ValueError if the network does not take the augment label, or images are stored as latents.
 
-    Raises:
-        ValueError: if the network does not take its augment label, or images are stored as latents: an image's mirror
-            image has other latents than its own mirrored.
+    An image's mirror image has other latents than its own mirrored.
     """
     name, network, known = type(augmentation).__name__, denoiser.network, denoiser.network.augmentation_dim
     if augmentation.num_draws > 0 and not denoiser.space.bounded:
