@@ -9,8 +9,6 @@ from diffusion_lit.augmentation.base import Augmentation
 from diffusion_lit.augmentation.flip import mirror
 from diffusion_lit.augmentation.resample import resample
 
-__all__ = ["EDMAugmentation"]
-
 
 class EDMAugmentation(Augmentation):
     """Flips, scaling, rotation, stretching and translation (Karras et al. 2022, appendix F.2 and table 6).

@@ -10,8 +10,6 @@ from diffusion_lit.density.base import Density
 from diffusion_lit.fixed_precision import FixedPrecision
 from diffusion_lit.schedule import Schedule
 
-__all__ = ["ImportanceDensity"]
-
 
 class ImportanceDensity(FixedPrecision, Density):
     """p(t) ~ sqrt(E[L_t^2]), the loss divided by p(t) in turn (Nichol & Dhariwal 2021, section 3.3, arXiv:2102.09672).

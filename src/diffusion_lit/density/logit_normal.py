@@ -6,8 +6,6 @@ from diffusion_lit.density.base import Density
 from diffusion_lit.random import randn_like
 from diffusion_lit.schedule import Schedule
 
-__all__ = ["LogitNormalDensity"]
-
 
 class LogitNormalDensity(Density):
     """log(t / (1 - t)) ~ N(mean, std^2) (Esser et al. 2024, eq. 19, arXiv:2403.03206).

@@ -6,8 +6,6 @@ from diffusion_lit.density.base import Density
 from diffusion_lit.random import randn_like
 from diffusion_lit.schedule import Schedule
 
-__all__ = ["LognormalDensity"]
-
 
 class LognormalDensity(Density):
     """log(sigma / alpha) ~ N(mean, std^2) (Karras et al. 2022, table 1, arXiv:2206.00364).

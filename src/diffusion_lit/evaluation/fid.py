@@ -13,8 +13,6 @@ from diffusion_lit.feature import FeatureExtractor
 from diffusion_lit.generate import generate
 from diffusion_lit.sampler import Sampler
 
-__all__ = ["FIDReference", "measure_fid", "mixed_labels"]
-
 
 @dataclass(frozen=True)
 class FIDReference:

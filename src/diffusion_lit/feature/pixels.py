@@ -5,8 +5,6 @@ from torch import Tensor
 
 from diffusion_lit.feature.base import FeatureExtractor
 
-__all__ = ["Pixels"]
-
 
 class Pixels(FeatureExtractor):
     """Pixel values in [0, 1], quick, and blind to what is depicted.

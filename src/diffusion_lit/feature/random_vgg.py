@@ -6,8 +6,6 @@ from torch import Tensor, nn
 
 from diffusion_lit.feature.base import FeatureExtractor, to_colour
 
-__all__ = ["RandomVGG"]
-
 MIN_RESOLUTION = 32  # VGG16 halves its input five times
 
 

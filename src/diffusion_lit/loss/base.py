@@ -13,8 +13,6 @@ from diffusion_lit.density import Density
 from diffusion_lit.random import randn_like
 from diffusion_lit.schedule import Schedule
 
-__all__ = ["Loss", "LossTerms"]
-
 
 @dataclass(frozen=True)
 class LossTerms:

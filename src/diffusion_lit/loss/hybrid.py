@@ -10,8 +10,6 @@ from diffusion_lit.loss.mse import checked_huber, weighted_error
 from diffusion_lit.loss.vlb import VLBLoss
 from diffusion_lit.weighting import Weighting
 
-__all__ = ["HybridLoss"]
-
 
 class HybridLoss(VLBLoss):
     """The squared error trains the mean, 0.001 of the bound the variance (Nichol & Dhariwal 2021, eq. 16).

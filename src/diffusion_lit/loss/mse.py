@@ -8,8 +8,6 @@ from diffusion_lit.density import Density
 from diffusion_lit.loss.base import Loss
 from diffusion_lit.weighting import Weighting
 
-__all__ = ["MSELoss"]
-
 
 class MSELoss(Loss):
     """w(t) |target - F|^2, averaged over pixels; L_simple with eps and unit weighting (Ho et al. 2020, eq. 14).

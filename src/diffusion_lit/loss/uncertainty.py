@@ -12,8 +12,6 @@ from diffusion_lit.loss.mse import MSELoss
 from diffusion_lit.random import fold_in
 from diffusion_lit.weighting import Weighting
 
-__all__ = ["UncertaintyLoss"]
-
 
 class UncertaintyLoss(FixedPrecision, MSELoss):
     """loss exp(-u) + u, where u(t) learns the log of the loss at t (Karras et al. 2024, eq. 14, arXiv:2312.02696).

@@ -7,8 +7,6 @@ from diffusion_lit.denoiser import VARIANCES, Denoiser, Prediction
 from diffusion_lit.density import Density
 from diffusion_lit.loss.base import Loss
 
-__all__ = ["VLBLoss"]
-
 
 class VLBLoss(Loss):
     """T L_t in bits/dim: its mean over uniform times is the bound without its prior (Nichol & Dhariwal 2021, eq. 4).

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from diffusion_lit.fixed_precision import FixedPrecision
 
-__all__ = ["Attention", "ResBlock", "TimeEmbedding", "downsample", "upsample", "zero"]
-
 
 def zero(module: nn.Module) -> nn.Module:
     """Zero the parameters of a branch's last layer, so that the branch starts as the identity."""

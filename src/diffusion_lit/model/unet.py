@@ -9,8 +9,6 @@ from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.model.base import Network
 from diffusion_lit.model.block import Attention, ResBlock, TimeEmbedding, downsample, upsample, zero
 
-__all__ = ["UNet"]
-
 
 class UNet(Network):
     """A convolutional U-Net with self-attention, conditioned on the time and, optionally, a class.

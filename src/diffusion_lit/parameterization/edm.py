@@ -5,8 +5,6 @@ from torch import Tensor
 
 from diffusion_lit.parameterization.base import Coefficients, Parameterization
 
-__all__ = ["EDMParameterization"]
-
 
 class EDMParameterization(Parameterization):
     """F estimates the mixture of x_0 and noise that has unit variance and amplifies its errors least.

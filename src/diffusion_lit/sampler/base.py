@@ -14,8 +14,6 @@ from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.sampler.walk import Noise, Walk, no_noise
 from diffusion_lit.schedule import Schedule, check_spacing, per_image, spaced_times
 
-__all__ = ["Sampler"]
-
 
 @dataclass
 class Sampler(ABC):

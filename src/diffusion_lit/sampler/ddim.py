@@ -7,8 +7,6 @@ from torch import Tensor
 from diffusion_lit.sampler.base import Sampler
 from diffusion_lit.sampler.walk import Walk
 
-__all__ = ["DDIMSampler"]
-
 
 @dataclass(kw_only=True)
 class DDIMSampler(Sampler):

@@ -8,8 +8,6 @@ from diffusion_lit.denoiser import VARIANCES, BaseDenoiser
 from diffusion_lit.sampler.base import Sampler
 from diffusion_lit.sampler.walk import Walk
 
-__all__ = ["DDPMSampler"]
-
 
 @dataclass
 class DDPMSampler(Sampler):

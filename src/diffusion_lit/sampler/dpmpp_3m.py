@@ -8,8 +8,6 @@ from torch import Tensor
 from diffusion_lit.sampler.base import Sampler
 from diffusion_lit.sampler.walk import Walk
 
-__all__ = ["DPMpp3MSampler"]
-
 
 @dataclass
 class DPMpp3MSampler(Sampler):

@@ -9,8 +9,6 @@ from torch import Tensor
 from diffusion_lit.sampler.base import Sampler
 from diffusion_lit.sampler.walk import Walk
 
-__all__ = ["EulerSampler"]
-
 
 @dataclass(kw_only=True)
 class EulerSampler(Sampler):

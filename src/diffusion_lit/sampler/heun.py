@@ -11,8 +11,6 @@ from diffusion_lit.sampler.euler import EulerSampler
 from diffusion_lit.sampler.walk import Walk
 from diffusion_lit.schedule import Schedule
 
-__all__ = ["HeunSampler"]
-
 
 @dataclass
 class HeunSampler(EulerSampler):

@@ -8,8 +8,6 @@ from diffusion_lit.ode import angle, at_angle, integrate, velocity
 from diffusion_lit.sampler.base import Sampler
 from diffusion_lit.sampler.walk import Walk
 
-__all__ = ["ODESampler"]
-
 
 @dataclass
 class ODESampler(Sampler):

@@ -7,8 +7,6 @@ from torch import Tensor
 from diffusion_lit.sampler.euler_maruyama import EulerMaruyamaSampler
 from diffusion_lit.sampler.walk import Walk
 
-__all__ = ["PredictorCorrectorSampler"]
-
 
 @dataclass(kw_only=True)
 class PredictorCorrectorSampler(EulerMaruyamaSampler):

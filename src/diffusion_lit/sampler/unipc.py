@@ -10,8 +10,6 @@ from diffusion_lit.denoiser import Prediction
 from diffusion_lit.sampler.base import Sampler
 from diffusion_lit.sampler.walk import Walk
 
-__all__ = ["UniPCSampler"]
-
 
 @dataclass(kw_only=True)
 class UniPCSampler(Sampler):

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from diffusion_lit.fixed_precision import FixedPrecision
 
-__all__ = ["Schedule"]
-
 
 class Schedule(FixedPrecision, ABC):
     """The forward process x_t = alpha(t) x_0 + sigma(t) eps, t in [0, 1], 0 = data, 1 = noise.

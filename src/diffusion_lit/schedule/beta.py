@@ -6,8 +6,6 @@ from torch import Tensor
 
 from diffusion_lit.schedule.discrete import DiscreteSchedule
 
-__all__ = ["BetaSchedule"]
-
 
 class BetaSchedule(DiscreteSchedule):
     """A chain that a member describes by its `curve` of betas.

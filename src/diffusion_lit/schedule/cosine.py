@@ -6,8 +6,6 @@ import torch
 
 from diffusion_lit.schedule.discrete import DiscreteSchedule
 
-__all__ = ["CosineSchedule"]
-
 
 class CosineSchedule(DiscreteSchedule):
     """abar_t = f(t) / f(0), f(t) = cos^2((t / T + s) / (1 + s) pi / 2), t = 1..T (Nichol & Dhariwal 2021, eq. 17).

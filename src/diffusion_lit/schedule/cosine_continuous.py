@@ -7,8 +7,6 @@ from torch import Tensor
 
 from diffusion_lit.schedule.base import Schedule
 
-__all__ = ["CosineContinuousSchedule"]
-
 
 class CosineContinuousSchedule(Schedule):
     """log SNR = -2 log tan(pi t a / 2), where a < 1 makes it `log_snr_min` at t = 1 (Hoogeboom et al. 2023, section 3).

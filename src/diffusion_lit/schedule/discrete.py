@@ -9,8 +9,6 @@ from torch import Tensor
 
 from diffusion_lit.schedule.base import Schedule
 
-__all__ = ["DiscreteSchedule"]
-
 MAX_TERMINAL_KL = 1e-3
 """Nats per dimension. The four published schedules end below it, Stable Diffusion's (2.4e-3) above it."""
 

@@ -5,8 +5,6 @@ from torch import Tensor
 
 from diffusion_lit.schedule.base import Schedule
 
-__all__ = ["EDMSchedule"]
-
 
 class EDMSchedule(Schedule):
     """alpha = 1, sigma^(1/rho) linear in time from sigma_min at t_min to sigma_max (Karras et al. 2022, eq. 5).

@@ -5,8 +5,6 @@ from torch import Tensor
 
 from diffusion_lit.schedule.base import Schedule
 
-__all__ = ["FlowSchedule"]
-
 
 class FlowSchedule(Schedule):
     """alpha = 1 - t, sigma = t: from data to noise along a straight line (Liu et al. 2023, arXiv:2209.03003).

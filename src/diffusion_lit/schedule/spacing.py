@@ -5,8 +5,6 @@ from torch import Tensor
 
 from diffusion_lit.schedule.base import Schedule
 
-__all__ = ["SPACINGS", "check_spacing", "per_image", "spaced_times"]
-
 SPACINGS = ("uniform", "trailing", "leading", "quadratic", "karras", "log_snr")
 RHO = 7
 """The exponent of Karras spacing; the paper's choice."""

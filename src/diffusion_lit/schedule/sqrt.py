@@ -4,8 +4,6 @@ import torch
 
 from diffusion_lit.schedule.discrete import DiscreteSchedule
 
-__all__ = ["SqrtSchedule"]
-
 
 class SqrtSchedule(DiscreteSchedule):
     """abar_t = 1 - sqrt(t / T + s), t = 1..T (Li et al. 2022, appendix A, arXiv:2205.14217).

@@ -5,8 +5,6 @@ from torch import Tensor
 
 from diffusion_lit.schedule.base import Schedule
 
-__all__ = ["VPSchedule"]
-
 
 class VPSchedule(Schedule):
     """alpha(t)^2 = exp(-beta_min t - (beta_max - beta_min) t^2 / 2) (Song et al. 2021, eq. 33, arXiv:2011.13456).

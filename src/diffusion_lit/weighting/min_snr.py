@@ -4,8 +4,6 @@ from torch import Tensor
 
 from diffusion_lit.weighting.base import X0Weighting
 
-__all__ = ["MinSNRWeighting"]
-
 
 class MinSNRWeighting(X0Weighting):
     """min(SNR, gamma) on the x_0 error (Hang et al. 2023, section 3.4, arXiv:2303.09556).

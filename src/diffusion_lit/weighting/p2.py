@@ -4,8 +4,6 @@ from torch import Tensor
 
 from diffusion_lit.weighting.base import X0Weighting
 
-__all__ = ["P2Weighting"]
-
 
 class P2Weighting(X0Weighting):
     """SNR / (k + SNR)^gamma on the x_0 error (Choi et al. 2022, eq. 8, arXiv:2204.00227).

@@ -4,8 +4,6 @@ from torch import Tensor
 
 from diffusion_lit.weighting.base import X0Weighting
 
-__all__ = ["SigmoidWeighting"]
-
 
 class SigmoidWeighting(X0Weighting):
     """SNR sigmoid(bias - log SNR) on the x_0 error (Kingma & Gao 2023, section 4, arXiv:2303.00848).
