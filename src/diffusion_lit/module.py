@@ -102,10 +102,11 @@ class DiffusionModule(LightningModule):
         terms = self.loss(self.denoiser, x_0, batch.condition, generators)
         self.held_out.update(terms.loss, terms.t)
 
-    test_step = validation_step
-
     def on_validation_epoch_end(self) -> None:
         self.log_held_out("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
         self.log_held_out("test")
