@@ -21,12 +21,15 @@ class ImageFacts:
 
     resolution: int
     channels: int
-    num_classes: int | None
     class_names: list[str] | None = None
     space: Space = PixelSpace()
     """What is stored."""
     start_method: str | None = None
     """How loading processes start (see `multiprocessing`); None means the platform's way."""
+
+    @property
+    def num_classes(self) -> int | None:
+        return None if self.class_names is None else len(self.class_names)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

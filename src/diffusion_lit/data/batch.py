@@ -15,9 +15,10 @@ from diffusion_lit.random import fold_in
 __all__ = ["ArrayImages", "AugmentedImages", "Batch", "Images", "already_batched"]
 
 
-@dataclass(eq=False)
 class Batch:
     """What a training step receives. Lightning moves it by `to`, and does not round its numbers to a run's precision.
+
+    Not a dataclass, which Lightning would take apart.
 
     Args:
         images: uint8, or stored latents, [B, C, H, W]: not augmented yet.
@@ -26,10 +27,11 @@ class Batch:
         draws: what was drawn to augment each of them, float32 [B, k]; None if nothing is to be done to them.
     """
 
-    images: Tensor
-    condition: Condition
-    indices: list[int]
-    draws: Tensor | None = None
+    def __init__(self, images: Tensor, condition: Condition, indices: list[int], draws: Tensor | None = None) -> None:
+        self.images = images
+        self.condition = condition
+        self.indices = indices
+        self.draws = draws
 
     def __len__(self) -> int:
         return len(self.images)

@@ -18,7 +18,6 @@ class DigitsData(ImageDataModule):
 
     resolution = 8
     channels = 1
-    num_classes = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()

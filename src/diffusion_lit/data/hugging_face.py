@@ -38,8 +38,7 @@ class HuggingFaceData(SequentialDataModule):
         test_split: None takes its split test, or sets images aside from train; streamed, takes the validation images.
         val_fraction: the share of train that is set aside for each split that is missing, if it is not streamed.
         epoch_size: if it is streamed, how many images count as an epoch; None takes those that it says it has.
-        resolution, channels: as `SequentialDataModule`, and if it is streamed val_size and shuffle_buffer too.
-        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
+        val_size, shuffle_buffer: count only if it is streamed.
 
     Raises:
         ValueError: if the package datasets is missing, an argument is missing or out of range, or the dataset has no
@@ -66,19 +65,15 @@ class HuggingFaceData(SequentialDataModule):
             raise ValueError(
                 f"data.epoch_size={self.epoch_size} needs data.streaming=true; else an epoch is all images"
             )
+        self.source = f"data.name={self.name}"
         self.open = partial(open_dataset, self.name, self.config)
         self.streams = self.open(streaming=True)  # what the dataset is, without downloading it
         self.split_names = choose_splits(self.name, list(self.streams), self.val_split, self.test_split)
         features = self.streams["train"].features
         self.columns = choose_columns(self.name, features, (self.image_column, self.label_column))
         self.class_names = self.columns.class_names
-        self.num_classes = None if self.class_names is None else len(self.class_names)
         if self.streaming and self.epoch_size is None:
             self.known_size()
-
-    @property
-    def source(self) -> str:
-        return f"data.name={self.name}"
 
     def prepare_data(self) -> None:
         if not self.streaming:

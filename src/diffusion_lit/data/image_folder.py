@@ -49,7 +49,6 @@ class ImageFolderData(ImageDataModule):
     Args:
         resolution, channels: of the images after scaling and centre-cropping; 3 channels for colour, 1 for grey.
         val_fraction: share set aside for validation, and again for testing, where there are no split folders.
-        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
 
     Raises:
         ValueError: if the folder is missing, has no images, mixes images with class folders, or holds files that
@@ -74,7 +73,6 @@ class ImageFolderData(ImageDataModule):
         self.reading = Reading(self.resolution, self.channels).check("data.")
         self.source = FolderSource(Path(self.root), self.val_fraction)
         self.class_names = self.source.class_names
-        self.num_classes = None if self.class_names is None else len(self.class_names)
 
     def check_files(self) -> None:
         """Open every file, so that what cannot be read is named before training starts (broken pixels when read)."""

@@ -16,7 +16,7 @@ from diffusion_lit.prepared.shard import ShardInfo, check_shard
 from diffusion_lit.shell import command_line
 from diffusion_lit.space import LatentSpace
 
-__all__ = ["MemmapData", "PreparedData"]
+__all__ = ["PreparedData"]
 
 
 @dataclass(eq=False, repr=False)
@@ -26,7 +26,6 @@ class PreparedData(ImageDataModule):
     Args:
         root: the folder.
         verify: compare the shards' checksums with the manifest before training: it reads the whole set once.
-        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
 
     Raises:
         ValueError: if `root` is not given, or the manifest is damaged.
@@ -44,7 +43,6 @@ class PreparedData(ImageDataModule):
         self.resolution = self.manifest.resolution
         self.channels = self.manifest.channels
         self.class_names = self.manifest.class_names
-        self.num_classes = len(self.class_names) if self.class_names else None
         if (latents := self.manifest.latents) is not None:
             self.space = LatentSpace(latents.autoencoder, latents.scale, latents.shift, latents.sha256)
         self.max_open: int | None = None
@@ -74,26 +72,6 @@ class PreparedData(ImageDataModule):
 
     def class_counts(self, split: str) -> list[int] | None:
         return self.manifest.splits[split].class_counts
-
-
-@dataclass(eq=False, repr=False)
-class MemmapData(PreparedData):
-    """A prepared set of raw images on this machine's disk: nothing to decode, nothing to copy twice.
-
-    Each epoch is a permutation of all images: see `PreparedData`.
-
-    Raises:
-        ValueError: if the images are encoded.
-    """
-
-    def read_manifest(self) -> Manifest:
-        manifest = super().read_manifest()
-        if manifest.encoding != "raw":
-            raise ValueError(
-                f"data.root={self.root} holds {manifest.encoding} files, which data=memmap does not decode: use "
-                "data=stream, or prepare with encoding=raw"
-            )
-        return manifest
 
 
 def path_of(root: Path, shard: ShardInfo) -> Path:

@@ -1,8 +1,7 @@
 """Training on images that come in an order of their own, which cannot be entered in its middle."""
 
 import logging
-from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -37,7 +36,6 @@ class SequentialDataModule(ImageDataModule):
         epoch_size: how many images count as an epoch; None if that is known otherwise.
         val_size: how many images to validate on, and to test on, at most.
         shuffle_buffer: how many encoded images each loading process keeps to choose the next one from.
-        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
 
     Raises:
         ValueError: if a number is out of range.
@@ -51,17 +49,15 @@ class SequentialDataModule(ImageDataModule):
     batch_size: int = 32
     num_workers: int = 2
 
+    source: str = field(init=False)
+    """What the images are in, for messages."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("epoch_size", "val_size", "shuffle_buffer"):
             if (size := getattr(self, name)) is not None and size < 1:
                 raise ValueError(f"data.{name} must be at least 1, got {size}")
         self.reading = Reading(self.resolution, self.channels).check("data.")
-
-    @property
-    @abstractmethod
-    def source(self) -> str:
-        """What the images are in, for messages."""
 
     def streamed(self, shards: Shards, epoch_size: int) -> SequentialImages:
         """`shards` as they are trained on, this process's share of them."""

@@ -39,7 +39,7 @@ class StreamData(PreparedData):
             multiple of the number of processes, each of which then reads shards of its own.
         ahead: shards that are fetched before they are needed.
         storage_options: for the storage's client, such as `endpoint_url`; credentials are the machine's.
-        verify, batch_size, num_workers, seed, augmentation: as `PreparedData`; fetched shards are always verified.
+        verify: as `PreparedData`; fetched shards are always verified.
 
     Raises:
         ValueError: if a setting is out of range, or the storage does not answer.

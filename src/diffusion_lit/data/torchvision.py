@@ -29,7 +29,6 @@ class TorchvisionData(ImageDataModule):
             halve the image often.
         download: fetch what is not there.
         val_fraction: share of the training split set aside for validation.
-        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
 
     Raises:
         ValueError: if the dataset is not one of these, or the resolution or the fraction does not fit.
@@ -42,8 +41,6 @@ class TorchvisionData(ImageDataModule):
     val_fraction: float = 0.05
     _: KW_ONLY
     batch_size: int = 128
-
-    num_classes = 10
 
     def __post_init__(self) -> None:
         import torchvision.datasets

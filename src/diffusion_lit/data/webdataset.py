@@ -23,8 +23,6 @@ class WebDatasetData(SequentialDataModule):
         epoch_size: how many images count as an epoch: shards do not say how many they have.
         num_classes: labels lie below it; None trains without.
         image_key: the extensions that images may have, separated by semicolons.
-        resolution, channels, val_size, shuffle_buffer: as `SequentialDataModule`.
-        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
 
     Raises:
         ValueError: if the package webdataset is missing, or an argument is missing or out of range.
@@ -53,11 +51,8 @@ class WebDatasetData(SequentialDataModule):
             split: TarShards(expand(getattr(self, option), option), self.image_key, self.num_classes)
             for split, option in options.items()
         }
-
-    @property
-    def source(self) -> str:
-        urls = self.shards["train"].urls
-        return f"data.urls ({urls[0]}{' ...' if len(urls) > 1 else ''})"
+        first, *more = self.shards["train"].urls
+        self.source = f"data.urls ({first}{' ...' if more else ''})"
 
     def load(self) -> dict[str, Images]:
         assert self.epoch_size is not None
