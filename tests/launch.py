@@ -37,7 +37,7 @@ TINY = (
 )
 """A run of seconds: four steps an epoch on the digits."""
 
-PATIENCE = 500.0
+PATIENCE = 300.0
 """Seconds after which a command counts as hanging, however busy the machine is."""
 
 
