@@ -1,10 +1,12 @@
 """Denoisers with answers in closed form, noise that takes a sampler apart, and members of the config groups."""
 
+import copy
+import functools
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -35,9 +37,19 @@ def members(group: str, base: type = object) -> list[str]:
     return [path.stem for path in paths if issubclass(get_class(str(OmegaConf.load(path)["_target_"])), base)]
 
 
+@functools.cache
+def described(group: str, name: str) -> tuple[type, dict[str, Any]]:
+    """The class that conf/GROUP/NAME.yaml names, and its arguments."""
+    settings = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONFIG_FOLDER / group / f"{name}.yaml")))
+    kind = get_class(settings.pop("_target_"))
+    assert "_target_" not in str(settings) and "${" not in str(settings), "only Hydra can build it"
+    return kind, settings
+
+
 def build(group: str, name: str, **overrides: object) -> Any:
-    """The object that conf/GROUP/NAME.yaml describes."""
-    return instantiate(OmegaConf.load(CONFIG_FOLDER / group / f"{name}.yaml"), **overrides)
+    """The object that conf/GROUP/NAME.yaml describes: what Hydra builds, in less time."""
+    kind, settings = described(group, name)
+    return kind(**copy.deepcopy(settings) | overrides)
 
 
 def grid_times(schedule: DiscreteSchedule, steps: list[int]) -> Tensor:

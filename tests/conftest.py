@@ -1,5 +1,6 @@
 """What holds for all tests, and for the processes that they start."""
 
+import gc
 import logging
 import os
 import random
@@ -11,6 +12,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 
+gc.disable()  # until everything is imported; that stays, and looking through it would take half a second each time
 torch.set_num_threads(1)  # on images this small, threads only wait for each other, and the tests run side by side
 os.environ["OMP_NUM_THREADS"] = "1"
 # This checkout's source, whatever is installed; and the tests, of which loading processes unpickle classes.
@@ -41,3 +43,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for group in groups:
             shuffle(group)
         items[:] = [item for group in groups for item in group]
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()

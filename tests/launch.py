@@ -2,13 +2,19 @@
 
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from lightning.fabric.strategies.launchers import subprocess_script
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
@@ -30,6 +36,9 @@ TINY = (
     "trainer.val_check_interval=3",
 )
 """A run of seconds: four steps an epoch on the digits."""
+
+PATIENCE = 300.0
+"""Seconds after which a command counts as hanging, however busy the machine is."""
 
 
 def config(folder: Path, *overrides: str, tiny: bool = True) -> DictConfig:
@@ -54,37 +63,88 @@ def run_command(
         env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
         check=False,
     )
 
 
-def run_forked(name: str, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """As `run_command`, in a copy of this process, which has loaded everything already."""
+class Forked:
+    """`python -m MODULE ARGS` in a copy of this process, which has loaded everything already.
+
+    It has what is used here of `subprocess.Popen`, which it is for Lightning when that starts further ranks.
+    """
+
+    def __init__(
+        self, command: Sequence[str], cwd: Path | str, env: dict[str, str], stdout: int = 1, stderr: int = 2
+    ) -> None:
+        python, option, module, *args = command
+        assert (python, option) == (sys.executable, "-m"), command
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os._exit(self.run(module, args, cwd, env, (stdout, stderr)))
+
+    @staticmethod
+    def run(module: str, args: list[str], cwd: Path | str, env: dict[str, str], outputs: tuple[int, int]) -> int:
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            for descriptor, file in enumerate(outputs, start=1):
+                os.dup2(file, descriptor)
+            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+            os.chdir(cwd)
+            os.environ.clear()
+            os.environ.update(env)
+            sys.argv = [module, *args]
+            sys.modules.pop(module, None)
+            GlobalHydra.instance().clear()  # a rank is a copy of a process that Hydra is at work in
+            subprocess_script.subprocess = SimpleNamespace(Popen=Forked)  # type: ignore[assignment]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            return 0
+        except SystemExit as ended:
+            return ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
+        except KeyboardInterrupt:
+            traceback.print_exc()
+            return 128 + signal.SIGINT
+        except BaseException:
+            traceback.print_exc()
+            return 1
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                self.send_signal(signal.SIGKILL)
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            time.sleep(0.01)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+def run_forked(name: str, *args: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """As `run_command`, in a copy of this process; and the ranks that it starts are copies of it."""
+    command = [sys.executable, "-m", f"diffusion_lit.{name}", *args]
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                for file, descriptor in ((stdout, 1), (stderr, 2)):
-                    os.dup2(file.fileno(), descriptor)
-                sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-                os.chdir(cwd)
-                sys.argv = [name, *args]
-                sys.modules.pop(f"diffusion_lit.{name}", None)
-                runpy.run_module(f"diffusion_lit.{name}", run_name="__main__")
-                code = 0
-            except SystemExit as ended:
-                code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        _, status = os.waitpid(pid, 0)
+        code = Forked(command, cwd, {**os.environ, **(env or {})}, stdout.fileno(), stderr.fileno()).wait(PATIENCE)
         stdout.seek(0)
         stderr.seek(0)
-        return subprocess.CompletedProcess(
-            [name, *args], os.waitstatus_to_exitcode(status), stdout.read(), stderr.read()
-        )
+        return subprocess.CompletedProcess([name, *args], code, stdout.read(), stderr.read())
+
+
+def read_by_bash(command: str) -> list[str]:
+    """The arguments that bash gives to Python in this command."""
+    script = f'python() {{ printf "%s\\0" "$@"; }}; {command}'
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split("\0")[:-1]

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from diffusion_lit.command import CONFIG_FOLDER
-from tests.launch import ROOT, TINY, run_command, run_forked, train_in
+from tests.launch import PATIENCE, ROOT, TINY, run_command, run_forked, train_in
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +135,8 @@ def test_a_user_error_is_reported_on_one_screen(args: list[str], words: str, tmp
         Image.effect_noise((64, 64), 50).save(path)
         path.write_bytes(path.read_bytes()[:1200])
     name, *overrides = args
+    if name == "train" and not any("feature=" in override for override in overrides):
+        overrides.append("feature=pixels")  # another takes a second to build
     done = run_forked(name, *overrides, cwd=tmp_path)
     said = done.stdout + done.stderr
     assert done.returncode not in (0, -9)
@@ -144,7 +146,7 @@ def test_a_user_error_is_reported_on_one_screen(args: list[str], words: str, tmp
 
 
 def test_wandb_without_a_key_says_what_to_do(tmp_path: Path) -> None:
-    done = run_command(
+    done = run_forked(
         "train",
         *TINY,
         "logger=[wandb]",
@@ -256,6 +258,6 @@ def test_runs_of_the_same_second_do_not_collide(tmp_path: Path) -> None:
     """Four processes started at once; the mistake ends each of them as soon as it has a folder."""
     args = [sys.executable, "-m", "diffusion_lit.train", "+nothing=1"]
     started = [subprocess.Popen(args, cwd=tmp_path, stderr=subprocess.DEVNULL) for _ in range(4)]
-    assert [process.wait(timeout=60) for process in started] == [1] * 4
+    assert [process.wait(timeout=PATIENCE) for process in started] == [1] * 4
     folders = list((tmp_path / "outputs" / "train").iterdir())
     assert len(folders) == 4 and all((folder / "error.log").is_file() for folder in folders)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffusion_lit.inversion import invert
-from diffusion_lit.random import ImageNoise, InterpolatedNoise, slerp
+from diffusion_lit.random import ImageNoise, interpolated_noise, slerp
 from diffusion_lit.sampler import DDIMSampler
 from tests.analytic import GaussianDenoiser, MixtureDenoiser, build, members
 
@@ -82,11 +82,11 @@ def test_slerp_turns_at_an_even_rate() -> None:
 
 def test_interpolated_noise_leads_from_each_image_to_the_next() -> None:
     ends = ImageNoise(4, range(3), (1, 3, 3))
-    way = InterpolatedNoise(4, range(8), 4, (1, 3, 3))
+    way = interpolated_noise(4, range(8), 4, (1, 3, 3))
     for _ in range(2):  # every draw, not only the start
         between, noise = way(), ends()
         torch.testing.assert_close(between[[0, 3, 4, 7]], noise[[0, 1, 1, 2]])
         thirds = torch.tensor([1 / 3, 2 / 3]).view(-1, 1, 1, 1)
         torch.testing.assert_close(between[1:3], slerp(noise[[0, 0]], noise[[1, 1]], thirds))
-    apart = InterpolatedNoise(4, [5, 2], 4, (1, 3, 3))()
-    assert torch.equal(apart, InterpolatedNoise(4, range(8), 4, (1, 3, 3))()[[5, 2]])
+    apart = interpolated_noise(4, [5, 2], 4, (1, 3, 3))()
+    assert torch.equal(apart, interpolated_noise(4, range(8), 4, (1, 3, 3))()[[5, 2]])

@@ -1,7 +1,6 @@
 """What is typed after `key=` names the file of that name, and a printed command can be pasted."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.command import CONFIG_FOLDER, command
 from diffusion_lit.shell import PATHS, command_line, read_arguments
-from tests.launch import run_forked
+from tests.launch import read_by_bash, run_forked
 
 # fmt: off
 NAMES = [
@@ -86,20 +85,11 @@ def test_a_comma_in_a_sweep_separates_jobs(here: Path) -> None:
     assert read_arguments(["--multirun", "data.root=a,b"])[1] == 'data.root="a,b"'
 
 
-def shell(command: str) -> list[str]:
-    """The arguments that bash gives to Python in this command."""
-    done = subprocess.run(
-        ["bash", "-c", f'python() {{ printf "%s\\0" "$@"; }}; {command}'], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split("\0")[:-1]
-
-
 def test_a_printed_command_can_be_pasted(here: Path) -> None:
     for name in NAMES:
         Path(name).mkdir(exist_ok=True)
     given = {f"+typed.k{i}.root": name for i, name in enumerate(NAMES)}
-    dash, module, *arguments = shell(command_line("inspect", {"split": "val", **given}))
+    dash, module, *arguments = read_by_bash(command_line("inspect", {"split": "val", **given}))
     assert (dash, module, arguments[0]) == ("-m", "diffusion_lit.inspect", "split=val")
     config = composed("inspect", *arguments)
     assert config.split == "val" and [config.typed[f"k{i}"].root for i in range(len(NAMES))] == NAMES
@@ -109,7 +99,7 @@ def test_what_cannot_be_read_is_reported_with_the_quoting(here: Path) -> None:
     for typed, value in {"logger.wandb.project=it's": "it's", "logger.wandb.project=données": "données"}.items():
         with pytest.raises(ValueError, match="if the value is text, type ") as caught:
             read_arguments([typed])
-        [argument] = shell(f"python {str(caught.value).rpartition(' type ')[2]}")
+        [argument] = read_by_bash(f"python {str(caught.value).rpartition(' type ')[2]}")
         assert composed("train", "logger=[wandb]", argument).logger.wandb.project == value
     done = run_forked("inspect", "seed=it's", cwd=here)
     assert done.returncode == 1 and "Traceback" not in done.stderr

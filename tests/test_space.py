@@ -1,6 +1,7 @@
 """Latents: an autoencoder's own calls, and whole runs on them."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from hydra.errors import InstantiationException
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.autoencoder import PIXELS_AT_A_TIME, Autoencoder
 from diffusion_lit.callback import FID
 from diffusion_lit.checkpoint import check_resumable, load_checkpoint, load_denoiser
@@ -210,23 +210,18 @@ def test_a_guide_is_of_the_same_space(folder: Path) -> None:
         GuidedDenoiser(latents, 2.0, pixels)
 
 
+@dataclass(eq=False, repr=False)
 class LatentImages(ImageDataModule):
     """Latents of noise in two classes, as float16."""
 
+    folder: str
+
     resolution, channels, num_classes = 8, 4, 2
 
-    def __init__(
-        self,
-        folder: str,
-        batch_size: int,
-        num_workers: int = 0,
-        seed: int = 0,
-        augmentation: Augmentation | None = None,
-    ) -> None:
-        super().__init__(batch_size, num_workers, seed, augmentation)
-        self.autoencoder = Autoencoder(folder)
-        a = self.autoencoder
-        self.space = LatentSpace(folder, a.scale, a.shift, a.sha256)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.autoencoder = a = Autoencoder(self.folder)
+        self.space = LatentSpace(self.folder, a.scale, a.shift, a.sha256)
 
     def load(self) -> dict[str, Images]:
         sizes = {"train": 20, "val": 12, "test": 4}

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from diffusion_lit.image import HEADER, from_uint8
 from diffusion_lit.loss import LossTerms, MSELoss
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.weighting import UnitWeighting
-from tests.launch import TINY, config, run_command, train_in
+from tests.launch import PATIENCE, TINY, Forked, config, run_forked, train_in
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -322,7 +323,8 @@ def test_nan_guard_reads_the_verdict_every_n_steps(tmp_path: Path) -> None:
 
 
 def ranks(folder: Path, *args: str, devices: int = 2) -> subprocess.CompletedProcess[str]:
-    return run_command(
+    """A run of several processes, which are copies of this one."""
+    return run_forked(
         "train",
         *TINY,
         f"trainer.devices={devices}",
@@ -412,34 +414,25 @@ def test_a_run_with_shared_out_parameters_resumes(tmp_path: Path) -> None:
 )
 def test_a_run_that_is_asked_to_stop_saves_first(tmp_path: Path, number: signal.Signals, devices: int) -> None:
     args = [*TINY, "trainer.max_steps=100000", "trainer.val_check_interval=100000", f"trainer.devices={devices}"]
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "diffusion_lit.train",
-            *args,
-            f"hydra.run.dir={tmp_path / 'run'}",
-            "logger.csv.flush_logs_every_n_steps=1",
-        ],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    metrics = tmp_path / "run" / "metrics.csv"
-    deadline = time.monotonic() + 240
+    command = [sys.executable, "-m", "diffusion_lit.train", *args, f"hydra.run.dir={tmp_path / 'run'}"]
+    command.append("logger.csv.flush_logs_every_n_steps=1")
+    metrics, deadline = tmp_path / "run" / "metrics.csv", time.monotonic() + PATIENCE
+    with (tmp_path / "stderr").open("w") as file:
+        start: Any = subprocess.Popen if devices > 1 else Forked  # one launch of ranks as it really is
+        process = start(command, cwd=tmp_path, env=dict(os.environ), stderr=file.fileno())
     while not (metrics.is_file() and len(metrics.read_text().splitlines()) > 2):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    assert process.wait(PATIENCE) == 128 + number
+    stderr = (tmp_path / "stderr").read_text()
     assert f"stopped by {number.name}" in stderr and "Traceback" not in stderr
     checkpoint = load_checkpoint(tmp_path / "run")
     assert checkpoint["global_step"] > 0 and checkpoint["ema"]
 
 
 def test_sweep_has_a_folder_for_each_job(tmp_path: Path) -> None:
-    done = run_command(
+    done = run_forked(
         "train",
         "-m",
         "schedule=linear,cosine",
@@ -466,7 +459,7 @@ def test_sweep_has_a_folder_for_each_job(tmp_path: Path) -> None:
 
 
 def test_a_sweep_of_several_processes_trains_each_job_once(tmp_path: Path) -> None:
-    done = run_command(
+    done = run_forked(
         "train", "-m", "seed=1,2", *TINY, "trainer.devices=2", "trainer.max_steps=2", "callback.fid=null", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr

@@ -12,10 +12,9 @@ UNAUGMENTED = {"_target_": "diffusion_lit.augmentation.NoAugmentation"}
 
 
 def choose_accelerator(cfg: DictConfig) -> None:
-    """Replace `auto` by a GPU where there is one, else the CPU. Apple's GPUs lack float64, which schedules need.
+    """Replace `auto` by a GPU where there is one, else the CPU; a ValueError for another that is not there.
 
-    Raises:
-        ValueError: if an accelerator is asked for that is not there.
+    Apple's GPUs lack float64, which schedules need.
     """
     there = ["cpu", "gpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     if cfg.trainer.accelerator == "auto":
@@ -28,22 +27,14 @@ def choose_accelerator(cfg: DictConfig) -> None:
 
 
 def refuse_ignored_weighting(cfg: DictConfig) -> None:
-    """Check that a weighting that was chosen has an effect.
-
-    Raises:
-        ValueError: if the loss has none.
-    """
+    """Raise a ValueError if a weighting was chosen and the loss has none."""
     if "weighting" not in cfg.loss and cfg.weighting._target_ != "diffusion_lit.weighting.UnitWeighting":
         name = cfg.loss._target_.rpartition(".")[2]
         raise ValueError(f"{name} has no weighting and would ignore {cfg.weighting._target_}: use weighting=unit")
 
 
 def refuse_ignored_augmentation(cfg: DictConfig) -> None:
-    """Check that the data module draws for the chosen augmentation.
-
-    Raises:
-        ValueError: if it draws for another.
-    """
+    """Raise a ValueError if the data module draws for another augmentation than the chosen one."""
     drawn = OmegaConf.select(cfg, "data.augmentation") or UNAUGMENTED
     if drawn != cfg.augmentation:
         raise ValueError(
@@ -53,10 +44,8 @@ def refuse_ignored_augmentation(cfg: DictConfig) -> None:
 
 
 def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:
-    """Replace each `auto` of the model and the space by what the data is; a value of the user's must agree with it.
-
-    Raises:
-        ValueError: if it does not.
+    """Replace each `auto` of the model and the space by what the data is; a value of the user's must agree with it,
+    else a ValueError.
     """
     facts = {"resolution": data.resolution, "image_channels": data.channels, "num_classes": data.num_classes}
     if "augmentation_dim" in cfg.model:

@@ -45,28 +45,15 @@ class Autoencoder:
                 f"the weights of the autoencoder {folder} (sha256 {self.sha256[:12]}...) are not those that made the "
                 f"latents ({sha256[:12]}...): give the folder of the same autoencoder, autoencoder=FOLDER"
             )
-        self.network = load_network(self.folder, self.config["_class_name"])
-
-    @property
-    def factor(self) -> int:
-        """How many times larger the images are than the latents, in height and in width."""
         blocks = self.config.get("block_out_channels") or self.config["encoder_block_out_channels"]
-        return 2 ** (len(blocks) - 1)
-
-    @property
-    def channels(self) -> int:
+        self.factor = 2 ** (len(blocks) - 1)
+        """How many times larger the images are than the latents, in height and in width."""
+        self.channels: int = self.config["latent_channels"]
         """Of the latents."""
-        return self.config["latent_channels"]
-
-    @property
-    def scale(self) -> float:
-        """What latents are multiplied by, after `shift` is taken off, so that their variance is about 1."""
-        return self.config.get("scaling_factor", 1.0)
-
-    @property
-    def shift(self) -> float:
-        """What is taken off latents first."""
-        return self.config.get("shift_factor") or 0.0
+        self.scale: float = self.config.get("scaling_factor", 1.0)
+        self.shift: float = self.config.get("shift_factor") or 0.0
+        """(latent - shift) scale has a variance of about 1."""
+        self.network = load_network(self.folder, self.config["_class_name"])
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -105,12 +92,7 @@ class Autoencoder:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The autoencoder's own description.
-
-    Raises:
-        FileNotFoundError: if it does not exist.
-        ValueError: if it is of something else.
-    """
+    """The autoencoder's own description, which is checked."""
     if not folder.is_dir():
         raise FileNotFoundError(
             f"the autoencoder {folder} does not exist; if it was moved, say where it is now: autoencoder=FOLDER"
@@ -136,11 +118,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def hash_weights(folder: Path) -> str:
-    """The SHA-256 of the weights' file.
-
-    Raises:
-        FileNotFoundError: if it does not exist.
-    """
+    """The SHA-256 of the weights' file."""
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"the autoencoder {folder} has no {WEIGHTS}; write it with save_pretrained")
     with (folder / WEIGHTS).open("rb") as file:
@@ -148,11 +126,7 @@ def hash_weights(folder: Path) -> str:
 
 
 def load_network(folder: Path, kind: str) -> Any:
-    """The diffusers model in `folder`, in evaluation mode, without gradients.
-
-    Raises:
-        ValueError: if diffusers is not installed, or the weights are damaged or not those of the configuration.
-    """
+    """The diffusers model in `folder`, in evaluation mode, without gradients."""
     try:
         import diffusers
     except ImportError as error:

@@ -15,11 +15,7 @@ HALF_BIN = 1 / 255
 
 
 def require_bytes(space: Space) -> None:
-    """Check that a model works on 8-bit images, whose probability ends the bound.
-
-    Raises:
-        ValueError: if `space` is of something else.
-    """
+    """Raise a ValueError unless a model works on 8-bit images, whose probability ends the bound."""
     if not space.bounded:
         raise ValueError(
             f"the variational bound and bits/dim are of 8-bit images, and {space.name} have no such probability: train "
@@ -35,8 +31,7 @@ def bound_term(p: Prediction, x_0: Tensor, s: Tensor, variance: str) -> Tensor:
     Args:
         p: what the model makes of x_t.
         x_0: clean images, multiples of 2 / 255 in [-1, 1], [B, C, H, W].
-        s: times before t, [B, 1, 1, 1].
-        variance: variance of p(x_s | x_t): small, large or learned.
+        s, variance: times before t, [B, 1, 1, 1], and variance of p(x_s | x_t): small, large or learned.
     """
     schedule, x_t, t = p.schedule, p.x_t, p.t
     true_mean, _ = schedule.posterior(x_0, x_t, s, t)

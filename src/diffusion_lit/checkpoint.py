@@ -1,8 +1,8 @@
 """A checkpoint describes itself: the configuration travels with the weights, and both are data, not code.
 
 Keys of ours beside Lightning's: `config` (resolved, plain containers), `overrides` (the command line), `started_in`
-(where it was typed), `parent` (the checkpoint that the run continues, or None), `class_names` (or None), `ema` (averaged
-weights, by the names they have in `state_dict`) and `ema_num_updates`; an average of another name likewise.
+(where it was typed), `parent` (the checkpoint that the run continues, or None), `class_names` (or None), `ema`
+(averaged weights, by the names they have in `state_dict`) and `ema_num_updates`; another average likewise.
 """
 
 import pickle

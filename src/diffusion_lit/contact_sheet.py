@@ -15,16 +15,10 @@ LOOKED_AT = 2000
 
 
 def choose_examples(data: ImageDataModule, split: str, rows: int, columns: int) -> dict[str, Tensor]:
-    """Images as they are stored, spread evenly over a split: a row for each class, or rows of any.
-
-    Args:
-        data: set up.
-        split: its name.
-        rows: at most so many.
-        columns: images in each, where there are as many.
+    """Images as they are stored, spread evenly over a split: at most `rows`, one for each class or of any.
 
     Returns:
-        Images [n, C, H, W] by the name of the row, with the class's number of images where it is known.
+        At most `columns` images [n, C, H, W] by the name of the row, with the class's number of images if it is known.
     """
     images = data.splits[split]
     if data.class_names is None:
@@ -55,12 +49,7 @@ def spread(indices: Tensor, count: int) -> Tensor:
 
 
 def draw_contact_sheet(rows: dict[str, Tensor], path: Path) -> None:
-    """Write a picture with a row of images for each name.
-
-    Args:
-        rows: uint8 [n, C, H, W] by name.
-        path: path of the PNG.
-    """
+    """Write a PNG with a row of images, uint8 [n, C, H, W], for each name."""
     from matplotlib.figure import Figure  # of the whole of matplotlib, what needs no display
 
     columns = max(map(len, rows.values()))

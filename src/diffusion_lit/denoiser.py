@@ -14,7 +14,7 @@ from diffusion_lit.parameterization import Parameterization
 from diffusion_lit.schedule import Schedule
 from diffusion_lit.space import PixelSpace, Space
 
-__all__ = ["VARIANCES", "BaseDenoiser", "Denoiser", "DenoiserWrapper", "Prediction"]
+__all__ = ["VARIANCES", "BaseDenoiser", "Denoiser", "Prediction"]
 
 VARIANCES = ("small", "large", "learned")
 
@@ -61,10 +61,8 @@ class Prediction:
     def clip(self, limit: float, percentile: float | None = None) -> "Prediction":
         """The same with x_0 held to [-limit, limit]; eps, v and score follow.
 
-        Args:
-            limit: the largest |x_0|.
-            percentile: in (0, 1): an image whose |x_0| has this quantile beyond the limit is first scaled down to it,
-                rather than cut off (dynamic thresholding, Saharia et al. 2022, section 2.3, arXiv:2205.11487).
+        With `percentile` in (0, 1), an image whose |x_0| has this quantile beyond the limit is first scaled down to it,
+        rather than cut off (dynamic thresholding, Saharia et al. 2022, section 2.3, arXiv:2205.11487).
         """
         x_0 = self.x_0
         if percentile is not None:
@@ -91,48 +89,22 @@ class Prediction:
 
 
 class BaseDenoiser(nn.Module, ABC):
-    """What samplers, likelihoods, metrics and figures see of a model.
+    """What samplers, likelihoods, metrics and figures see of a model."""
 
-    Args:
-        schedule: how much signal and noise there is at each time.
-        space: what x_0 is.
-        image_shape: (C, H, W) of x_0.
-        num_classes: how many classes the model knows; None if it is unconditional.
-        learns_variance: whether the model also says how uncertain a reverse step is.
-    """
-
-    def __init__(
-        self,
-        schedule: Schedule,
-        space: Space,
-        image_shape: tuple[int, int, int],
-        num_classes: int | None,
-        learns_variance: bool,
-    ) -> None:
-        super().__init__()
-        self.schedule = schedule
-        self.space = space
-        self.image_shape = image_shape
-        self.num_classes = num_classes
-        self.learns_variance = learns_variance
+    schedule: Schedule
+    """How much signal and noise there is at each time."""
+    space: Space
+    """What x_0 is."""
+    image_shape: tuple[int, int, int]
+    """(C, H, W) of x_0."""
+    num_classes: int | None
+    """How many classes the model knows; None if it is unconditional."""
+    learns_variance: bool
+    """Whether the model also says how uncertain a reverse step is."""
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
         """Denoise `x_t` [B, C, H, W] from the times `t` [B, 1, 1, 1], given what else is known of the images."""
-
-
-class DenoiserWrapper(BaseDenoiser):
-    """A denoiser that changes what another one predicts, and is like it in everything else.
-
-    Args:
-        denoiser: the other one.
-    """
-
-    def __init__(self, denoiser: BaseDenoiser) -> None:
-        super().__init__(
-            denoiser.schedule, denoiser.space, denoiser.image_shape, denoiser.num_classes, denoiser.learns_variance
-        )
-        self.denoiser = denoiser
 
 
 class Denoiser(BaseDenoiser):
@@ -149,17 +121,13 @@ class Denoiser(BaseDenoiser):
     """
 
     def __init__(
-        self,
-        network: Network,
-        schedule: Schedule,
-        parameterization: Parameterization,
-        space: Space | None = None,
+        self, network: Network, schedule: Schedule, parameterization: Parameterization, space: Space | None = None
     ) -> None:
-        super().__init__(
-            schedule, space or PixelSpace(), network.image_shape, network.num_classes, network.learn_variance
-        )
-        self.network = network
-        self.parameterization = parameterization
+        super().__init__()
+        self.schedule, self.network, self.parameterization = schedule, network, parameterization
+        self.space = space or PixelSpace()
+        self.image_shape, self.num_classes = network.image_shape, network.num_classes
+        self.learns_variance = network.learn_variance
         end = torch.ones(1)
         if not all(c.isfinite().all() for c in parameterization(schedule.alpha(end), schedule.sigma(end))):
             raise ValueError(

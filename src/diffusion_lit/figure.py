@@ -57,18 +57,22 @@ def draw_schedules(schedules: dict[str, Schedule], image: Tensor, path: Path, nu
     curves.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=9)
 
     eps = ImageNoise(0, [0], tuple(image.shape))()  # type: ignore[arg-type]
-    rows = strips.subplots(len(schedules), num_images, squeeze=False)
-    for i, (name, schedule) in enumerate(schedules.items()):
-        for axis, time in zip(rows[i], np.linspace(0, 1, num_images), strict=True):
-            axis.imshow(
-                as_array(to_uint8(noised(schedule, image[None], eps, float(time))[0])), cmap="gray", vmin=0, vmax=255
-            )
-            axis.set(xticks=[], yticks=[])
-            if i == 0:
-                axis.set_title(f"t = {time:.3g}", fontsize=9)
-        rows[i, 0].set_ylabel(name, fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    times = np.linspace(0, 1, num_images)
+    noisy = [[to_uint8(noised(s, image[None], eps, float(t))[0]) for t in times] for s in schedules.values()]
+    draw_rows(strips, list(zip(schedules, noisy, strict=True)), [f"t = {t:.3g}" for t in times])
     figure.savefig(path, dpi=110)
+
+
+def draw_rows(figure: Any, rows: Sequence[tuple[str, Sequence[Tensor]]], titles: Sequence[str]) -> None:
+    """Rows of images uint8 [C, H, W], each with its name at the left, under the titles of their columns."""
+    grid = figure.subplots(len(rows), len(titles), squeeze=False)
+    for axes, (name, images) in zip(grid, rows, strict=True):
+        for axis, image in zip(axes, images, strict=True):
+            axis.imshow(as_array(image), cmap="gray", vmin=0, vmax=255)
+            axis.set(xticks=[], yticks=[])
+        axes[0].set_ylabel(name, fontsize=9)
+    for axis, title in zip(grid[0], titles, strict=True):
+        axis.set_title(title, fontsize=9)
 
 
 def noised(schedule: Schedule, x_0: Tensor, eps: Tensor, time: float) -> Tensor:
@@ -128,27 +132,19 @@ def follow(
 def draw_strip(trajectory: Trajectory, path: Path, columns: int = 9) -> None:
     """Three rows for each image: what the sampler passes through, the model's x_0 there, and the way back to noise.
 
-    Args:
-        trajectory: trajectory of a few images.
-        path: path of the PNG.
-        columns: at most so many times, evenly spread over the steps.
+    At most `columns` times are shown, evenly spread over the steps. `path` is that of the PNG.
     """
     from matplotlib.figure import Figure
 
     chosen = np.unique(np.linspace(0, len(trajectory.times) - 1, columns).round().astype(int))
-    num = trajectory.reverse.shape[1]
-    figure = Figure(figsize=(1.25 * len(chosen) + 0.6, 1.25 * 3 * num + 0.5), layout="constrained")
-    grid = figure.subplots(3 * num, len(chosen), squeeze=False)
-    for row, axes in enumerate(grid):
-        name = list(ROWS)[row % 3]
-        for axis, step in zip(axes, chosen, strict=True):
-            frame = getattr(trajectory, name)[step, row // 3]
-            axis.imshow(as_array(trajectory.decode(frame[None])[0]), cmap="gray", vmin=0, vmax=255)
-            axis.set(xticks=[], yticks=[])
-            if row == 0:
-                axis.set_title(f"t = {trajectory.times[step]:.2f}", fontsize=9)
-        axes[0].set_ylabel(ROWS[name], fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = {name: getattr(trajectory, attribute)[chosen] for attribute, name in ROWS.items()}
+    rows = [
+        (name, [trajectory.decode(frame[i : i + 1])[0] for frame in walk])
+        for i in range(trajectory.reverse.shape[1])
+        for name, walk in frames.items()
+    ]
+    figure = Figure(figsize=(1.25 * len(chosen) + 0.6, 1.25 * len(rows) + 0.5), layout="constrained")
+    draw_rows(figure, rows, [f"t = {time:.2f}" for time in trajectory.times[chosen]])
     figure.savefig(path, dpi=110)
 
 
@@ -156,6 +152,5 @@ def save_animation(trajectory: Trajectory, path: Path, columns: int, seconds: fl
     """The images from noise to data and, after a pause, back: a GIF or WebP, by the ending of `path`."""
     frames = [*trajectory.reverse, *([trajectory.reverse[-1]] * 5), *trajectory.forward.flip(0)]
     pictures = [Image.fromarray(as_array(image_grid(trajectory.decode(frame), columns))) for frame in frames]
-    path.parent.mkdir(parents=True, exist_ok=True)
     duration = max(20, int(1000 * seconds / len(pictures)))
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0)

@@ -1,6 +1,6 @@
 """Images from a trained model, each a function of the seed and its own index."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +12,10 @@ from diffusion_lit.checkpoint import load_denoiser
 from diffusion_lit.condition import Condition
 from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.guidance import guided
-from diffusion_lit.random import ImageNoise, InterpolatedNoise
+from diffusion_lit.random import ImageNoise, interpolated_noise
 from diffusion_lit.sampler import Noise, Sampler
 
-__all__ = ["Setup", "condition_of", "default_labels", "generate", "generate_batches", "set_up"]
+__all__ = ["Setup", "condition_of", "default_labels", "generate", "set_up"]
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,7 @@ def set_up(cfg: DictConfig) -> Setup:
 
 
 def choose_device(name: str) -> str:
-    """The device that `name` means on this machine.
-
-    Raises:
-        ValueError: if it has no such device.
-    """
+    """The device that `name` means on this machine. Raises a ValueError if it has no such device."""
     available = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
     if name == "auto":
         return available[0]
@@ -71,8 +67,7 @@ def choose_device(name: str) -> str:
 def choose_classes(labels: object, num_classes: int | None, names: Sequence[str] | None) -> list[int] | None:
     """The classes that `labels` asks for, by their names or else their numbers; None asks for all.
 
-    Raises:
-        ValueError: if the model has no classes, or not these.
+    A ValueError if the model has no classes, or not these.
     """
     if labels is None:
         return None if num_classes is None else list(range(num_classes))
@@ -112,31 +107,15 @@ def generate(
         denoiser: the model, guided or not, in evaluation mode, on `device`.
         sampler: how to sample.
         indices: which images: number i is the same in any batch.
-        labels: their classes, or None.
-        seed: seed of all the noise.
-        device: where to compute.
-        interpolate: how many images lead from one noise to the next (see `InterpolatedNoise`); None draws each image
-            from its own.
+        labels: the classes of images 0, 1, 2, ..., or None.
+        seed, device: seed of all the noise, and where to compute.
+        interpolate: how many images lead from one noise to the next (see `interpolated_noise`); None draws each
+            image from its own.
         on_step: called after each sampling step, as `Sampler` says.
     """
     shape = denoiser.image_shape
     noise: Noise = ImageNoise(seed, indices, shape, device)
     if interpolate is not None:
-        noise = InterpolatedNoise(seed, indices, interpolate, shape, device)
-    return denoiser.space.decode(sampler(denoiser, noise, condition_of(labels, device), on_step))
-
-
-def generate_batches(
-    denoiser: BaseDenoiser,
-    sampler: Sampler,
-    batches: Iterable[Sequence[int]],
-    labels: Sequence[int] | None,
-    seed: int,
-    device: torch.device | str = "cpu",
-    interpolate: int | None = None,
-    on_step: Callable[[Tensor, Tensor], object] | None = None,
-) -> Iterator[Tensor]:
-    """Each of the `batches` of image numbers in turn, as `generate`; `labels` are those of images 0, 1, 2, ..."""
-    for batch in batches:
-        chosen = None if labels is None else [labels[i] for i in batch]
-        yield generate(denoiser, sampler, batch, chosen, seed, device, interpolate, on_step)
+        noise = interpolated_noise(seed, indices, interpolate, shape, device)
+    condition = condition_of(None if labels is None else [labels[i] for i in indices], device)
+    return denoiser.space.decode(sampler(denoiser, noise, condition, on_step))

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.condition import UNCONDITIONAL, Condition
-from diffusion_lit.denoiser import BaseDenoiser, DenoiserWrapper, Prediction
+from diffusion_lit.denoiser import BaseDenoiser, Prediction
 
 __all__ = ["GuidedDenoiser", "guided"]
 
 
-class GuidedDenoiser(DenoiserWrapper):
+class GuidedDenoiser(BaseDenoiser):
     """x_0 = x_0(worse) + guidance (x_0(better) - x_0(worse)), and so, each being linear in x_0, for eps, v and score.
 
     1 is the model itself. The worse one is the model without the label (classifier-free guidance in one batched call,
@@ -38,7 +38,7 @@ class GuidedDenoiser(DenoiserWrapper):
         guide: BaseDenoiser | None = None,
         interval: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(denoiser)
+        super().__init__()
         if not guidance >= 0:  # nor NaN
             raise ValueError(f"guidance must not be negative, got {guidance}; 1 does not guide, 1.5 to 4 is usual")
         if guide is None and denoiser.num_classes is None:
@@ -52,16 +52,12 @@ class GuidedDenoiser(DenoiserWrapper):
             )
         if guide is not None:
             check_guide(denoiser, guide)
-        self.guidance = guidance
-        self.guide = guide
-        self.interval = interval
+        self.schedule, self.space, self.image_shape = denoiser.schedule, denoiser.space, denoiser.image_shape
+        self.num_classes, self.learns_variance = denoiser.num_classes, denoiser.learns_variance
+        self.denoiser, self.guidance, self.guide, self.interval = denoiser, guidance, guide, interval
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
-        """As `Denoiser`; without a guide, a condition is required.
-
-        Raises:
-            ValueError: if it is empty.
-        """
+        """As `Denoiser`; without a guide, a ValueError if the condition is empty."""
         if self.guide is None and condition.is_empty:
             raise ValueError("guidance pushes towards a class: give labels, or use guidance=1 without them")
         guidance: Tensor | float = self.guidance
@@ -87,16 +83,9 @@ class GuidedDenoiser(DenoiserWrapper):
 
 
 def guided(
-    denoiser: BaseDenoiser,
-    guidance: float,
-    guide: BaseDenoiser | None = None,
-    interval: Sequence[float] | None = None,
+    denoiser: BaseDenoiser, guidance: float, guide: BaseDenoiser | None = None, interval: Sequence[float] | None = None
 ) -> BaseDenoiser:
-    """`denoiser` with guidance (see `GuidedDenoiser`); itself where `guidance` is 1.
-
-    Raises:
-        ValueError: if it cannot be guided so.
-    """
+    """`denoiser` with guidance (see `GuidedDenoiser`); itself where `guidance` is 1. A ValueError if that cannot be."""
     if guidance != 1:
         return GuidedDenoiser(denoiser, guidance, guide, interval)
     if guide is not None or interval is not None:
@@ -105,11 +94,7 @@ def guided(
 
 
 def check_guide(denoiser: BaseDenoiser, guide: BaseDenoiser) -> None:
-    """Check that a guide knows the same images, times and classes.
-
-    Raises:
-        ValueError: naming what differs.
-    """
+    """Raise a ValueError unless a guide knows the same images, times and classes."""
     t = torch.linspace(0, 1, 1001)
     same = {
         "image shape": denoiser.image_shape == guide.image_shape,

@@ -29,11 +29,9 @@ def invert(
     inverse.
 
     Args:
-        denoiser: the model, guided or not, in evaluation mode.
+        denoiser, condition: the model, guided or not, in evaluation mode, and what else it is given.
         x_0: images in [-1, 1], [B, C, H, W].
-        condition: what else the model is given.
-        num_steps: steps of the walk.
-        spacing: spacing of its steps, as `Sampler`.
+        num_steps, spacing: steps of the walk, and their spacing, as `Sampler`.
         num_iterations: network calls a step.
 
     Raises:

@@ -67,10 +67,9 @@ def variational_bound(
     most of all near the data, and so stays about a bit above.
 
     Args:
-        denoiser: the model, in evaluation mode.
+        denoiser, condition: the model, in evaluation mode, and what else it is given.
         x_0: 8-bit images as multiples of 2 / 255 in [-1, 1], [B, C, H, W].
         noise: gives standard Gaussian noise like `x_0`, once for each step.
-        condition: what else the model is given.
         num_steps: steps of the chain; None takes all T of a discrete schedule.
         variance: variance of its steps: small, large or learned.
         clip: the limit that each estimate of x_0 is held to, or None.
@@ -119,10 +118,8 @@ def ode_likelihood(
     likely, by 0.6 where a pixel is certain (0.3 if black or white); from 1.3 bins, as of `vp`, by 1.8 (0.6).
 
     Args:
-        denoiser: the model, in evaluation mode.
-        x_0: 8-bit images as multiples of 2 / 255 in [-1, 1], [B, C, H, W].
+        denoiser, condition, x_0: as `variational_bound`.
         noise: gives standard Gaussian noise like `x_0`: for u, eps and the probe.
-        condition: what else the model is given.
         rtol, atol, on_step: tolerances of the solver, and what it calls after each step.
 
     Raises:
@@ -154,11 +151,10 @@ def ode_log_density(
     """log p(x_0) of continuous images in nats, [B] (Song et al. 2021, eq. 39, arXiv:2011.13456; v is the velocity).
 
     Args:
-        denoiser: the model, in evaluation mode.
+        denoiser, condition: the model, in evaluation mode, and what else it is given.
         x_0: images [B, C, H, W].
         probe: noise of mean 0 and variance 1, like `x_0`, that estimates the trace; None computes it exactly, with a
             backward pass for each of the C H W dimensions.
-        condition: what else the model is given.
         rtol, atol, on_step: as `ode_likelihood`.
         start: the time t at which the flow starts, from x_0 as x_t / alpha; None takes the least the network knows.
     """

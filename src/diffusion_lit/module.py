@@ -1,12 +1,13 @@
 """Training, as Lightning wants it: wiring only."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
@@ -23,10 +24,6 @@ from diffusion_lit.random import fold_in
 __all__ = ["DiffusionModule"]
 
 
-class OptimizerFactory(Protocol):
-    def __call__(self, params: Any) -> Optimizer: ...
-
-
 class DiffusionModule(LightningModule):
     """Minimises `loss` of `denoiser`.
 
@@ -34,8 +31,7 @@ class DiffusionModule(LightningModule):
     Validation noise is the same at every validation, so that its curve shows the model and not the draw.
 
     Args:
-        denoiser: the model.
-        loss: what is minimised.
+        denoiser, loss: the model, and what is minimised.
         optimizer: parameters -> optimizer.
         lr_schedule: what the optimizer's learning rate is multiplied by at each step.
         label_dropout: the probability of training an image without its class, for classifier-free guidance
@@ -51,7 +47,7 @@ class DiffusionModule(LightningModule):
         self,
         denoiser: Denoiser,
         loss: Loss,
-        optimizer: OptimizerFactory,
+        optimizer: Callable[[list[nn.Parameter]], Optimizer],
         lr_schedule: LRSchedule,
         label_dropout: float = 0.1,
         seed: int = 0,
@@ -63,13 +59,9 @@ class DiffusionModule(LightningModule):
         loss.check(denoiser)
         if augmentation is not None:
             check_augmentation(augmentation, denoiser)
-        self.denoiser = denoiser
-        self.loss = loss
-        self.optimizer = optimizer
-        self.lr_schedule = lr_schedule
-        self.label_dropout = label_dropout
-        self.seed = seed
-        self.augmentation = augmentation
+        self.denoiser, self.loss, self.augmentation = denoiser, loss, augmentation
+        self.optimizer, self.lr_schedule = optimizer, lr_schedule
+        self.label_dropout, self.seed = label_dropout, seed
         self.record: dict[str, Any] = {}
         """What a checkpoint says of the run (see `diffusion_lit.checkpoint`)."""
         self.forgets_optimizer = False
@@ -96,9 +88,8 @@ class DiffusionModule(LightningModule):
         generator = fold_in(self.seed, "train", *address, device=self.device)
         x_0, condition = self.denoiser.space.encode(batch.images), batch.condition
         if self.label_dropout > 0 and self.denoiser.num_classes is not None:
-            condition = condition.masked(
-                torch.rand(len(x_0), generator=generator, dtype=x_0.dtype, device=x_0.device) < self.label_dropout
-            )
+            u = torch.rand(len(x_0), generator=generator, dtype=x_0.dtype, device=x_0.device)
+            condition = condition.masked(u < self.label_dropout)
         if batch.draws is not None:
             assert self.augmentation is not None, "the data module draws for the module's augmentation"
             x_0, augment_label = self.augmentation(x_0, batch.draws)
@@ -181,11 +172,9 @@ class DiffusionModule(LightningModule):
 
 
 def check_augmentation(augmentation: Augmentation, denoiser: Denoiser) -> None:
-    """Check that `augmentation` suits what `denoiser` works on.
+    """Raise a ValueError if the network does not take the augment label, or images are stored as latents.
 
-    Raises:
-        ValueError: if the network does not take its augment label, or images are stored as latents: an image's mirror
-            image has other latents than its own mirrored.
+    An image's mirror image has other latents than its own mirrored.
     """
     name, network, known = type(augmentation).__name__, denoiser.network, denoiser.network.augmentation_dim
     if augmentation.num_draws > 0 and not denoiser.space.bounded:

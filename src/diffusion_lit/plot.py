@@ -26,43 +26,37 @@ def main(cfg: DictConfig) -> None:
         raise ValueError(f"without ckpt only schedules are drawn, and {', '.join(ignored)} would be ignored; give ckpt")
     if cfg.num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {cfg.num_samples}")
-    out, written = Path(cfg.out), []
+    trajectory = None
     if cfg.ckpt is None:
         schedules = {name: instantiate(member) for name, member in chosen_members("schedule").items()}
-        draw_schedules(schedules, example_image(), out / "schedules.png")
-        written.append("schedules.png")
     else:
         setup, indices = set_up(cfg), range(cfg.num_samples)
         condition = condition_of(setup.labels(indices), setup.device)
         trajectory = follow(setup.denoiser, setup.sampler, indices, condition, cfg.seed, setup.device)
-        schedule = setup.denoiser.schedule.cpu()
-        draw_schedules({type(schedule).__name__: schedule}, example_image(), out / "schedules.png")
+        schedules = {type(setup.denoiser.schedule).__name__: setup.denoiser.schedule.cpu()}
+    out = Path(cfg.out)
+    out.mkdir(parents=True, exist_ok=True)
+    draw_schedules(schedules, example_image(), out / "schedules.png")
+    print(out / "schedules.png")
+    if trajectory is not None:
         draw_strip(trajectory, out / "trajectory.png")
-        written += ["schedules.png", "trajectory.png"]
+        print(out / "trajectory.png")
         if cfg.animation is not None:
             save_animation(trajectory, out / f"trajectory.{cfg.animation}", columns=cfg.num_samples)
-            written.append(f"trajectory.{cfg.animation}")
-    for name in written:
-        print(out / name)
+            print(out / f"trajectory.{cfg.animation}")
 
 
 def chosen_members(group: str) -> dict[str, DictConfig]:
     """The configurations of a group of which several may be chosen, `GROUP=[NAME,...]`, by name.
 
-    Hydra merges them into one; here each stays itself, with the settings `GROUP.KEY=VALUE` that it has.
-
-    Raises:
-        ValueError: if a name is chosen twice.
+    Hydra merges them into one; here each stays itself, with the settings `GROUP.KEY=VALUE` that it has. A name that is
+    chosen twice is a ValueError.
     """
-    task, defaults = HydraConfig.get().overrides.task, HydraConfig.get().job.config_name
-    chosen = next(
-        entry[group]
-        for entry in OmegaConf.load(CONFIG_FOLDER / f"{defaults}.yaml").defaults
-        if isinstance(entry, DictConfig) and group in entry
-    )
-    parser = OverridesParser.create()
+    hydra = HydraConfig.get()
+    defaults = OmegaConf.load(CONFIG_FOLDER / f"{hydra.job.config_name}.yaml").defaults
+    chosen = next(entry[group] for entry in defaults if isinstance(entry, DictConfig) and group in entry)
     settings: dict[str, object] = {}
-    for override in parser.parse_overrides(list(task)):
+    for override in OverridesParser.create().parse_overrides(list(hydra.overrides.task)):
         if override.key_or_group == group:
             chosen = override.value()
         elif override.key_or_group.startswith(f"{group}."):

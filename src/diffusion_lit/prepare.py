@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> None:
     when = "prepared before" if already else f"{count / seconds:.0f} images/s"
 
     shape = f"{manifest.channels} x {manifest.resolution} x {manifest.resolution}"
-    size = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
+    size = sum(shard.bytes for shard in manifest.shards)
     counts = ", ".join(f"{split.count} {name}" for name, split in manifest.splits.items())
     print(f"{out}: {counts}; {shape} {manifest.encoding}, {size / 2**20:.1f} MiB, {when}")
     print(f"content_hash {manifest.content_hash}")

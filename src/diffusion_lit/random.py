@@ -1,12 +1,12 @@
 """Every random draw has an address: (seed, rank, step) in training, (seed, image index) in sampling."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["ImageNoise", "InterpolatedNoise", "fold_in", "randn_like", "slerp"]
+__all__ = ["ImageNoise", "fold_in", "interpolated_noise", "randn_like", "slerp"]
 
 _ODD = 0x9E3779B1  # 2^32 / golden ratio: multiplication by an odd number permutes the integers mod 2^32
 
@@ -51,43 +51,25 @@ class ImageNoise:
         self, seed: int, indices: Iterable[int], shape: tuple[int, int, int], device: torch.device | str = "cpu"
     ) -> None:
         self.generators = [fold_in(seed, "image", index) for index in indices]
-        self.shape = shape
-        self.device = device
+        self.shape, self.device = shape, device
 
     def __call__(self) -> Tensor:
         draws = [torch.randn(self.shape, generator=g, dtype=torch.float32) for g in self.generators]
         return torch.stack(draws).to(self.device)
 
 
-class InterpolatedNoise:
-    """Batches between those of `ImageNoise`: a way of `length` images leads from each image's noise to the next one's.
+def interpolated_noise(
+    seed: int, indices: Iterable[int], length: int, shape: tuple[int, int, int], device: torch.device | str = "cpu"
+) -> Callable[[], Tensor]:
+    """Batches between those of `ImageNoise`: a way of `length` >= 2 images leads from each image's noise to the next's.
 
     Images are numbered along the ways: the first `length` lead from the noise of image 0 to that of image 1, both
-    included, the next from 1 to 2.
-
-    Args:
-        seed: any integer.
-        indices: the index of each image of the batch.
-        length: at least 2.
-        shape: (C, H, W).
-        device: where the batch is put.
+    included, the next from 1 to 2. The other arguments are those of `ImageNoise`.
     """
-
-    def __init__(
-        self,
-        seed: int,
-        indices: Iterable[int],
-        length: int,
-        shape: tuple[int, int, int],
-        device: torch.device | str = "cpu",
-    ) -> None:
-        ways, places = zip(*(divmod(i, length) for i in indices), strict=True)
-        self.left = ImageNoise(seed, ways, shape, device)
-        self.right = ImageNoise(seed, [way + 1 for way in ways], shape, device)
-        self.weight = torch.tensor(places, dtype=torch.float32, device=device).view(-1, 1, 1, 1) / (length - 1)
-
-    def __call__(self) -> Tensor:
-        return slerp(self.left(), self.right(), self.weight)
+    ways, places = zip(*(divmod(i, length) for i in indices), strict=True)
+    left, right = ImageNoise(seed, ways, shape, device), ImageNoise(seed, [way + 1 for way in ways], shape, device)
+    weight = torch.tensor(places, dtype=torch.float32, device=device).view(-1, 1, 1, 1) / (length - 1)
+    return lambda: slerp(left(), right(), weight)
 
 
 def slerp(a: Tensor, b: Tensor, weight: Tensor | float) -> Tensor:
@@ -95,9 +77,7 @@ def slerp(a: Tensor, b: Tensor, weight: Tensor | float) -> Tensor:
 
     The mean of two independent Gaussian draws is too short to be one; every point of this way is long enough.
 
-    Args:
-        a, b: noise [B, C, H, W].
-        weight: in [0, 1], broadcastable to [B, 1, 1, 1].
+    `a` and `b` are [B, C, H, W], `weight` is in [0, 1], broadcastable to [B, 1, 1, 1].
     """
     cosine = torch.cosine_similarity(a.flatten(1).double(), b.flatten(1).double()).clamp(-1, 1)
     angle = torch.acos(cosine).clamp(min=1e-6).view(-1, 1, 1, 1)

@@ -12,7 +12,7 @@ def main(cfg: DictConfig) -> None:
     import torch
     from tqdm import tqdm
 
-    from diffusion_lit.generate import generate_batches, set_up
+    from diffusion_lit.generate import generate, set_up
     from diffusion_lit.image import column_titles, image_grid, save_image, save_npz
 
     formats = [cfg.format] if isinstance(cfg.format, str) else list(cfg.format)
@@ -31,13 +31,8 @@ def main(cfg: DictConfig) -> None:
     batches = [indices[begin : begin + cfg.batch_size] for begin in range(0, cfg.num_samples, cfg.batch_size)]
     num_steps = len(setup.sampler.times(setup.denoiser.schedule)) - 1
     with tqdm(total=len(batches) * num_steps, desc="sampling", unit="step") as bar:
-        draws = generate_batches(
-            *(setup.denoiser, setup.sampler, batches, labels, cfg.seed, setup.device),
-            interpolate=cfg.interpolate,
-            on_step=lambda *_: bar.update(),
-        )
-        images = [batch.cpu() for batch in draws]
-    samples = torch.cat(images)
+        settings = (labels, cfg.seed, setup.device, cfg.interpolate, lambda *_: bar.update())
+        samples = torch.cat([generate(setup.denoiser, setup.sampler, batch, *settings).cpu() for batch in batches])
 
     out = Path(cfg.out)
     if "grid" in formats:

@@ -143,7 +143,8 @@ def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:
         lock.release()
         raise ValueError(
             f"{folder} holds a run already ({checkpoints[0].name} and more), which would be overwritten. "
-            f"Continue it with\n  {command_line('train', {'resume': folder.resolve()})}\nor choose another hydra.run.dir"
+            f"Continue it with\n  {command_line('train', {'resume': folder.resolve()})}\n"
+            "or choose another hydra.run.dir"
         )
     for file in remove_leftovers(folder / "checkpoints"):
         log.info("removed %s, which a process that was killed had left", file)

@@ -115,7 +115,7 @@ def test_draws_are_a_function_of_seed_epoch_and_index(name: str) -> None:
 def test_workers_and_batches_change_no_draw() -> None:
     drawn: list[dict[int, Tensor]] = []
     for num_workers, batch_size in ((0, 64), (2, 64), (0, 50)):
-        data = DigitsData(batch_size, num_workers, seed=1, augmentation=EDMAugmentation())
+        data = DigitsData(batch_size=batch_size, num_workers=num_workers, seed=1, augmentation=EDMAugmentation())
         data.setup()
         loader = data.train_dataloader()
         found: dict[int, Tensor] = {}

@@ -89,7 +89,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> tuple[Data, list[int]]:
         asked.extend(indices)
         return FAKE[list(indices)]
 
-    monkeypatch.setattr("diffusion_lit.generate.generate", generate)
+    monkeypatch.setattr("diffusion_lit.evaluation.fid.generate", generate)
     data = Data(batch_size=40)
     data.setup()
     return data, asked
@@ -121,7 +121,9 @@ def test_every_rank_generates_its_share(measured: tuple[Data, list[int]]) -> Non
 
 def test_the_same_images_are_at_no_distance(measured: tuple[Data, list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     data, _ = measured
-    monkeypatch.setattr("diffusion_lit.generate.generate", lambda denoiser, sampler, indices, *_: REAL[list(indices)])
+    monkeypatch.setattr(
+        "diffusion_lit.evaluation.fid.generate", lambda denoiser, sampler, indices, *_: REAL[list(indices)]
+    )
     trainer = trainer_of(data, [])
     FID(Pixels(), DDIMSampler(2), num_samples=NUM_REAL, batch_size=40).measure(trainer, Module())
     assert abs(float(trainer.callback_metrics[f"fid/pixels_{NUM_REAL}"])) < 1e-6

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from diffusion_lit.data import HuggingFaceData
-from diffusion_lit.source.hugging_face import choose_columns, choose_splits, sample_of
+from diffusion_lit.source.hugging_face import Columns, choose_columns, choose_splits, sample_of
 from tests.streams import VAL, as_rank, epoch_of, png, stream, write_parquet, write_stream
 
 NUM_IMAGES = 61
@@ -217,10 +217,10 @@ def test_columns_are_found_or_chosen() -> None:
     from datasets import Image as ImageFeature
 
     one = Features({"photo": ImageFeature(), "text": Value("string"), "fine": ClassLabel(names=["a"])})
-    assert choose_columns("x", one, (None, None)) == ("photo", "fine")
-    assert choose_columns("x", one, ("photo", "fine")) == ("photo", "fine")
-    several = Features(one | {"mask": ImageFeature(), "coarse": ClassLabel(names=["a"])})
-    assert choose_columns("x", several, ("mask", "coarse")) == ("mask", "coarse")
+    assert choose_columns("x", one, (None, None)) == Columns("photo", "fine", ["a"])
+    assert choose_columns("x", one, ("photo", "fine")) == Columns("photo", "fine", ["a"])
+    several = Features(one | {"mask": ImageFeature(), "coarse": ClassLabel(names=["b"])})
+    assert choose_columns("x", several, ("mask", "coarse")) == Columns("mask", "coarse", ["b"])
     for features, image, label, words in (
         (
             several,

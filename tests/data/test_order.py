@@ -158,7 +158,7 @@ def train(batch_size: int, max_steps: int, callbacks: list[Callback], resume: Pa
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, Numbers(batch_size), ckpt_path=resume, weights_only=True)
+    trainer.fit(module, Numbers(batch_size=batch_size), ckpt_path=resume, weights_only=True)
     return module.seen
 
 

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_lit.checkpoint import load_checkpoint
 from tests.data.prepared_set import numbers, prepare, settings, write_folder
-from tests.launch import TINY, run_command, train_in
+from tests.launch import TINY, run_command, run_forked, train_in
 
 NUM_IMAGES = 61
 QUIET = (
@@ -73,12 +73,13 @@ def test_processes_share_an_epoch_and_others_continue_it(tmp_path: Path, kind: s
     """Two processes with two loading processes each, stopped in the second epoch; one process does the rest of it."""
     prepare(write_folder(tmp_path / "folder", NUM_IMAGES), tmp_path / "set")
     command = [*TINY, *QUIET, *options(kind, tmp_path), "+callback.seen._target_=tests.data.test_runs.Seen"]
+    run = run_command if kind == "remote" else run_forked  # a copy would share its fork server with this process
     steps: list[tuple[int, list[int]]] = []
     stages = ((2, 5, 10), (1, 7, 14))  # processes, images a process and step, steps in all
     for devices, batch_size, max_steps in stages:
         folder = tmp_path / str(devices)
         folder.mkdir()
-        done = run_command(
+        done = run(
             "train",
             *command,
             f"+callback.seen.folder={folder}",
@@ -109,7 +110,8 @@ def test_a_killed_worker_costs_no_step(tmp_path: Path, kind: str) -> None:
     command = [*QUIET, *options(kind, tmp_path), "data.batch_size=5", "data.num_workers=1", "trainer.max_steps=20"]
     train_in(tmp_path / "whole", *command)
     kill = ("+callback.kill._target_=tests.data.test_runs.KillWorker", "+callback.kill.step=7")
-    broken = run_command("train", *TINY, *command, *kill, f"hydra.run.dir={tmp_path / 'broken'}", cwd=tmp_path)
+    run = run_command if kind == "remote" else run_forked
+    broken = run("train", *TINY, *command, *kill, f"hydra.run.dir={tmp_path / 'broken'}", cwd=tmp_path)
     assert broken.returncode == 1 and "Traceback" not in broken.stderr
     assert "a data loading process was ended from outside" in broken.stderr and "resume=auto" in broken.stderr
     saved = load_checkpoint(tmp_path / "broken")["global_step"]
@@ -124,7 +126,7 @@ def test_a_file_that_breaks_in_the_middle_is_named_and_costs_no_step(tmp_path: P
     path = sorted((tmp_path / "folder" / "train").rglob("*.png"))[30]
     path.write_bytes(path.read_bytes()[:60])  # its header is whole
     command = [*TINY, *QUIET, *options("image_folder", tmp_path), "data.batch_size=2", "data.num_workers=0"]
-    done = run_command("train", *command, "trainer.max_steps=40", f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
+    done = run_forked("train", *command, "trainer.max_steps=40", f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
     assert done.returncode == 1 and str(path) in done.stderr and "repair or remove it" in done.stderr
     steps = load_checkpoint(tmp_path / "run")["global_step"]
     assert f"step {steps} was saved" in (tmp_path / "run" / "train.log").read_text()

@@ -136,7 +136,7 @@ def test_the_cache_stays_within_its_bounds(root: Path) -> None:
     shard = (root / "set" / "train" / "shard-00000.bin").stat().st_size
     data = data_module("remote", root, num_lanes=2, ahead=1, cache=str(root / "small"), batch_size=4)
     assert isinstance(data, StreamData)
-    data.cache.max_bytes = 4 * shard
+    data.shard_cache.max_bytes = 4 * shard
     data.check()
     seen = []
     for batch in data.train_dataloader():

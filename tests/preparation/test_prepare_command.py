@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from omegaconf import OmegaConf
 
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.prepare import main
-from tests.launch import TINY, run_command
+from tests.launch import TINY, read_by_bash, run_command, run_forked
 from tests.pictures import named, tree, write_folder, write_tar
 
 pytestmark = pytest.mark.usefixtures("own_logging")
@@ -149,8 +148,9 @@ def test_what_it_says_to_do_next_works(
     for line, name in zip(lines, ("inspect", "train"), strict=True):
         assert line.startswith(f"  python -m diffusion_lit.{name} ")
         tiny = [*TINY, "data.batch_size=8", "trainer.max_steps=2", "callback.fid=null"] if name == "train" else []
-        pasted = f'python() {{ {shlex.quote(sys.executable)} "$@"; }}; {line} {shlex.join(tiny)}'
-        tried = subprocess.run(["bash", "-c", pasted], capture_output=True, text=True, check=False)
+        dash, module, *arguments = read_by_bash(f"{line} {shlex.join(tiny)}")
+        assert (dash, module) == ("-m", f"diffusion_lit.{name}")
+        tried = run_forked(name, *arguments, cwd=tmp_path)
         assert tried.returncode == 0, tried.stderr
         assert name == "train" or "cat" in tried.stdout
     before = tree(tmp_path / out)

@@ -4,8 +4,6 @@ from abc import ABC, abstractmethod
 
 from torch import Generator, Tensor
 
-__all__ = ["Augmentation"]
-
 
 class Augmentation(ABC):
     """Random numbers for each image, and what they do to it.

@@ -9,8 +9,6 @@ from diffusion_lit.augmentation.base import Augmentation
 from diffusion_lit.augmentation.flip import mirror
 from diffusion_lit.augmentation.resample import resample
 
-__all__ = ["EDMAugmentation"]
-
 
 class EDMAugmentation(Augmentation):
     """Flips, scaling, rotation, stretching and translation (Karras et al. 2022, appendix F.2 and table 6).
@@ -28,13 +26,11 @@ class EDMAugmentation(Augmentation):
     axes' angle: nine numbers that are all zero for an image left as it is. arXiv:2206.00364.
 
     Args:
-        p: probability of each transformation but the exchange of left and right.
-        scale_std: standard deviation of log2 of the scale.
-        stretch_std: standard deviation of log2 of the stretch along its axis.
+        p: probability of each transformation but the exchange of left and right; a ValueError outside [0, 1].
+        scale_std, stretch_std: standard deviation of log2 of the scale, and of the stretch along its axis.
         translation_std: standard deviation of the translation, as a share of the image's size.
 
-    Raises:
-        ValueError: if `p` is not in [0, 1], or a standard deviation is negative.
+    A negative standard deviation is a ValueError.
     """
 
     num_draws = 8
@@ -49,10 +45,7 @@ class EDMAugmentation(Augmentation):
         for name, std in stds.items():
             if std < 0:
                 raise ValueError(f"augmentation.{name} must not be negative, got {std}; 0 never does it, EDM's is 0.2")
-        self.p = p
-        self.scale_std = scale_std
-        self.stretch_std = stretch_std
-        self.translation_std = translation_std
+        self.p, self.scale_std, self.stretch_std, self.translation_std = p, scale_std, stretch_std, translation_std
 
     def draw(self, generator: Generator) -> Tensor:
         """Flips in x and y, z of the scale, rotation, z of the stretch, its axes' angle, z of the translation in x, y.
@@ -64,16 +57,8 @@ class EDMAugmentation(Augmentation):
         flips, scales, rotates, stretches, translates = (u < self.p for u in uniform[:5])
         mirrored, upside_down, turned = (u < 0.5 for u in uniform[5:8])
         rotation, axis = (math.pi * (2 * u - 1) for u in uniform[8:])
-        draws = [
-            mirrored,
-            flips and upside_down,
-            scales * scale,
-            rotates * rotation,
-            stretches * stretch,
-            stretches * turned * axis,
-            translates * right,
-            translates * down,
-        ]
+        draws = [mirrored, flips and upside_down, scales * scale, rotates * rotation]
+        draws += [stretches * stretch, stretches * turned * axis, translates * right, translates * down]
         return torch.tensor(draws, dtype=torch.float32)
 
     def __call__(self, x_0: Tensor, draws: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -5,8 +5,6 @@ from torch import Generator, Tensor
 
 from diffusion_lit.augmentation.base import Augmentation
 
-__all__ = ["FlipAugmentation", "mirror"]
-
 
 class FlipAugmentation(Augmentation):
     """Left to right, half of the time, unseen by the network: for images whose mirror images are as likely."""

@@ -5,8 +5,6 @@ from torch import Generator, Tensor
 
 from diffusion_lit.augmentation.base import Augmentation
 
-__all__ = ["NoAugmentation"]
-
 
 class NoAugmentation(Augmentation):
     """Nothing is drawn and nothing is done."""

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["resample"]
-
 SYM6 = (
     *(0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633),
     *(0.4910559419267466, 0.787641141030194, 0.3379294217276218, -0.07263752278646252),
@@ -26,10 +24,8 @@ def resample(x_0: Tensor, inverse: Tensor, shift: Tensor) -> Tensor:
     Beyond its edges an image continues as its mirror image, once, and is 0 after that (Karras et al. 2020, appendix B,
     arXiv:2006.06676). Both filters are matrices, applied to columns and rows.
 
-    Args:
-        x_0: images [B, C, H, W].
-        inverse: the inverse of each image's linear transformation, [B, 2, 2].
-        shift: the translation after that transformation, in pixels, [B, 2].
+    `inverse` [B, 2, 2] is the inverse of the linear transformation of each image of `x_0` [B, C, H, W], `shift` [B, 2]
+    the translation after it, in pixels.
     """
     height, width = x_0.shape[2:]
     dtype = torch.promote_types(x_0.dtype, torch.float32)

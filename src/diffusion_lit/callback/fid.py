@@ -30,17 +30,13 @@ class FID(Callback):
     is the generator's alone and not to be compared with one in pixels.
 
     Args:
-        extractor: what the images are compared by.
-        sampler: how to sample.
-        num_samples: how many images to generate.
+        extractor, sampler: what the images are compared by, and how to sample.
+        num_samples: how many images to generate; a ValueError under 2.
         every_n_steps: a validation computes it if at least so many optimizer steps have passed since the last time;
             there is a figure at the end of training in any case.
         batch_size: images generated at a time, on each rank.
         guidance: classifier-free guidance scale; 1 does not guide.
         seed: seed of the noise.
-
-    Raises:
-        ValueError: if there are fewer than 2 samples.
     """
 
     def __init__(
@@ -57,13 +53,9 @@ class FID(Callback):
             raise ValueError(
                 f"callback.fid.num_samples must be at least 2, got {num_samples}; published figures use 50000"
             )
-        self.extractor = extractor.eval()
-        self.sampler = sampler
-        self.num_samples = num_samples
-        self.every_n_steps = every_n_steps
-        self.batch_size = batch_size
-        self.guidance = guidance
-        self.seed = seed
+        self.extractor, self.sampler = extractor.eval(), sampler
+        self.num_samples, self.every_n_steps, self.batch_size = num_samples, every_n_steps, batch_size
+        self.guidance, self.seed = guidance, seed
         count = f"{num_samples // 1000}k" if num_samples % 1000 == 0 else str(num_samples)
         self.metric_name = f"fid/{extractor.name}_{count}"
         self.reference: FIDReference | None = None
@@ -85,7 +77,7 @@ class FID(Callback):
 
     @torch.no_grad()
     def measure(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Generate, compare and log; nothing where there are too few images to compare with."""
+        """Generate, compare and log, unless there are too few images to compare with."""
         assert isinstance(pl_module, DiffusionModule)
         self.last_step = trainer.global_step
         num_real = len(trainer.datamodule.splits["val"])  # type: ignore[attr-defined]
@@ -93,26 +85,24 @@ class FID(Callback):
             if self.announces(trainer):
                 log.warning("%s is left out: it takes 2 validation images, and there is %d", self.metric_name, num_real)
             return
-        space = pl_module.denoiser.space
+        name = self.metric_name + pl_module.denoiser.space.suffix
         reference = self.reference = self.reference or self.read_reference(trainer, pl_module)
         if min(num_real, self.num_samples) <= reference.num_features and self.announces(trainer):
             log.warning(
-                f"{self.metric_name}{space.suffix} compares {self.num_samples} samples with {num_real} validation "
-                f"images in {reference.num_features} dimensions. With too few images the covariances are singular: the "
-                "figure is only good for following this run. Raise callback.fid.num_samples, or use fewer features.",
+                f"{name} compares {self.num_samples} samples with {num_real} validation images in "
+                f"{reference.num_features} dimensions. With too few images the covariances are singular: the figure is "
+                "only good for following this run. Raise callback.fid.num_samples, or use fewer features."
             )
         with averaged_weights(trainer, pl_module):
             denoiser = guided(pl_module.denoiser, self.guidance)
             labels = default_labels(denoiser, range(self.num_samples))
             if reference.class_counts is not None and reference.class_counts.any():
                 labels = mixed_labels(reference.class_counts.tolist(), self.num_samples)
-            share = (trainer.global_rank, trainer.world_size)
-            value = measure_fid(
-                denoiser, self.sampler, reference, self.num_samples, labels, self.batch_size, self.seed, *share
-            )
-        trainer.callback_metrics[self.metric_name + space.suffix] = value
+            settings = (self.num_samples, labels, self.batch_size, self.seed, trainer.global_rank, trainer.world_size)
+            value = measure_fid(denoiser, self.sampler, reference, *settings)
+        trainer.callback_metrics[name] = value
         for logger in trainer.loggers:
-            logger.log_metrics({self.metric_name + space.suffix: float(value)}, trainer.global_step)
+            logger.log_metrics({name: float(value)}, trainer.global_step)
 
     def announces(self, trainer: Trainer) -> bool:
         """Whether this is the first time, on the first rank."""

@@ -94,7 +94,7 @@ class LastCheckpoint(Checkpoint):
             self.save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The last step's checkpoint says that its validation is done. (Once `fit` has ended it says that the epoch is.)"""
+        """The last step's checkpoint says that its validation is done; written after `fit` it would end the epoch."""
         if not trainer.sanity_checking and self.is_last(trainer):
             self.save(trainer)
 

@@ -14,17 +14,13 @@ class ProgressBar(LightningProgressBar):
     """Optimizer steps done, time left, images a second over all ranks, and the newest losses.
 
     `img/s` counts the time of training steps and of waiting for their images; `data` is the share of waiting in it.
-
-    Lightning's own bar starts anew at each epoch, which for a small dataset is every few seconds.
-
-    Args:
-        refresh_seconds: the shortest time between two updates.
+    Updates are at least `refresh_seconds` apart. Lightning's own bar starts anew at each epoch, which for a small
+    dataset is every few seconds.
     """
 
     def __init__(self, refresh_seconds: float = 1.0) -> None:
         super().__init__()
-        self.refresh_seconds = refresh_seconds
-        self.enabled = True
+        self.refresh_seconds, self.enabled = refresh_seconds, True
         self.bar: tqdm[Any] | None = None
 
     def disable(self) -> None:
@@ -46,7 +42,7 @@ class ProgressBar(LightningProgressBar):
         self.seconds = self.waiting = 0.0
         self.ended: float | None = None
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, *_: Any) -> None:
         self.started = time.perf_counter()
         if self.ended is not None:
             self.waiting += self.started - self.ended
@@ -61,25 +57,22 @@ class ProgressBar(LightningProgressBar):
         if self.enabled and self.bar.update(trainer.global_step - self.bar.n):
             self.bar.set_postfix(self.figures(trainer, pl_module), refresh=False)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, *_: Any) -> None:
         self.ended = None  # what follows is not waiting for images
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, *_: Any) -> None:
         self.ended = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.bar is not None and self.enabled and not trainer.sanity_checking:
             self.bar.set_postfix(self.figures(trainer, pl_module))
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.close()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.close()
-
-    def close(self) -> None:
+    def on_train_end(self, *_: Any) -> None:
         if self.bar is not None:
             self.bar.close()
+
+    def on_exception(self, *_: Any) -> None:
+        self.on_train_end()
 
     def figures(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:
         """Images a second, the share of time spent waiting for them, and what the module logs for the bar."""

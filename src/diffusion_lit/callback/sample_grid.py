@@ -23,12 +23,10 @@ class SampleGrid(Callback):
     classes, each column is a class.
 
     Args:
-        sampler: how to sample.
-        folder: folder of the pictures.
-        every_n_steps: optimizer steps between pictures, or None.
-        every_n_epochs: epochs between pictures, or None. There is a picture at the end of training in any case.
-        rows: rows of the grid.
-        columns: columns of the grid, where the model has no classes, or more than 20.
+        sampler, folder: how to sample, and the folder of the pictures.
+        every_n_steps, every_n_epochs: optimizer steps, and epochs, between pictures, or None. There is a picture at the
+            end of training in any case.
+        rows, columns: size of the grid; where the model has up to 20 classes, it has as many columns.
         guidance: classifier-free guidance scale; 1 does not guide.
         seed: seed of the noise.
 
@@ -47,22 +45,14 @@ class SampleGrid(Callback):
         guidance: float = 1.0,
         seed: int = 0,
     ) -> None:
-        for name, value in {
-            "every_n_steps": every_n_steps,
-            "every_n_epochs": every_n_epochs,
-            "rows": rows,
-            "columns": columns,
-        }.items():
+        self.sampler, self.folder = sampler, Path(folder)
+        self.every_n_steps, self.every_n_epochs = every_n_steps, every_n_epochs
+        self.rows, self.columns = rows, columns
+        self.guidance, self.seed = guidance, seed
+        for name in ("every_n_steps", "every_n_epochs", "rows", "columns"):
+            value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"callback.sample_grid.{name} must be at least 1, got {value}")
-        self.sampler = sampler
-        self.folder = Path(folder)
-        self.every_n_steps = every_n_steps
-        self.every_n_epochs = every_n_epochs
-        self.rows = rows
-        self.columns = columns
-        self.guidance = guidance
-        self.seed = seed
         self.last_step = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -1,6 +1,7 @@
 """What every data module shares: three splits, and an order that can be resumed."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -15,11 +16,25 @@ from diffusion_lit.space import PixelSpace, Space
 __all__ = ["ImageDataModule"]
 
 
-class ImageDataModule(LightningDataModule, ABC):
-    """Images in three splits, as bytes until they reach the device.
+class ImageFacts:
+    """What the images of a data module are, known once it is built."""
 
-    A subclass says what the images are (`resolution`, `channels`, `num_classes`, known once it is built) and loads
-    them.
+    resolution: int
+    channels: int
+    class_names: list[str] | None = None
+    space: Space = PixelSpace()
+    """What is stored."""
+    start_method: str | None = None
+    """How loading processes start (see `multiprocessing`); None means the platform's way."""
+
+    @property
+    def num_classes(self) -> int | None:
+        return None if self.class_names is None else len(self.class_names)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class ImageDataModule(ImageFacts, LightningDataModule, ABC):
+    """Images in three splits, as bytes until they reach the device. A subclass states its `ImageFacts` and loads them.
 
     Args:
         batch_size: images a process and step.
@@ -31,27 +46,17 @@ class ImageDataModule(LightningDataModule, ABC):
         ValueError: if `batch_size` is under 1 or `num_workers` negative.
     """
 
-    resolution: int
-    channels: int
-    num_classes: int | None
-    class_names: list[str] | None = None
-    space: Space = PixelSpace()
-    """What is stored."""
-    start_method: str | None = None
-    """How loading processes start (see `multiprocessing`); None means the platform's way."""
+    batch_size: int = 64
+    num_workers: int = 0
+    seed: int = 0
+    augmentation: Augmentation | None = None
 
-    def __init__(
-        self, batch_size: int, num_workers: int = 0, seed: int = 0, augmentation: Augmentation | None = None
-    ) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"data.batch_size must be at least 1, got {batch_size}")
-        if num_workers < 0:
-            raise ValueError(f"data.num_workers must not be negative, got {num_workers}")
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.seed = seed
-        self.augmentation = augmentation
+        if self.batch_size < 1:
+            raise ValueError(f"data.batch_size must be at least 1, got {self.batch_size}")
+        if self.num_workers < 0:
+            raise ValueError(f"data.num_workers must not be negative, got {self.num_workers}")
         self.splits: dict[str, Images] = {}
         self.resumed = {"epoch": 0, "step": 0, "position": 0}
 
@@ -92,9 +97,8 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def evaluation_loader(self, split: str) -> DataLoader[Batch]:
         """This rank's share of a split, in order and never augmented."""
-        return self.loader(
-            split, EvaluationOrder(len(self.splits[split]), self.batch_size, *self.process()), augmentation=None
-        )
+        order = EvaluationOrder(len(self.splits[split]), self.batch_size, *self.process())
+        return self.loader(split, order, augmentation=None)
 
     def loader(
         self, split: str, order: TrainingOrder | EvaluationOrder, augmentation: Augmentation | None

@@ -1,6 +1,7 @@
 """Batches of stored images, with what was drawn to augment them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +17,8 @@ __all__ = ["ArrayImages", "AugmentedImages", "Batch", "Images", "already_batched
 
 class Batch:
     """What a training step receives. Lightning moves it by `to`, and does not round its numbers to a run's precision.
+
+    Not a dataclass, which Lightning would take apart.
 
     Args:
         images: uint8, or stored latents, [B, C, H, W]: not augmented yet.
@@ -53,17 +56,12 @@ class Images(Protocol):
     def fetch(self, indices: list[int]) -> tuple[Tensor, Tensor | None]: ...
 
 
+@dataclass(eq=False)
 class ArrayImages:
-    """Images held in memory.
+    """Images held in memory, uint8 [N, C, H, W], and their labels, int64 [N]."""
 
-    Args:
-        images: uint8 [N, C, H, W].
-        labels: int64 [N], or None.
-    """
-
-    def __init__(self, images: Tensor, labels: Tensor | None = None) -> None:
-        self.images = images
-        self.labels = labels
+    images: Tensor
+    labels: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -72,16 +70,16 @@ class ArrayImages:
         return self.images[indices], None if self.labels is None else self.labels[indices]
 
 
+@dataclass(eq=False)
 class AugmentedImages(Dataset[Batch]):
     """What a DataLoader reads: images by (epoch, index), and what is drawn to augment them on the device.
 
     The draws are a function of (seed, epoch, index), whichever worker or rank fetches an image.
     """
 
-    def __init__(self, images: Images, seed: int, augmentation: Augmentation | None) -> None:
-        self.images = images
-        self.seed = seed
-        self.augmentation = augmentation
+    images: Images
+    seed: int
+    augmentation: Augmentation | None
 
     def __getitems__(self, addresses: list[tuple[int, int]]) -> Batch:
         indices = [index for _, index in addresses]

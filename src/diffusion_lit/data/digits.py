@@ -1,8 +1,9 @@
 """Handwritten digits that come with scikit-learn: nothing to download."""
 
+from dataclasses import dataclass
+
 import torch
 
-from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.base import ImageDataModule
 from diffusion_lit.data.batch import ArrayImages, Images
 
@@ -11,22 +12,16 @@ __all__ = ["DigitsData"]
 SPLIT_SEED = 0  # the split is part of the dataset: it does not change with a run's seed
 
 
+@dataclass(eq=False, repr=False)
 class DigitsData(ImageDataModule):
-    """1,797 digits, 8 x 8, 17 grey levels, 10 classes (Alpaydin & Kaynak 1998), split 1,437 / 180 / 180 by class.
-
-    Args:
-        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
-    """
+    """1,797 digits, 8 x 8, 17 grey levels, 10 classes (Alpaydin & Kaynak 1998), split 1,437 / 180 / 180 by class."""
 
     resolution = 8
     channels = 1
-    num_classes = 10
 
-    def __init__(
-        self, batch_size: int = 64, num_workers: int = 0, seed: int = 0, augmentation: Augmentation | None = None
-    ) -> None:
-        super().__init__(batch_size, num_workers, seed, augmentation)
-        self.class_names = [str(digit) for digit in range(10)]
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.class_names = list("0123456789")
 
     def load(self) -> dict[str, Images]:
         from sklearn.datasets import load_digits

@@ -1,13 +1,13 @@
 """Rows of a dataset as the Hugging Face package reads them: from a table on this machine, or from where they are."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from diffusion_lit.source.hugging_face import sample_of
-from diffusion_lit.source.image_file import Reading
-from diffusion_lit.source.sample import Sample, decode
+from diffusion_lit.source.hugging_face import Columns
+from diffusion_lit.source.image_file import Reading, Sample, decode
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -17,66 +17,39 @@ __all__ = ["HubShards", "TableImages"]
 ROWS = 16  # read at a time from a stream
 
 
+@dataclass(eq=False)
 class TableImages:
-    """Rows of a table on this machine, read when they are fetched.
+    """Rows of a table on this machine, read when they are fetched."""
 
-    Args:
-        table: with images not decoded.
-        columns: columns of the images, and of the labels or None.
-        num_classes: labels lie below it; None if there are none.
-        indices: the rows that count.
-        reading: how each image is read.
-        name: name of the table, for messages.
-    """
-
-    def __init__(
-        self,
-        table: "Dataset",
-        columns: tuple[str, str | None],
-        num_classes: int | None,
-        indices: Tensor,
-        reading: Reading,
-        name: str,
-    ) -> None:
-        self.table = table
-        self.image_column, self.label_column = columns
-        self.num_classes = num_classes
-        self.indices = indices
-        self.reading = reading
-        self.name = name
+    table: "Dataset"
+    """With images not decoded."""
+    columns: Columns
+    indices: Tensor
+    """The rows that count."""
+    reading: Reading
+    name: str
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def fetch(self, indices: list[int]) -> tuple[Tensor, Tensor | None]:
         rows = self.indices[indices].tolist()
-        columns = self.table[rows]
-        labels = columns[self.label_column] if self.label_column else [None] * len(rows)
-        samples = [
-            sample_of(image, label, self.num_classes, f"row {row} of {self.name}")
-            for row, image, label in zip(rows, columns[self.image_column], labels, strict=True)
-        ]
-        return decode(samples, self.reading)
+        names = [f"row {row} of {self.name}" for row in rows]
+        return decode(list(self.columns.samples(self.table[rows], names)), self.reading)
 
 
+@dataclass(eq=False)
 class HubShards:
-    """The files of a streamed dataset.
+    """The files of a streamed dataset."""
 
-    Args:
-        stream: with images not decoded.
-        columns: columns of the images, and of the labels or None.
-        num_classes: labels lie below it; None if there are none.
-        name: name of the dataset, for messages.
-    """
+    stream: "IterableDataset"
+    """With images not decoded."""
+    columns: Columns
+    name: str
 
-    def __init__(
-        self, stream: "IterableDataset", columns: tuple[str, str | None], num_classes: int | None, name: str
-    ) -> None:
-        self.stream = stream
-        self.image_column, self.label_column = columns
-        self.num_classes = num_classes
-        self.name = name
-        self.num_shards: int = stream.num_shards
+    @property
+    def num_shards(self) -> int:
+        return self.stream.num_shards
 
     def read(self, shard: int) -> Iterator[Sample]:
         """The images of a shard.
@@ -94,8 +67,6 @@ class HubShards:
                 raise ValueError(f"shard {shard} of {self.name} cannot be read after row {row} ({error})") from error
             if columns is None:
                 return
-            images = columns[self.image_column]
-            labels = columns[self.label_column] if self.label_column else [None] * len(images)
-            for image, label in zip(images, labels, strict=True):
-                yield sample_of(image, label, self.num_classes, f"row {row} in shard {shard} of {self.name}")
-                row += 1
+            names = [f"row {row + i} in shard {shard} of {self.name}" for i in range(len(columns[self.columns.image]))]
+            yield from self.columns.samples(columns, names)
+            row += len(names)

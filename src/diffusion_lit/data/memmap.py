@@ -1,11 +1,14 @@
 """A prepared set on this machine's disk, mapped into memory: nothing to decode, nothing to copy twice."""
 
+from dataclasses import dataclass
+
 from diffusion_lit.data.prepared import PreparedData
 from diffusion_lit.prepared.manifest import Manifest
 
 __all__ = ["MemmapData"]
 
 
+@dataclass(eq=False, repr=False)
 class MemmapData(PreparedData):
     """A prepared set of raw images, in which each epoch is a permutation of all: see `PreparedData`.
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
@@ -55,6 +56,7 @@ def permute_shards(sizes: Sequence[int], num_lanes: int, seed: int, epoch: int) 
     return visited[visited >= 0]
 
 
+@dataclass(eq=False)
 class TrainingOrder(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, image index) for one rank; each epoch is a new permutation of all images.
 
@@ -64,10 +66,8 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
     fewer than B W in all, the batch shrinks to fit.
 
     Args:
-        num_images: in the training set.
         batch_size: images a rank and step.
         seed: seed of the permutations.
-        rank: rank of this process.
         world_size: how many processes share each epoch.
         permutation: permutation of each epoch; None takes `permute`.
 
@@ -75,30 +75,25 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
         ValueError: if there are fewer images than ranks.
     """
 
-    def __init__(
-        self,
-        num_images: int,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        permutation: Permutation | None = None,
-    ) -> None:
-        if num_images < world_size:
-            raise ValueError(f"{num_images} training images cannot be shared out over {world_size} processes")
-        self.num_images = num_images
-        self.batch_size = min(batch_size, num_images // world_size)
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        if self.batch_size < batch_size and rank == 0:
-            log.warning(
-                "data.batch_size=%d is more than each process has of the %d training images: a batch is %d of them",
-                batch_size,
-                num_images,
-                self.batch_size,
-            )
-        self.permutation = permutation or partial(permute, num_images)
+    num_images: int
+    batch_size: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    permutation: Permutation | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_images < self.world_size:
+            raise ValueError(f"{self.num_images} training images cannot be shared out over {self.world_size} processes")
+        most = self.num_images // self.world_size
+        if self.batch_size > most:
+            if self.rank == 0:
+                log.warning(
+                    f"data.batch_size={self.batch_size} is more than each process has of the {self.num_images} "
+                    f"training images: a batch is {most} of them"
+                )
+            self.batch_size = most
+        self.permute: Permutation = self.permutation or partial(permute, self.num_images)
         self.epoch = 0
         self.start = (0, 0)
         self.sampler = self  # Lightning announces the epoch to `batch_sampler.sampler`
@@ -127,7 +122,7 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
         epoch, position = self.start
         first = position if epoch == self.epoch else 0
         steps = (self.num_images - first) // self.step_size
-        taken = self.permutation(self.seed, self.epoch)[first : first + steps * self.step_size]
+        taken = self.permute(self.seed, self.epoch)[first : first + steps * self.step_size]
         return taken[self.rank :: self.world_size]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:

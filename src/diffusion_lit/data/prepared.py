@@ -2,86 +2,67 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.base import ImageDataModule
 from diffusion_lit.data.batch import Images
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
 from diffusion_lit.prepared.reader import REMEDY, PreparedImages
 from diffusion_lit.prepared.shard import ShardInfo, check_shard
 from diffusion_lit.shell import command_line
-from diffusion_lit.space import LatentSpace, PixelSpace, Space
+from diffusion_lit.space import LatentSpace
 
 __all__ = ["PreparedData"]
 
 
+@dataclass(eq=False, repr=False)
 class PreparedData(ImageDataModule):
     """A prepared set in a folder of this machine's.
 
     Args:
         root: the folder.
         verify: compare the shards' checksums with the manifest before training: it reads the whole set once.
-        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
 
     Raises:
         ValueError: if `root` is not given, or the manifest is damaged.
         FileNotFoundError: if there is no prepared set.
     """
 
-    def __init__(
-        self,
-        root: str | None,
-        verify: bool = True,
-        batch_size: int = 64,
-        num_workers: int = 0,
-        seed: int = 0,
-        augmentation: Augmentation | None = None,
-    ) -> None:
-        super().__init__(batch_size, num_workers, seed, augmentation)
-        if root is None:
+    root: str | None
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.root:
             raise ValueError("say where the prepared set is: data.root=DIR")
-        self.root = root
-        self.verify = verify
         self.manifest = self.read_manifest()
         self.resolution = self.manifest.resolution
         self.channels = self.manifest.channels
         self.class_names = self.manifest.class_names
-        self.num_classes = len(self.class_names) if self.class_names else None
-        self.space = space_of(self.manifest)
-        self.find: Callable[[ShardInfo], Path] = partial(path_of, Path(root))
+        if (latents := self.manifest.latents) is not None:
+            self.space = LatentSpace(latents.autoencoder, latents.scale, latents.shift, latents.sha256)
+        self.max_open: int | None = None
+        self.find: Callable[[ShardInfo], Path] = partial(path_of, Path(self.root))
 
     def read_manifest(self) -> Manifest:
-        return Manifest.load(find_manifest(Path(self.root)))
-
-    def setup(self, stage: str | None = None) -> None:
-        if not self.splits and (self.trainer is None or self.trainer.local_rank == 0):
-            self.check()
-        super().setup(stage)
+        return Manifest.load(find_manifest(Path(str(self.root))))
 
     def check(self) -> None:
-        """Compare every shard with the manifest.
-
-        Raises:
-            FileNotFoundError: if one is missing.
-            ValueError: if one is truncated or damaged.
-        """
-        shards = [shard for split in self.manifest.splits.values() for shard in split.shards]
-        with (
-            ThreadPoolExecutor() as threads,
-            tqdm(total=len(shards), desc="checking shards", unit="shard", leave=False, delay=2) as bar,
-        ):
-            for _ in threads.map(self.check_shard, shards):
-                bar.update()
-
-    def check_shard(self, shard: ShardInfo) -> None:
-        check_shard(self.find(shard), shard, self.verify, REMEDY)
+        """Compare every shard with the manifest."""
+        shards = self.manifest.shards
+        with ThreadPoolExecutor() as threads:
+            checked = threads.map(lambda shard: check_shard(self.find(shard), shard, self.verify, REMEDY), shards)
+            for _ in tqdm(checked, "checking shards", len(shards), unit="shard", leave=False, delay=2):
+                pass
 
     def load(self) -> dict[str, Images]:
-        return {split: PreparedImages(self.manifest, split, self.find) for split in self.manifest.splits}
+        if self.trainer is None or self.trainer.local_rank == 0:
+            self.check()
+        return {split: PreparedImages(self.manifest, split, self.find, self.max_open) for split in self.manifest.splits}
 
     def facts(self) -> dict[str, str]:
         m = self.manifest
@@ -98,11 +79,7 @@ def path_of(root: Path, shard: ShardInfo) -> Path:
 
 
 def find_manifest(root: Path) -> Path:
-    """The manifest in a folder.
-
-    Raises:
-        FileNotFoundError: if there is none.
-    """
+    """The manifest in a folder; a FileNotFoundError says how to make one."""
     path = root / MANIFEST
     if path.is_file():
         return path
@@ -112,14 +89,4 @@ def find_manifest(root: Path) -> Path:
     raise FileNotFoundError(
         f"data.root={root} has no {MANIFEST}: make a prepared set with {prepare}, or read images as they are with "
         "data=image_folder"
-    )
-
-
-def space_of(manifest: Manifest) -> Space:
-    """What is stored."""
-    latents = manifest.latents
-    return (
-        PixelSpace()
-        if latents is None
-        else LatentSpace(latents.autoencoder, latents.scale, latents.shift, latents.sha256)
     )

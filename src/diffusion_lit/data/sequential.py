@@ -1,6 +1,7 @@
 """Images in pieces that can only be read from their beginning."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
@@ -9,8 +10,7 @@ from torch import Generator, Tensor
 from torch.utils.data import get_worker_info
 
 from diffusion_lit.random import fold_in
-from diffusion_lit.source.image_file import Reading
-from diffusion_lit.source.sample import Sample, decode
+from diffusion_lit.source.image_file import Reading, Sample, decode
 
 __all__ = ["Rest", "SequentialImages", "Shards", "head", "shuffled"]
 
@@ -18,7 +18,8 @@ __all__ = ["Rest", "SequentialImages", "Shards", "head", "shuffled"]
 class Shards(Protocol):
     """A set of images in pieces, each of which can be read from its beginning."""
 
-    num_shards: int
+    @property
+    def num_shards(self) -> int: ...
 
     def read(self, shard: int) -> Iterator[Sample]: ...
 
@@ -34,14 +35,17 @@ def head(shards: Shards, count: int) -> tuple[list[Sample], int, int]:
     return samples, shards.num_shards, 0
 
 
+@dataclass(eq=False)
 class Rest:
     """What is left of shards from one place on: `skip` images after the beginning of shard `first`."""
 
-    def __init__(self, shards: Shards, first: int, skip: int) -> None:
-        self.shards = shards
-        self.first = first
-        self.skip = skip
-        self.num_shards = shards.num_shards - first
+    shards: Shards
+    first: int
+    skip: int
+
+    @property
+    def num_shards(self) -> int:
+        return self.shards.num_shards - self.first
 
     def read(self, shard: int) -> Iterator[Sample]:
         return islice(self.shards.read(self.first + shard), self.skip if shard == 0 else 0, None)
@@ -60,6 +64,7 @@ def shuffled(samples: Iterable[Sample], buffer_size: int, generator: Generator) 
     yield from (buffer[i] for i in torch.randperm(len(buffer), generator=generator).tolist())
 
 
+@dataclass(eq=False)
 class SequentialImages:
     """The images of an endless stream, by running numbers, in each loading process its own.
 
@@ -70,32 +75,20 @@ class SequentialImages:
     worker) and of where in the epoch the run began.
 
     Args:
-        shards: what is read.
         epoch_size: how many images count as an epoch.
         shuffle_buffer: how many images, encoded, each share keeps to choose from; 1 does not shuffle.
-        reading: how each image is read.
-        seed: seed of the order.
-        rank: rank of this process.
         world_size: how many processes share the shards.
     """
 
-    def __init__(
-        self,
-        shards: Shards,
-        epoch_size: int,
-        shuffle_buffer: int,
-        reading: Reading,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.shards = shards
-        self.epoch_size = epoch_size
-        self.shuffle_buffer = shuffle_buffer
-        self.reading = reading
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
+    shards: Shards
+    epoch_size: int
+    shuffle_buffer: int
+    reading: Reading
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
         self.last = (-1, -1)  # the epoch, and the number that was fetched last
         self.stream: Iterator[Sample] = iter(())
 

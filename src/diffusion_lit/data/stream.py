@@ -4,6 +4,7 @@ import multiprocessing
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from diffusion_lit.augmentation import Augmentation
-from diffusion_lit.data.batch import Images
 from diffusion_lit.data.order import TrainingOrder, permute_shards
 from diffusion_lit.data.prepared import PreparedData
 from diffusion_lit.prepared.cache import ShardCache, download
@@ -24,6 +23,7 @@ __all__ = ["StreamData"]
 THREADS = 8  # that fetch shards
 
 
+@dataclass(eq=False, repr=False)
 class StreamData(PreparedData):
     """A prepared set that need not fit on this machine: shards are fetched shortly before they are read.
 
@@ -39,41 +39,36 @@ class StreamData(PreparedData):
             multiple of the number of processes, each of which then reads shards of its own.
         ahead: shards that are fetched before they are needed.
         storage_options: for the storage's client, such as `endpoint_url`; credentials are the machine's.
-        verify, batch_size, num_workers, seed, augmentation: as `PreparedData`; fetched shards are always verified.
+        verify: as `PreparedData`; fetched shards are always verified.
 
     Raises:
         ValueError: if a setting is out of range, or the storage does not answer.
         FileNotFoundError: if there is no prepared set.
     """
 
-    def __init__(
-        self,
-        root: str | None,
-        cache: str | None = None,
-        cache_gigabytes: float = 50.0,
-        num_lanes: int = 16,
-        ahead: int = 4,
-        storage_options: Mapping[str, Any] | None = None,
-        verify: bool = True,
-        batch_size: int = 64,
-        num_workers: int = 2,
-        seed: int = 0,
-        augmentation: Augmentation | None = None,
-    ) -> None:
-        for name, value, least in (("num_lanes", num_lanes, 1), ("ahead", ahead, 0)):
-            if value < least:
+    _: KW_ONLY
+    cache: str | None = None
+    cache_gigabytes: float = 50.0
+    num_lanes: int = 16
+    ahead: int = 4
+    storage_options: Mapping[str, Any] | None = None
+    num_workers: int = 2
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_lanes", 1), ("ahead", 0)):
+            if (value := getattr(self, name)) < least:
                 raise ValueError(f"data.{name} must be at least {least}, got {value}")
-        self.remote = root is not None and (("://" in root) or root.startswith("local:"))
-        self.storage_options = dict(storage_options or {})
-        root = root.rstrip("/") if root is not None else None
-        super().__init__(str(root) if root else None, verify, batch_size, num_workers, seed, augmentation)
-        self.num_lanes = num_lanes
-        self.ahead = ahead
-        caches = Path(cache) if cache is not None else Path.home() / ".cache" / "diffusion-lit"
+        root = self.root or ""
+        self.remote = "://" in root or root.startswith("local:")
+        self.root = root.rstrip("/")
+        self.client_options = dict(self.storage_options or {})
+        super().__post_init__()
+        caches = Path(self.cache) if self.cache is not None else Path.home() / ".cache" / "diffusion-lit"
         folder = caches / self.manifest.shard_hash[:16]
-        self.cache = ShardCache(self.root, folder, int(cache_gigabytes * 2**30), self.storage_options)
+        self.shard_cache = ShardCache(self.root, folder, int(self.cache_gigabytes * 2**30), self.client_options)
         if self.remote:
-            self.find = self.cache.find
+            self.find = self.shard_cache.find
+            self.max_open = self.num_lanes + self.ahead
             self.start_method = "forkserver"  # storage clients have threads, which a forked process would lack
             multiprocessing.set_forkserver_preload(["diffusion_lit.data"])
 
@@ -82,43 +77,33 @@ class StreamData(PreparedData):
             return super().read_manifest()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / MANIFEST
-            download(f"{self.root}/{MANIFEST}", path, self.storage_options)
+            download(f"{self.root}/{MANIFEST}", path, self.client_options)
             return Manifest.load(path)
 
     def check(self) -> None:
         if not self.remote:
             super().check()
             return
-        largest = max(shard.bytes for split in self.manifest.splits.values() for shard in split.shards)
-        total = sum(shard.bytes for split in self.manifest.splits.values() for shard in split.shards)
-        self.cache.check(min(total, (self.num_lanes + self.ahead) * largest))
-
-    def load(self) -> dict[str, Images]:
-        max_open = self.num_lanes + self.ahead if self.remote else None
-        return {split: PreparedImages(self.manifest, split, self.find, max_open) for split in self.manifest.splits}
+        sizes = [shard.bytes for shard in self.manifest.shards]
+        self.shard_cache.check(min(sum(sizes), (self.num_lanes + self.ahead) * max(sizes)))
 
     def training_order(self) -> TrainingOrder:
         sizes = [shard.count for shard in self.manifest.splits["train"].shards]
         permutation = partial(permute_shards, sizes, self.num_lanes)
         options = (sum(sizes), self.batch_size, self.seed, *self.process(), permutation)
+        if not self.remote:
+            return TrainingOrder(*options)
         images = self.splits["train"]
         assert isinstance(images, PreparedImages)
-        return FetchingOrder(images, self.ahead, *options) if self.remote else TrainingOrder(*options)
+        return FetchingOrder(*options, images=images, ahead=self.ahead)
 
 
+@dataclass(eq=False, kw_only=True)
 class FetchingOrder(TrainingOrder):
-    """Prefetches the shards that the next batches read.
+    """Prefetches the shards that the next batches of `images` read, `ahead` more than are needed at once."""
 
-    Args:
-        images: in shards.
-        ahead: how many more shards to fetch than are needed at once.
-        arguments: those of `TrainingOrder`.
-    """
-
-    def __init__(self, images: PreparedImages, ahead: int, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.images = images
-        self.ahead = ahead
+    images: PreparedImages
+    ahead: int
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         share = self.share()

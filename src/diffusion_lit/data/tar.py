@@ -5,21 +5,22 @@ import json
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import IO, Any
 
-from diffusion_lit.source.sample import Sample
+from diffusion_lit.source.image_file import Sample
 
 __all__ = ["TarShards"]
 
 BLOCK = 512  # bytes; a tar file ends with two of them, all zeros
 
 
+@dataclass
 class Ending:
     """A binary stream that remembers the last block that was read from it."""
 
-    def __init__(self, stream: IO[bytes] | gzip.GzipFile) -> None:
-        self.stream = stream
-        self.block = b""
+    stream: IO[bytes] | gzip.GzipFile
+    block: bytes = b""
 
     def read(self, size: int = -1) -> bytes:
         data = self.stream.read(size)
@@ -27,22 +28,25 @@ class Ending:
         return data
 
 
+@dataclass(eq=False)
 class TarShards:
     """Tar files, local or at a URL.
 
     Only bytes are taken from them: images are decoded by Pillow, labels are text or JSON, and nothing is unpickled.
 
     Args:
-        urls: URLs of the tar files: paths, or what the webdataset package opens.
+        urls: paths, or what the webdataset package opens.
         image_key: the extensions that images may have, separated by semicolons.
         num_classes: labels lie below it; None reads none.
     """
 
-    def __init__(self, urls: list[str], image_key: str, num_classes: int | None) -> None:
-        self.urls = urls
-        self.image_keys = image_key.split(";")
-        self.num_classes = num_classes
-        self.num_shards = len(urls)
+    urls: list[str]
+    image_key: str
+    num_classes: int | None
+
+    @property
+    def num_shards(self) -> int:
+        return len(self.urls)
 
     def read(self, shard: int) -> Iterator[Sample]:
         """The images of a shard.
@@ -54,12 +58,12 @@ class TarShards:
         url = self.urls[shard]
         for files in self.samples(url):
             name = f"{files['__key__']} of {url}"
-            key = next((key for key in self.image_keys if key in files), None)
+            key = next((key for key in self.image_key.split(";") if key in files), None)
             if key is None:
                 there = " ".join(sorted(key for key in files if not key.startswith("__")))
                 raise ValueError(
-                    f"sample {name} has no image: its files are {there}, and data.image_key is "
-                    f"{';'.join(self.image_keys)}; name the images' extension there"
+                    f"sample {name} has no image: its files are {there}, and data.image_key is {self.image_key}; name "
+                    "the images' extension there"
                 )
             yield Sample(files[key], None if self.num_classes is None else self.label(files, name), name)
 
@@ -83,9 +87,8 @@ class TarShards:
             packed = url.endswith((".gz", ".tgz"))
             ending = Ending(gzip.GzipFile(fileobj=stream, mode="rb") if packed else stream)
             yield from tar_file_iterator(ending)
-        if (packed or url.endswith(".tar")) and any(
-            ending.block
-        ):  # between two files tarfile takes any end for the end
+        # Between two files tarfile takes any end for the end.
+        if (packed or url.endswith(".tar")) and any(ending.block):
             raise EOFError("it ends without the zeros that close a tar file")
 
     def label(self, files: Mapping[str, bytes], name: str) -> int:

@@ -1,9 +1,9 @@
 """Shards of WebDataset: tar files in which the files of one name are an image and its label."""
 
 from collections.abc import Iterable
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
-from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.batch import Images
 from diffusion_lit.data.order import TrainingOrder
 from diffusion_lit.data.sequential_module import SequentialDataModule
@@ -12,6 +12,7 @@ from diffusion_lit.data.tar import TarShards
 __all__ = ["WebDatasetData"]
 
 
+@dataclass(eq=False, repr=False)
 class WebDatasetData(SequentialDataModule):
     """Images in WebDataset shards, streamed: see `SequentialDataModule` for what that cannot do.
 
@@ -20,56 +21,38 @@ class WebDatasetData(SequentialDataModule):
         val_urls: those to validate on.
         test_urls: those to test on; None takes the validation images.
         epoch_size: how many images count as an epoch: shards do not say how many they have.
-        resolution: height and width of the images after scaling and centre-cropping.
-        channels: 3 for colour, 1 for grey.
         num_classes: labels lie below it; None trains without.
         image_key: the extensions that images may have, separated by semicolons.
-        val_size: how many images to validate on, and to test on, at most: the first ones, held in memory.
-        shuffle_buffer: how many encoded images each loading process keeps to choose the next one from.
-        batch_size, num_workers, seed, augmentation: as `ImageDataModule`.
 
     Raises:
         ValueError: if the package webdataset is missing, or an argument is missing or out of range.
         FileNotFoundError: if a local shard is not there.
     """
 
-    def __init__(
-        self,
-        urls: str | Iterable[str] | None,
-        val_urls: str | Iterable[str] | None,
-        test_urls: str | Iterable[str] | None = None,
-        epoch_size: int | None = None,
-        resolution: int = 64,
-        channels: int = 3,
-        num_classes: int | None = None,
-        image_key: str = "jpg;jpeg;png;webp",
-        val_size: int = 1000,
-        shuffle_buffer: int = 1000,
-        batch_size: int = 32,
-        num_workers: int = 2,
-        seed: int = 0,
-        augmentation: Augmentation | None = None,
-    ) -> None:
-        super().__init__(
-            resolution, channels, epoch_size, val_size, shuffle_buffer, batch_size, num_workers, seed, augmentation
-        )
-        if epoch_size is None:
-            raise ValueError("shards do not say how many images they have: give data.epoch_size=NUMBER of images")
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"data.num_classes must be at least 1, or null for none, got {num_classes}")
-        self.num_classes = num_classes
-        self.class_names = None if num_classes is None else [str(label) for label in range(num_classes)]
-        given = {"train": ("urls", urls), "val": ("val_urls", val_urls), "test": ("test_urls", test_urls)}
-        self.shards = {
-            split: TarShards(expand(value, option), image_key, num_classes)
-            for split, (option, value) in given.items()
-            if value is not None or split != "test"
-        }
+    urls: str | Iterable[str] | None
+    val_urls: str | Iterable[str] | None
+    _: KW_ONLY
+    test_urls: str | Iterable[str] | None = None
+    num_classes: int | None = None
+    image_key: str = "jpg;jpeg;png;webp"
 
-    @property
-    def source(self) -> str:
-        urls = self.shards["train"].urls
-        return f"data.urls ({urls[0]}{' ...' if len(urls) > 1 else ''})"
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epoch_size is None:
+            raise ValueError("shards do not say how many images they have: give data.epoch_size=NUMBER of images")
+        if self.num_classes is not None:
+            if self.num_classes < 1:
+                raise ValueError(f"data.num_classes must be at least 1, or null for none, got {self.num_classes}")
+            self.class_names = [str(label) for label in range(self.num_classes)]
+        options = {"train": "urls", "val": "val_urls", "test": "test_urls"}
+        if self.test_urls is None:
+            del options["test"]
+        self.shards = {
+            split: TarShards(expand(getattr(self, option), option), self.image_key, self.num_classes)
+            for split, option in options.items()
+        }
+        first, *more = self.shards["train"].urls
+        self.source = f"data.urls ({first}{' ...' if more else ''})"
 
     def load(self) -> dict[str, Images]:
         assert self.epoch_size is not None
@@ -91,12 +74,7 @@ class WebDatasetData(SequentialDataModule):
 
 
 def expand(urls: str | Iterable[str] | None, option: str) -> list[str]:
-    """Each URL that is meant, braces resolved.
-
-    Raises:
-        ValueError: if there is none, or the package webdataset is missing.
-        FileNotFoundError: if a local one is not there.
-    """
+    """Each URL that is meant, braces resolved; local ones are there."""
     try:
         from webdataset.shardlists import expand_urls
     except ImportError as error:

@@ -6,8 +6,6 @@ from torch import Generator, Tensor, nn
 
 from diffusion_lit.schedule import Schedule
 
-__all__ = ["Density"]
-
 
 class Density(nn.Module, ABC):
     """A distribution of training times in (0, 1]."""

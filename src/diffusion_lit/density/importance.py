@@ -10,8 +10,6 @@ from diffusion_lit.density.base import Density
 from diffusion_lit.fixed_precision import FixedPrecision
 from diffusion_lit.schedule import Schedule
 
-__all__ = ["ImportanceDensity"]
-
 
 class ImportanceDensity(FixedPrecision, Density):
     """p(t) ~ sqrt(E[L_t^2]), the loss divided by p(t) in turn (Nichol & Dhariwal 2021, section 3.3, arXiv:2102.09672).
@@ -21,12 +19,9 @@ class ImportanceDensity(FixedPrecision, Density):
     losses, and outside training, times are uniform.
 
     Args:
-        num_bins: number of parts; the paper has one for each of T steps.
-        history_size: number of losses that make a second moment.
-        uniform_share: the share of times that stay uniform, so that none is forgotten.
-
-    Raises:
-        ValueError: if a count is under 1, or `uniform_share` not in (0, 1].
+        num_bins: number of parts; the paper has one for each of T steps. A ValueError under 1.
+        history_size: number of losses that make a second moment; a ValueError under 1.
+        uniform_share: the share of times that stay uniform, so that none is forgotten; a ValueError outside (0, 1].
     """
 
     history: Tensor  # [num_bins, history_size]

@@ -6,18 +6,12 @@ from diffusion_lit.density.base import Density
 from diffusion_lit.random import randn_like
 from diffusion_lit.schedule import Schedule
 
-__all__ = ["LogitNormalDensity"]
-
 
 class LogitNormalDensity(Density):
     """log(t / (1 - t)) ~ N(mean, std^2) (Esser et al. 2024, eq. 19, arXiv:2403.03206).
 
     Args:
-        mean: mean of the logit; over 0 prefers noisier times.
-        std: standard deviation of the logit.
-
-    Raises:
-        ValueError: if `std` is not positive.
+        mean, std: of the logit; a mean over 0 prefers noisier times, and `std` must be positive, else a ValueError.
     """
 
     def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:

@@ -6,18 +6,12 @@ from diffusion_lit.density.base import Density
 from diffusion_lit.random import randn_like
 from diffusion_lit.schedule import Schedule
 
-__all__ = ["LognormalDensity"]
-
 
 class LognormalDensity(Density):
     """log(sigma / alpha) ~ N(mean, std^2) (Karras et al. 2022, table 1, arXiv:2206.00364).
 
     Args:
-        mean: mean of the logarithm; the paper's is for images in [-1, 1].
-        std: standard deviation of the logarithm.
-
-    Raises:
-        ValueError: if `std` is not positive.
+        mean, std: of the logarithm; the paper's are for images in [-1, 1]. A ValueError unless `std` is positive.
     """
 
     def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:

@@ -7,8 +7,6 @@ from torch import Generator, Tensor
 from diffusion_lit.density.base import Density
 from diffusion_lit.schedule import Schedule
 
-__all__ = ["StratifiedDensity"]
-
 
 class StratifiedDensity(Density):
     """t_i = (u + i / B) mod 1 with one u ~ U[0, 1) for the batch of all ranks (Kingma et al. 2021, I.1).

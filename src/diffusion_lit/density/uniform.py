@@ -6,8 +6,6 @@ from torch import Generator, Tensor
 from diffusion_lit.density.base import Density
 from diffusion_lit.schedule import Schedule
 
-__all__ = ["UniformDensity"]
-
 
 class UniformDensity(Density):
     """t ~ U(0, 1], which a discrete schedule snaps to t T ~ U{1, ..., T} (Ho et al. 2020, algorithm 1)."""

@@ -1,4 +1,4 @@
-from diffusion_lit.evaluation.fid import FIDReference, measure_fid, mixed_labels
-from diffusion_lit.evaluation.loss_by_time import LossByTime
-
-__all__ = ["FIDReference", "LossByTime", "measure_fid", "mixed_labels"]
+from diffusion_lit.evaluation.fid import FIDReference as FIDReference
+from diffusion_lit.evaluation.fid import measure_fid as measure_fid
+from diffusion_lit.evaluation.fid import mixed_labels as mixed_labels
+from diffusion_lit.evaluation.loss_by_time import LossByTime as LossByTime

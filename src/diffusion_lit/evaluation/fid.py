@@ -10,26 +10,20 @@ from torchmetrics.image import FrechetInceptionDistance
 from diffusion_lit.data.order import EvaluationOrder
 from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.feature import FeatureExtractor
-from diffusion_lit.generate import generate_batches
+from diffusion_lit.generate import generate
 from diffusion_lit.sampler import Sampler
-
-__all__ = ["FIDReference", "measure_fid", "mixed_labels"]
 
 
 @dataclass(frozen=True)
 class FIDReference:
-    """What generated images are compared with.
-
-    Args:
-        metric: the features of real images, which `reset` keeps.
-        num_features: how many there are of each image.
-        class_counts: how many of the real images each class has, all zeros where they have no labels; None for a model
-            without classes.
-    """
+    """What generated images are compared with."""
 
     metric: FrechetInceptionDistance
+    """The features of real images, which `reset` keeps."""
     num_features: int
+    """How many there are of each image."""
     class_counts: Tensor | None
+    """How many real images each class has, all zeros where they have no labels; None for a model without classes."""
 
     @classmethod
     def of(
@@ -42,10 +36,9 @@ class FIDReference:
         """Read this rank's share of the real images.
 
         Args:
-            extractor: what images are compared by.
+            extractor, device: what images are compared by, and where.
             batches: images uint8 [B, C, H, W] on `device`, and their labels [B] or None.
             num_classes: how many classes the model has, or None.
-            device: where to compute.
         """
         extractor = extractor.to(device)
         metric, num_features = None, 0
@@ -77,21 +70,16 @@ def measure_fid(
     Each rank generates its share of the images, the same images whatever the number of ranks; the figure is the same on
     all. arXiv:1706.08500.
 
-    Args:
-        denoiser: the model, guided or not, in evaluation mode.
-        sampler: how to sample.
+    Args, besides those of `generate`:
         reference: the real images; its metric is used and reset.
         num_samples: how many images to generate, over all ranks.
-        labels: their classes, or None.
         batch_size: images generated at a time, on each rank.
-        seed: seed of the noise.
         rank, world_size: which share is this process's.
     """
     metric = reference.metric
-    order = EvaluationOrder(num_samples, batch_size, rank, world_size)
-    batches = ([index for _, index in addresses] for addresses in order)
-    for images in generate_batches(denoiser, sampler, batches, labels, seed, metric.device):
-        metric.update(images, real=False)
+    for addresses in EvaluationOrder(num_samples, batch_size, rank, world_size):
+        indices = [index for _, index in addresses]
+        metric.update(generate(denoiser, sampler, indices, labels, seed, metric.device), real=False)
     value: Tensor = metric.compute()
     metric.reset()
     return value

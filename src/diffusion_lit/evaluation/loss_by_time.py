@@ -4,8 +4,6 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-__all__ = ["LossByTime"]
-
 
 class LossByTime(Metric):
     """Means over all images and ranks: `loss`, and `loss_q1` (t in (0, 1/4], the cleanest) to `loss_q4`."""

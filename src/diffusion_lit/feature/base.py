@@ -4,8 +4,6 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-__all__ = ["FeatureExtractor"]
-
 
 class FeatureExtractor(nn.Module, ABC):
     """Maps images uint8 [N, C, H, W], C = 1 or 3, to features [N, d], the same in every run."""

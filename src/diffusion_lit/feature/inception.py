@@ -8,8 +8,6 @@ from torch import Tensor
 
 from diffusion_lit.feature.base import FeatureExtractor, to_colour
 
-__all__ = ["Inception"]
-
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 

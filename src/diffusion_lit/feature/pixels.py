@@ -5,14 +5,11 @@ from torch import Tensor
 
 from diffusion_lit.feature.base import FeatureExtractor
 
-__all__ = ["Pixels"]
-
 
 class Pixels(FeatureExtractor):
-    """Pixel values in [0, 1], images over `max_resolution` averaged down to it: quick, and blind to what is depicted.
+    """Pixel values in [0, 1], quick, and blind to what is depicted.
 
-    Args:
-        max_resolution: height and width at most, so that the covariance stays small.
+    Images whose height is over `max_resolution` are averaged down to it, so that the covariance stays small.
     """
 
     name = "pixels"

@@ -6,8 +6,6 @@ from torch import Tensor, nn
 
 from diffusion_lit.feature.base import FeatureExtractor, to_colour
 
-__all__ = ["RandomVGG"]
-
 MIN_RESOLUTION = 32  # VGG16 halves its input five times
 
 
@@ -16,10 +14,7 @@ class RandomVGG(FeatureExtractor):
     arXiv:2002.09797).
 
     Images under 32 pixels are enlarged to 32 (bilinear). Weights are Kaiming-normal, biases zero; the last layer gives
-    64 numbers in place of 1,000 classes.
-
-    Args:
-        seed: seed of the weights; figures compare only where it is the same.
+    64 numbers in place of 1,000 classes. Figures compare only where the weights' `seed` is the same.
     """
 
     name = "random_vgg"

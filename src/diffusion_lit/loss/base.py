@@ -13,8 +13,6 @@ from diffusion_lit.density import Density
 from diffusion_lit.random import randn_like
 from diffusion_lit.schedule import Schedule
 
-__all__ = ["Loss", "LossTerms"]
-
 
 @dataclass(frozen=True)
 class LossTerms:
@@ -29,11 +27,7 @@ class LossTerms:
 
 
 class Loss(nn.Module, ABC):
-    """A loss per image; its mean over the batch is minimised.
-
-    Args:
-        density: distribution of the times at which it is taken.
-    """
+    """A loss per image, at times that `density` draws; its mean over the batch is minimised."""
 
     def __init__(self, density: Density) -> None:
         super().__init__()
@@ -49,11 +43,9 @@ class Loss(nn.Module, ABC):
         """The loss of each image at a time and with noise that are drawn for it.
 
         Args:
-            denoiser: the model.
             x_0: clean images in [-1, 1], [B, C, H, W].
-            condition: what else the model is given.
-            generator: draws the times and the noise, on the device of `x_0`; one for each image where an image's draws
-                must not depend on its batch.
+            generator: draws times and noise, on the device of `x_0`; one for each image where its draws must not depend
+                on its batch.
         """
         schedule = denoiser.schedule
         if isinstance(generator, Sequence):

@@ -8,25 +8,19 @@ from diffusion_lit.density import Density
 from diffusion_lit.loss.base import Loss
 from diffusion_lit.weighting import Weighting
 
-__all__ = ["MSELoss"]
-
 
 class MSELoss(Loss):
     """w(t) |target - F|^2, averaged over pixels; L_simple with eps and unit weighting (Ho et al. 2020, eq. 14).
 
-    Args:
-        density: distribution of the times.
+    Args, besides those of `Loss`:
         weighting: how much each time counts.
         huber: the error beyond which its square continues as a straight line (twice Huber's loss); None disables it.
-
-    Raises:
-        ValueError: if `huber` is not positive.
+            A ValueError unless positive.
     """
 
     def __init__(self, density: Density, weighting: Weighting, huber: float | None = None) -> None:
         super().__init__(density)
-        self.weighting = weighting
-        self.huber = checked_huber(huber)
+        self.weighting, self.huber = weighting, checked_huber(huber)
 
     def terms(self, p: Prediction, x_0: Tensor) -> dict[str, Tensor]:
         return {"loss": weighted_error(p, x_0, self.weighting, self.huber)}
@@ -41,11 +35,7 @@ class MSELoss(Loss):
 
 
 def checked_huber(huber: float | None) -> float | None:
-    """Return `huber` if it is positive or None.
-
-    Raises:
-        ValueError: otherwise.
-    """
+    """Return `huber` if it is positive or None, else raise a ValueError."""
     if huber is not None and huber <= 0:
         raise ValueError(f"loss.huber is an error in the network's output and must be positive, got {huber}")
     return huber

@@ -12,8 +12,6 @@ from diffusion_lit.loss.mse import MSELoss
 from diffusion_lit.random import fold_in
 from diffusion_lit.weighting import Weighting
 
-__all__ = ["UncertaintyLoss"]
-
 
 class UncertaintyLoss(FixedPrecision, MSELoss):
     """loss exp(-u) + u, where u(t) learns the log of the loss at t (Karras et al. 2024, eq. 14, arXiv:2312.02696).
@@ -21,10 +19,7 @@ class UncertaintyLoss(FixedPrecision, MSELoss):
     Each noise level so comes to count alike, whatever its loss. u is a linear layer on Fourier features of
     log(sigma / alpha) / 4, trained with the network and not needed for sampling.
 
-    Args:
-        density: distribution of the times.
-        weighting: as `MSELoss`.
-        huber: as `MSELoss`.
+    Args, besides those of `MSELoss`:
         channels: number of Fourier features.
     """
 

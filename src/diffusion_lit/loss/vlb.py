@@ -7,20 +7,14 @@ from diffusion_lit.denoiser import VARIANCES, Denoiser, Prediction
 from diffusion_lit.density import Density
 from diffusion_lit.loss.base import Loss
 
-__all__ = ["VLBLoss"]
-
 
 class VLBLoss(Loss):
     """T L_t in bits/dim: its mean over uniform times is the bound without its prior (Nichol & Dhariwal 2021, eq. 4).
 
     Noisy, and best with density=importance (section 3.3, arXiv:2102.09672).
 
-    Args:
-        density: distribution of the times.
-        variance: variance of the reverse steps: learned, small or large.
-
-    Raises:
-        ValueError: if `variance` is something else.
+    Args, besides those of `Loss`:
+        variance: variance of the reverse steps: learned, small or large, else a ValueError.
     """
 
     def __init__(self, density: Density, variance: str = "learned") -> None:

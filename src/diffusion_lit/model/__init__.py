@@ -1,4 +1,2 @@
-from diffusion_lit.model.base import Network
-from diffusion_lit.model.unet import UNet
-
-__all__ = ["Network", "UNet"]
+from diffusion_lit.model.base import Network as Network
+from diffusion_lit.model.unet import UNet as UNet

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from diffusion_lit.condition import Condition
 
-__all__ = ["Network"]
-
 
 class Network(nn.Module, ABC):
     """Any network that a `Denoiser` can hold."""

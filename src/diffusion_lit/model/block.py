@@ -1,14 +1,13 @@
 """The building blocks of the U-Net."""
 
 import math
+from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_lit.fixed_precision import FixedPrecision
-
-__all__ = ["Attention", "Downsample", "ResBlock", "TimeEmbedding", "Upsample", "zero"]
 
 
 def zero(module: nn.Module) -> nn.Module:
@@ -19,13 +18,9 @@ def zero(module: nn.Module) -> nn.Module:
 
 
 class TimeEmbedding(FixedPrecision):
-    """Sines and cosines of c_noise at geometric frequencies, then two dense layers (Ho et al. 2020, appendix B).
+    """`channels` (even) sines and cosines of c_noise, then two dense layers (Ho et al. 2020, appendix B).
 
-    The angle, up to a thousand radians, is float32 whatever the precision of the layers.
-
-    Args:
-        channels: number of sines and cosines together, even.
-        out_channels: the width of the embedding.
+    Frequencies are geometric. The angle, up to a thousand radians, is float32 whatever the precision of the layers.
     """
 
     frequencies: Tensor
@@ -37,49 +32,32 @@ class TimeEmbedding(FixedPrecision):
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.layers = nn.Sequential(nn.Linear(channels, out_channels), nn.SiLU(), nn.Linear(out_channels, out_channels))
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.layers.parameters()).dtype
-
     def forward(self, c_noise: Tensor) -> Tensor:  # [B] -> [B, out_channels]
         angle = c_noise.float()[:, None] * self.frequencies
-        return self.layers(torch.cat([angle.sin(), angle.cos()], dim=1).to(self.dtype))
+        return self.layers(torch.cat([angle.sin(), angle.cos()], dim=1).to(next(self.layers.parameters()).dtype))
 
 
-class Downsample(nn.Module):
-    """Halve the resolution: a strided convolution, or average pooling where a residual block follows with its own."""
-
-    def __init__(self, channels: int, conv: bool = True) -> None:
-        super().__init__()
-        self.layer = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if conv else nn.AvgPool2d(2)
-
-    def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, C, H/2, W/2]
-        return self.layer(x)
+def downsample(channels: int) -> nn.Module:
+    """Halves the resolution by a strided convolution."""
+    return nn.Sequential(OrderedDict(layer=nn.Conv2d(channels, channels, 3, stride=2, padding=1)))
 
 
-class Upsample(nn.Module):
-    """Double the resolution by repeating pixels, then a convolution unless a residual block has its own."""
-
-    def __init__(self, channels: int, conv: bool = True) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if conv else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, C, 2H, 2W]
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+def upsample(channels: int) -> nn.Module:
+    """Doubles the resolution by repeating pixels, then a convolution."""
+    conv = nn.Conv2d(channels, channels, 3, padding=1)
+    return nn.Sequential(OrderedDict(repeat=nn.Upsample(scale_factor=2), conv=conv))
 
 
 class ResBlock(nn.Module):
     """Two convolutions, each after GroupNorm and SiLU, conditioned on time in between, around a skip connection.
 
     Args:
-        in_channels: C of the input.
-        out_channels: C of the output.
-        emb_channels: the width of the time embedding.
+        in_channels, out_channels, emb_channels: C of the input and of the output, and the time embedding's width.
         num_groups: groups of each GroupNorm.
         dropout: probability, before the second convolution.
         scale_shift: condition by a scale and a shift after the second norm (Dhariwal & Nichol 2021, eq. 6) and not by
             adding to the features before it (Ho et al. 2020).
-        resample: `Downsample` or `Upsample` without convolution, applied in both branches (Brock et al. 2019), or None.
+        resample: halves or doubles the resolution, in both branches (Brock et al. 2019); None keeps it.
     """
 
     def __init__(
@@ -118,22 +96,14 @@ class ResBlock(nn.Module):
 class Attention(nn.Module):
     """Self-attention over the pixels of a feature map, around a skip connection.
 
-    Args:
-        channels: C.
-        num_groups: groups of the GroupNorm.
-        head_channels: the size of each head; must divide `channels`. None takes one head.
-
-    Raises:
-        ValueError: if `head_channels` does not divide `channels`.
+    `head_channels`, the size of each head, must divide `channels`, else a ValueError is raised; None takes one head.
     """
 
     def __init__(self, channels: int, num_groups: int, head_channels: int | None = None) -> None:
         super().__init__()
         head_channels = head_channels or channels
         if channels % head_channels:
-            raise ValueError(
-                f"head_channels={head_channels} does not divide the {channels} channels of an attention layer"
-            )
+            raise ValueError(f"head_channels={head_channels} does not divide an attention layer's {channels} channels")
         self.num_heads = channels // head_channels
         self.norm = nn.GroupNorm(num_groups, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)

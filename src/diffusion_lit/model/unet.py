@@ -7,9 +7,7 @@ from torch import Tensor, nn
 
 from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.model.base import Network
-from diffusion_lit.model.block import Attention, Downsample, ResBlock, TimeEmbedding, Upsample, zero
-
-__all__ = ["UNet"]
+from diffusion_lit.model.block import Attention, ResBlock, TimeEmbedding, downsample, upsample, zero
 
 
 class UNet(Network):
@@ -86,9 +84,8 @@ class UNet(Network):
         emb_channels = 4 * channels
 
         def res_block(c_in: int, c_out: int, resample: nn.Module | None = None) -> ResBlock:
-            return ResBlock(
-                c_in, c_out, emb_channels, num_groups, dropout, time_conditioning == "scale_shift", resample
-            )
+            scale_shift = time_conditioning == "scale_shift"
+            return ResBlock(c_in, c_out, emb_channels, num_groups, dropout, scale_shift, resample)
 
         def level(c_in: int, c_out: int, size: int) -> nn.ModuleList:
             attends = size in attention_resolutions
@@ -106,11 +103,8 @@ class UNet(Network):
         for i, multiplier in enumerate(channel_multipliers):
             if i > 0:
                 size //= 2
-                self.down.append(
-                    nn.ModuleList(
-                        [Downsample(c) if resampling == "conv" else res_block(c, c, Downsample(c, conv=False))]
-                    )
-                )
+                reduce = downsample(c) if resampling == "conv" else res_block(c, c, nn.AvgPool2d(2))
+                self.down.append(nn.ModuleList([reduce]))
                 skips.append(c)
             for _ in range(num_res_blocks):
                 self.down.append(level(c, channels * multiplier, size))
@@ -125,7 +119,7 @@ class UNet(Network):
                 c = channels * multiplier
             if i > 0:
                 size *= 2
-                enlarge = Upsample(c) if resampling == "conv" else res_block(c, c, Upsample(c, conv=False))
+                enlarge = upsample(c) if resampling == "conv" else res_block(c, c, nn.Upsample(scale_factor=2))
                 self.up[-1] = nn.ModuleList([*self.up[-1].children(), enlarge])
 
         self.last = nn.Sequential(

@@ -1,16 +1,7 @@
-from diffusion_lit.parameterization.base import Coefficients, Parameterization
-from diffusion_lit.parameterization.edm import EDMParameterization
-from diffusion_lit.parameterization.eps import EpsParameterization
-from diffusion_lit.parameterization.v import VParameterization
-from diffusion_lit.parameterization.velocity import VelocityParameterization
-from diffusion_lit.parameterization.x0 import X0Parameterization
-
-__all__ = [
-    "Coefficients",
-    "EDMParameterization",
-    "EpsParameterization",
-    "Parameterization",
-    "VParameterization",
-    "VelocityParameterization",
-    "X0Parameterization",
-]
+from diffusion_lit.parameterization.base import Coefficients as Coefficients
+from diffusion_lit.parameterization.base import Parameterization as Parameterization
+from diffusion_lit.parameterization.edm import EDMParameterization as EDMParameterization
+from diffusion_lit.parameterization.eps import EpsParameterization as EpsParameterization
+from diffusion_lit.parameterization.v import VParameterization as VParameterization
+from diffusion_lit.parameterization.velocity import VelocityParameterization as VelocityParameterization
+from diffusion_lit.parameterization.x0 import X0Parameterization as X0Parameterization

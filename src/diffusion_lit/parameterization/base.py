@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Coefficients", "Parameterization"]
-
 
 class Coefficients(NamedTuple):
     """x_0 = c_skip x_t + c_out F(c_in x_t) (Karras et al. 2022, eq. 7, arXiv:2206.00364)."""

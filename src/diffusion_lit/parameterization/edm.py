@@ -5,8 +5,6 @@ from torch import Tensor
 
 from diffusion_lit.parameterization.base import Coefficients, Parameterization
 
-__all__ = ["EDMParameterization"]
-
 
 class EDMParameterization(Parameterization):
     """F estimates the mixture of x_0 and noise that has unit variance and amplifies its errors least.
@@ -16,10 +14,7 @@ class EDMParameterization(Parameterization):
     For alpha = 1, Karras et al. 2022, table 1, arXiv:2206.00364; elsewhere the same of x_t / alpha.
 
     Args:
-        sigma_data: the standard deviation of the data's pixels, in [-1, 1].
-
-    Raises:
-        ValueError: if `sigma_data` is not positive.
+        sigma_data: the standard deviation of the data's pixels, in [-1, 1]; a ValueError unless positive.
     """
 
     def __init__(self, sigma_data: float = 0.5) -> None:

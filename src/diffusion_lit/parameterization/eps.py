@@ -5,8 +5,6 @@ from torch import Tensor
 
 from diffusion_lit.parameterization.base import Coefficients, Parameterization
 
-__all__ = ["EpsParameterization"]
-
 
 class EpsParameterization(Parameterization):
     """F estimates eps, so x_0 = (x_t - sigma F) / alpha (Ho et al. 2020, eq. 11, arXiv:2006.11239).

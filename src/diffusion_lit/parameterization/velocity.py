@@ -4,8 +4,6 @@ from torch import Tensor
 
 from diffusion_lit.parameterization.base import Coefficients, Parameterization
 
-__all__ = ["VelocityParameterization"]
-
 
 class VelocityParameterization(Parameterization):
     """F estimates eps - x_0, so x_0 = x_t - sigma F (Lipman et al. 2023, arXiv:2210.02747; Liu et al. 2023).

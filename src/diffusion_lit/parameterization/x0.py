@@ -5,8 +5,6 @@ from torch import Tensor
 
 from diffusion_lit.parameterization.base import Coefficients, Parameterization
 
-__all__ = ["X0Parameterization"]
-
 
 class X0Parameterization(Parameterization):
     """F estimates x_0 itself, from x_t on the variance-preserving scale."""

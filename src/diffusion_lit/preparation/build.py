@@ -17,16 +17,12 @@ __all__ = ["build"]
 
 
 def build(
-    maker: Maker,
-    workers: int = 1,
-    shard_bytes: int = 2**25,
-    max_unreadable: float = 0.01,
-    overwrite: bool = False,
+    maker: Maker, workers: int = 1, shard_bytes: int = 2**25, max_unreadable: float = 0.01, overwrite: bool = False
 ) -> Manifest:
     """Prepare all images of the maker's source in its folder, or what is left of them to prepare.
 
     Args:
-        maker: maker of the shards.
+        maker: says what is made, and where.
         workers: processes.
         shard_bytes: about how large a shard is.
         max_unreadable: the largest share of images that may be unreadable; they are listed in `unreadable.txt`.
@@ -36,26 +32,21 @@ def build(
         ValueError: if there is something else in the folder, it is too small, or too many images are unreadable.
     """
     plan, workspace = Plan(maker, shard_bytes), Workspace(maker.out)
-    if not overwrite and (manifest := workspace.made_before(plan.hash)) is not None:
-        workspace.close()
-        return manifest
-    with workspace.locked():
-        if not overwrite and (manifest := workspace.made_before(plan.hash)) is not None:  # while this process waited
-            workspace.close()
-            return manifest
-        workspace.claim(plan.hash, overwrite)
-        done = {job: record for job in plan.jobs if (record := workspace.finished(job)) is not None}
-        plan.check_space([job for job in plan.jobs if job not in done])
-        make_shards(plan, workspace, done, workers, max_unreadable)
-        workspace.report([unreadable for job in plan.jobs for unreadable in done[job].unreadable])
-        manifest = describe(plan, done)
-        manifest.save(maker.out)
+    manifest = None if overwrite else workspace.made_before(plan.hash)
+    if manifest is None:
+        with workspace.locked():
+            manifest = None if overwrite else workspace.made_before(plan.hash)  # while this process waited
+            if manifest is None:
+                workspace.claim(plan.hash, overwrite)
+                manifest = make(plan, workspace, workers, max_unreadable)
     workspace.close()
     return manifest
 
 
-def make_shards(plan: Plan, workspace: Workspace, done: dict[Job, Record], workers: int, max_unreadable: float) -> None:
-    """Do the plan's jobs that are not done, and put their records into `done`."""
+def make(plan: Plan, workspace: Workspace, workers: int, max_unreadable: float) -> Manifest:
+    """Do the plan's jobs that are not done, and say what was made."""
+    done = {job: record for job in plan.jobs if (record := workspace.finished(job)) is not None}
+    plan.check_space([job for job in plan.jobs if job not in done])
     total = sum(job.end - job.begin for job in plan.jobs)
     unreadable = [name for record in done.values() for name in record.unreadable]
     check_unreadable(workspace, unreadable, total, max_unreadable)
@@ -72,6 +63,10 @@ def make_shards(plan: Plan, workspace: Workspace, done: dict[Job, Record], worke
             bar.update(job.end - job.begin)
             bar.set_postfix(unreadable=len(unreadable), refresh=False)
             check_unreadable(workspace, unreadable, total, max_unreadable)
+    workspace.report([unreadable for job in plan.jobs for unreadable in done[job].unreadable])
+    manifest = describe(plan, done)
+    manifest.save(plan.maker.out)
+    return manifest
 
 
 def check_unreadable(workspace: Workspace, unreadable: list[tuple[str, str]], total: int, limit: float) -> None:

@@ -71,38 +71,34 @@ class Record:
         return cls(**json.loads(path.read_text()))
 
 
+@dataclass(eq=False)
 class Maker:
     """Makes shards below a folder.
 
     Args:
-        source: source of the images.
-        reading: how they are read.
         encoding: `raw`, `png` (without loss) or `jpeg` (with some, at quality 95).
         latents: the folder of an autoencoder whose latents are stored in place of images, or None.
         out: the folder.
     """
 
-    def __init__(self, source: Source, reading: Reading, encoding: str, latents: str | None, out: Path) -> None:
-        self.source = source
-        self.reading = reading
-        self.encoding = encoding
-        self.latents = latents
-        self.out = out
+    source: Source
+    reading: Reading
+    encoding: str
+    latents: str | None
+    out: Path
 
     def __call__(self, job: Job) -> Record:
         """Write the job's shard; those of its images that cannot be read are left out and reported."""
         images: list[Tensor] = []
         labels: list[int] = []
         unreadable: list[tuple[str, str]] = []
-        entries = self.source.splits[job.split]
-        indices = range(job.begin, job.end)
-        for index, image in zip(indices, self.read(job.split, indices), strict=True):
+        entries = self.source.splits[job.split][job.begin : job.end]
+        for entry, image in zip(entries, self.read(job), strict=True):
             if isinstance(image, Tensor):
                 images.append(image)
-                labels.append(entries[index].label)
+                labels.append(entry.label)
             else:
-                reason = str(image).rsplit("\n", 1)[-1]
-                unreadable.append((entries[index].name, reason))
+                unreadable.append((entry.name, str(image).rsplit("\n", 1)[-1]))
         stored = self.encode_latents(images) if self.latents else images
         digests = [digest(image, label) for image, label in zip(stored, labels, strict=True)]
         counts = dict(Counter(map(str, labels)))
@@ -113,15 +109,16 @@ class Maker:
         config = write_shard(items, path, len(stored))
         return Record(len(stored), path.stat().st_size, checksum(path), counts, digests, unreadable, config)
 
-    def read(self, split: str, indices: range) -> Iterator[Tensor | ValueError]:
+    def read(self, job: Job) -> Iterator[Tensor | ValueError]:
         """The images, or why they cannot be read; in threads where an autoencoder keeps this process busy."""
 
         def one(index: int) -> Tensor | ValueError:
             try:
-                return self.source.read(split, index, self.reading)
+                return self.source.read(job.split, index, self.reading)
             except ValueError as error:
                 return error
 
+        indices = range(job.begin, job.end)
         if not self.latents:
             yield from map(one, indices)
         else:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -15,26 +15,24 @@ __all__ = ["Plan"]
 MAX_SHARD_IMAGES = 4096
 
 
+@dataclass(eq=False)
 class Plan:
-    """What a maker is to make, and what is known of it before an image is read.
-
-    Args:
-        maker: maker of the shards.
-        shard_bytes: about how large a shard is.
+    """What a maker is to make, in shards of about `shard_bytes`, and what is known of it before an image is read.
 
     Raises:
         ValueError: if the autoencoder does not take images of this size.
     """
 
-    def __init__(self, maker: Maker, shard_bytes: int) -> None:
-        self.maker = maker
-        self.shard_bytes = shard_bytes
+    maker: Maker
+    shard_bytes: int
+
+    def __post_init__(self) -> None:
         self.latents: Latents | None = None
-        if maker.latents is not None:
-            a, resolution = maker.autoencoder, maker.reading.resolution
+        if (folder := self.maker.latents) is not None:
+            a, resolution = self.maker.autoencoder, self.maker.reading.resolution
             if resolution % a.factor:
                 raise ValueError(f"resolution={resolution} cannot be divided by {a.factor}, as the autoencoder does")
-            self.latents = Latents(str(Path(maker.latents).resolve()), a.sha256, a.scale, a.shift, a.factor)
+            self.latents = Latents(str(Path(folder).resolve()), a.sha256, a.scale, a.shift, a.factor)
 
     @cached_property
     def hash(self) -> str:

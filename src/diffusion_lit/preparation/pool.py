@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
@@ -28,17 +29,18 @@ class Stopped(Exception):  # noqa: N818 - not an error
         super().__init__(f"stopped by {name}; finished shards are kept. Continue with the same command")
 
 
+@dataclass(eq=False)
 class Pool:
     """A context in which `map` makes shards; SIGINT and SIGTERM let those that are being made end.
 
-    Args:
-        maker: maker of the shards.
-        workers: processes; with 1, or where an autoencoder encodes, the work is done in this one.
+    With one of `workers`, or where an autoencoder encodes, the work is done in this process.
     """
 
-    def __init__(self, maker: Maker, workers: int) -> None:
-        self.maker = maker
-        self.workers = 1 if maker.latents else workers
+    maker: Maker
+    workers: int
+
+    def __post_init__(self) -> None:
+        self.workers = 1 if self.maker.latents else self.workers
         self.received = 0
         self.handlers: dict[int, Any] = {}
 
@@ -57,14 +59,9 @@ class Pool:
         self.received = number
 
     def map(self, jobs: list[Job]) -> Iterator[tuple[Job, Record]]:
-        """Each job with its record, as they are finished.
-
-        Raises:
-            Stopped: if a signal came.
-            ValueError: if a worker was killed.
-        """
+        """Each job with its record, as they are finished; `Stopped` if a signal came."""
         try:
-            for job, record in self.run_in_process(jobs) if self.workers == 1 else self.run_in_workers(jobs):
+            for job, record in self.run(jobs):
                 yield job, record
                 if self.received:
                     raise Stopped(self.received)
@@ -74,11 +71,10 @@ class Pool:
                 f"the same command and workers={max(1, self.workers // 2)}"
             ) from error
 
-    def run_in_process(self, jobs: list[Job]) -> Iterator[tuple[Job, Record]]:
-        for job in jobs:
-            yield job, self.maker(job)
-
-    def run_in_workers(self, jobs: list[Job]) -> Iterator[tuple[Job, Record]]:
+    def run(self, jobs: list[Job]) -> Iterator[tuple[Job, Record]]:
+        if self.workers == 1:
+            yield from ((job, self.maker(job)) for job in jobs)
+            return
         with ProcessPoolExecutor(self.workers, initializer=begin, initargs=(self.maker,)) as executor:
             futures: dict[Future[Record], Job] = {executor.submit(make, job): job for job in jobs}
             try:

@@ -20,14 +20,9 @@ MAX_RAW = 64  # pixels: up to here reading bytes beats decoding files, and they 
 
 
 def reading_of(cfg: DictConfig) -> tuple[Reading, str]:
-    """How images are to be read, and how stored.
-
-    Raises:
-        ValueError: if a setting has no such value.
-    """
-    if missing := [
-        key for key in ("source", "out", "resolution") if OmegaConf.is_missing(cfg, key) or cfg[key] is None
-    ]:
+    """How images are to be read, and how stored; a ValueError if a setting has no such value."""
+    needed = ("source", "out", "resolution")
+    if missing := [key for key in needed if OmegaConf.is_missing(cfg, key) or cfg[key] is None]:
         raise ValueError(f"say what to prepare, and where: {' '.join(f'{key}=' for key in missing)} is not given")
     reading = Reading(cfg.resolution, cfg.channels, cfg.fit, cfg.filter, cfg.max_pixels).check()
     if cfg.encoding not in ("auto", *ENCODINGS):
@@ -47,11 +42,7 @@ def reading_of(cfg: DictConfig) -> tuple[Reading, str]:
 
 
 def open_source(cfg: DictConfig, workspace: Workspace) -> Source:
-    """The images that `source=` means.
-
-    Args:
-        cfg: the command's settings.
-        workspace: the folder of the set, for what has to be kept while preparing.
+    """The images that `source=` means; what has to be kept of them while preparing is kept in the workspace.
 
     Raises:
         ValueError: if there is no such kind of source, or it cannot be opened.

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -20,25 +21,19 @@ OURS = re.compile(r"index\.json|shard-\d{5}\.bin(\.\d+\.tmp)?")
 """What there is in a split's folder."""
 
 
+@dataclass(eq=False)
 class Workspace:
-    """The folder of a prepared set, and in it what is known of finished shards until all are.
+    """The folder `out` of a prepared set, and in it what is known of finished shards until all are."""
 
-    Args:
-        out: the folder.
-    """
+    out: Path
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.work = out / WORK
+    def __post_init__(self) -> None:
+        self.work = self.out / WORK
         self.plan = self.work / "plan"
         """The file that says whose the folder is."""
 
     def make(self) -> None:
-        """Make the folder, if it is not there yet.
-
-        Raises:
-            ValueError: if there is something else in it, or it cannot be made.
-        """
+        """Make the folder, if it is not there yet; a ValueError if there is something else in it."""
         if not self.plan.is_file():
             self.refuse_foreign()
         try:
@@ -48,11 +43,7 @@ class Workspace:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes out of the folder.
-
-        Raises:
-            ValueError: if another process has it, or the disk is full meanwhile.
-        """
+        """Keep other processes out of the folder; a ValueError if one has it, or the disk is full meanwhile."""
         lock = FileLock(self.work / "lock")
         while not lock.is_locked:
             self.make()
@@ -83,12 +74,7 @@ class Workspace:
             ) from error
 
     def claim(self, plan: str, overwrite: bool) -> None:
-        """Make the folder over to a plan.
-
-        Args:
-            plan: its hash.
-            overwrite: remove the set of another plan, which is refused otherwise.
-        """
+        """Make the folder over to a plan, by its hash; `overwrite` removes the set of another, else it is refused."""
         if self.plan.is_file() and self.plan.read_text() == plan and not (self.out / MANIFEST).is_file():
             for temporary in self.out.glob("*/*.tmp"):  # of a killed process
                 shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
@@ -96,7 +82,7 @@ class Workspace:
         self.refuse_foreign()
         if self.plan.is_file() or self.is_prepared():
             if not overwrite:
-                raise ValueError(self.foreign_set_message())
+                raise self.other_set()
             self.plan.write_text("")  # still ours if this ends half-way
         for path in [*(path for path in self.out.iterdir() if path != self.work), *self.work.glob("*.json")]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -108,7 +94,7 @@ class Workspace:
             return None
         manifest = Manifest.load(self.out / MANIFEST)
         if manifest.plan != plan:
-            raise ValueError(self.foreign_set_message())
+            raise self.other_set()
         return manifest
 
     def is_prepared(self) -> bool:
@@ -121,18 +107,16 @@ class Workspace:
         ours = self.plan.is_file() or self.is_prepared()
         for path in self.out.iterdir() if self.out.is_dir() else ():
             if ours and path.is_dir() and path.name in SPLITS:
-                foreign = next((inner for inner in path.iterdir() if not OURS.fullmatch(inner.name)), None)
-            elif path == self.work or (ours and path.name in (MANIFEST, f"{MANIFEST}.tmp", REPORT)):
-                foreign = None
+                foreign = [inner for inner in path.iterdir() if not OURS.fullmatch(inner.name)]
             else:
-                foreign = path
-            if foreign is not None:
+                known = path == self.work or (ours and path.name in (MANIFEST, f"{MANIFEST}.tmp", REPORT))
+                foreign = [] if known else [path]
+            if foreign:
                 what = "has more in it than a prepared set" if ours else "is not a prepared set, but not empty either"
-                where = foreign.relative_to(self.out)
-                raise ValueError(f"{self.out} {what} (it has {where}): choose another out=")
+                raise ValueError(f"{self.out} {what} (it has {foreign[0].relative_to(self.out)}): choose another out=")
 
-    def foreign_set_message(self) -> str:
-        return (
+    def other_set(self) -> ValueError:
+        return ValueError(
             f"{self.out} was prepared from other images or with other settings: choose another out=, or replace it "
             "with overwrite=true"
         )

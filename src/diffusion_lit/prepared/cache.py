@@ -3,8 +3,11 @@
 import errno
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ __all__ = ["ShardCache", "download"]
 ATTEMPTS = 3
 
 
+@dataclass(eq=False)
 class ShardCache:
     """A folder that all processes of a machine share; least recently used shards are evicted when it is full.
 
@@ -26,16 +30,14 @@ class ShardCache:
 
     Args:
         url: URL of the prepared set.
-        folder: folder of the cache.
-        max_bytes: how large it may grow, without what is just being fetched.
+        max_bytes: how large the folder may grow, without what is just being fetched.
         storage_options: for the storage's client.
     """
 
-    def __init__(self, url: str, folder: Path, max_bytes: int, storage_options: Mapping[str, Any]) -> None:
-        self.url = url
-        self.folder = folder
-        self.max_bytes = max_bytes
-        self.storage_options = storage_options
+    url: str
+    folder: Path
+    max_bytes: int
+    storage_options: Mapping[str, Any]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "environment": dict(os.environ)}
@@ -46,19 +48,14 @@ class ShardCache:
         self.__dict__.update(state)
 
     def check(self, needed: int) -> None:
-        """Check the folder before training.
-
-        Args:
-            needed: bytes of the shards that are in use at a time.
+        """Check the folder before training; `needed` are the bytes of the shards that are in use at a time.
 
         Raises:
             ValueError: if the folder cannot be written to, or `needed` is more than it may hold or has room for.
         """
-        probe = self.folder / f"probe.{os.getpid()}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
-            probe.unlink()
+            tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as error:
             raise ValueError(
                 f"data.cache={self.folder} cannot be written to ({error}); name another folder, data.cache=DIR"
@@ -68,22 +65,21 @@ class ShardCache:
                 f"data.cache_gigabytes={self.max_bytes / 2**30:.3g} is too small: the shards in use at a time take "
                 f"{needed / 2**30:.3g}. Raise it, lower data.num_lanes, or prepare with a smaller shard_megabytes"
             )
-        room = shutil.disk_usage(self.folder).free + sum(path.stat().st_size for path in self.shards())
+        room = shutil.disk_usage(self.folder).free + sum(self.sizes().values())
         if needed > room:
             raise ValueError(
                 f"data.cache={self.folder} has room for {room / 2**30:.3g} GiB, and the shards in use at a time take "
                 f"{needed / 2**30:.3g}: make room, or name another folder, data.cache=DIR"
             )
 
-    def shards(self) -> list[Path]:
-        """Those that are cached, least recently used first."""
+    def sizes(self) -> dict[Path, int]:
+        """Bytes of the shards that are cached, least recently used first."""
         used = []
         for path in self.folder.glob("*/*.bin"):
-            try:
-                used.append((path.stat().st_mtime_ns, path))
-            except FileNotFoundError:  # another process has made room
-                continue
-        return [path for _, path in sorted(used)]
+            with suppress(FileNotFoundError):  # another process has made room
+                status = path.stat()
+                used.append((status.st_mtime_ns, path, status.st_size))
+        return {path: size for _, path, size in sorted(used)}
 
     def find(self, info: ShardInfo) -> Path:
         """A shard's file; it is fetched if it is not there, and compared with the manifest.
@@ -111,7 +107,7 @@ class ShardCache:
 
     def make_room(self, size: int) -> None:
         """Evict shards until `size` bytes more fit. Whoever still reads an evicted file can do so."""
-        there = {path: path.stat().st_size for path in self.shards() if path.exists()}
+        there = self.sizes()
         excess = sum(there.values()) + size - self.max_bytes
         for path, freed in there.items():
             if excess <= 0:

@@ -69,10 +69,14 @@ class Manifest:
         return self.channels * self.resolution**2 * (1 if self.latents is None else 2)
 
     @property
+    def shards(self) -> list[ShardInfo]:
+        """Those of all splits."""
+        return [shard for split in self.splits.values() for shard in split.shards]
+
+    @property
     def shard_hash(self) -> str:
         """A hash of the files, by which a cache distinguishes sets."""
-        shards = [(shard.file, shard.sha256) for split in self.splits.values() for shard in split.shards]
-        return hashlib.sha256(json.dumps(shards).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([(shard.file, shard.sha256) for shard in self.shards]).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
         """Write it to `folder`, whole or not at all."""
@@ -82,11 +86,7 @@ class Manifest:
 
     @classmethod
     def load(cls, path: Path) -> "Manifest":
-        """Read a manifest file.
-
-        Raises:
-            ValueError: if it is damaged, or of another version.
-        """
+        """Read a manifest file; a ValueError if it is damaged, or of another version."""
         try:
             facts: dict[str, Any] = json.loads(path.read_text())
             if facts["format"] != FORMAT:

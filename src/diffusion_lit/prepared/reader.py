@@ -1,8 +1,9 @@
 """The images of a prepared set, as training reads them."""
 
 import io
-from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +21,30 @@ __all__ = ["REMEDY", "PreparedImages"]
 REMEDY = "copy it again, or prepare the set again"
 
 
+@dataclass(eq=False)
 class PreparedImages:
     """A split of a prepared set: shards that are mapped into memory when they are first read.
 
     Args:
-        manifest: manifest of the set.
-        split: its name.
         find: where a shard is, on this machine.
         max_open: shards that are kept mapped at a time; None keeps all.
     """
 
-    def __init__(
-        self, manifest: Manifest, split: str, find: Callable[[ShardInfo], Path], max_open: int | None = None
-    ) -> None:
-        self.manifest = manifest
-        self.shards = manifest.splits[split].shards
+    manifest: Manifest
+    split: str
+    find: Callable[[ShardInfo], Path]
+    max_open: int | None = None
+
+    def __post_init__(self) -> None:
+        self.shards = self.manifest.splits[self.split].shards
         self.ends = np.cumsum([shard.count for shard in self.shards])
-        self.find = find
-        self.max_open = max_open
-        self.opened: OrderedDict[int, Shard] = OrderedDict()
+        self.shard = lru_cache(self.max_open)(self.open)
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"opened": OrderedDict()}  # a worker process maps shards itself
+    def __reduce__(self) -> tuple[Any, ...]:  # a worker process maps shards itself
+        return PreparedImages, (self.manifest, self.split, self.find, self.max_open)
 
     def fetch(self, indices: list[int]) -> tuple[Tensor, Tensor | None]:
         """Images uint8, or latents float16, [B, C, H, W], and their classes."""
@@ -74,16 +74,8 @@ class PreparedImages:
             raise ValueError(f"shard {self.shards[home].file} is damaged ({error}); {REMEDY}") from error
         return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
 
-    def shard(self, number: int) -> Shard:
-        if number in self.opened:
-            self.opened.move_to_end(number)
-        else:
-            self.opened[number] = self.open(self.shards[number])
-            if self.max_open is not None and len(self.opened) > self.max_open:
-                self.opened.popitem(last=False)
-        return self.opened[number]
-
-    def open(self, info: ShardInfo) -> Shard:
+    def open(self, number: int) -> Shard:
+        info = self.shards[number]
         path = self.find(info)
         try:
             return Shard(path, info, self.manifest.item_bytes)

@@ -69,13 +69,7 @@ def checksum(path: Path) -> str:
 
 
 def check_shard(path: Path, info: ShardInfo, whole: bool, remedy: str) -> None:
-    """Compare a shard's file with what the manifest says.
-
-    Args:
-        path: the file.
-        info: what it should be.
-        whole: read it and compare checksums too, not only sizes.
-        remedy: what to do, for the message.
+    """Compare a shard's file with what the manifest says: its size and, if `whole`, its checksum.
 
     Raises:
         FileNotFoundError: if it is not there.
@@ -95,7 +89,7 @@ class Shard:
     Args:
         path: the file.
         info: what the manifest says of it.
-        item_bytes: bytes of each image where they are raw; None where they are encoded, and so of any size.
+        item_bytes: bytes of each image where they are raw; None where they are encoded.
 
     Raises:
         ValueError: if the file is not built as the manifest says.

@@ -1,28 +1,13 @@
-from diffusion_lit.sampler.base import Sampler
-from diffusion_lit.sampler.ddim import DDIMSampler
-from diffusion_lit.sampler.ddpm import DDPMSampler
-from diffusion_lit.sampler.dpmpp_2m import DPMpp2MSampler
-from diffusion_lit.sampler.dpmpp_3m import DPMpp3MSampler
-from diffusion_lit.sampler.euler import EulerSampler
-from diffusion_lit.sampler.euler_maruyama import EulerMaruyamaSampler
-from diffusion_lit.sampler.heun import HeunSampler
-from diffusion_lit.sampler.ode import ODESampler
-from diffusion_lit.sampler.predictor_corrector import PredictorCorrectorSampler
-from diffusion_lit.sampler.unipc import UniPCSampler
-from diffusion_lit.sampler.walk import Noise, Walk
-
-__all__ = [
-    "DDIMSampler",
-    "DDPMSampler",
-    "DPMpp2MSampler",
-    "DPMpp3MSampler",
-    "EulerMaruyamaSampler",
-    "EulerSampler",
-    "HeunSampler",
-    "Noise",
-    "ODESampler",
-    "PredictorCorrectorSampler",
-    "Sampler",
-    "UniPCSampler",
-    "Walk",
-]
+from diffusion_lit.sampler.base import Sampler as Sampler
+from diffusion_lit.sampler.ddim import DDIMSampler as DDIMSampler
+from diffusion_lit.sampler.ddpm import DDPMSampler as DDPMSampler
+from diffusion_lit.sampler.dpmpp_2m import DPMpp2MSampler as DPMpp2MSampler
+from diffusion_lit.sampler.dpmpp_3m import DPMpp3MSampler as DPMpp3MSampler
+from diffusion_lit.sampler.euler import EulerSampler as EulerSampler
+from diffusion_lit.sampler.euler_maruyama import EulerMaruyamaSampler as EulerMaruyamaSampler
+from diffusion_lit.sampler.heun import HeunSampler as HeunSampler
+from diffusion_lit.sampler.ode import ODESampler as ODESampler
+from diffusion_lit.sampler.predictor_corrector import PredictorCorrectorSampler as PredictorCorrectorSampler
+from diffusion_lit.sampler.unipc import UniPCSampler as UniPCSampler
+from diffusion_lit.sampler.walk import Noise as Noise
+from diffusion_lit.sampler.walk import Walk as Walk

@@ -14,8 +14,6 @@ from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.sampler.walk import Noise, Walk, no_noise
 from diffusion_lit.schedule import Schedule, check_spacing, per_image, spaced_times
 
-__all__ = ["Sampler"]
-
 
 @dataclass
 class Sampler(ABC):
@@ -68,20 +66,13 @@ class Sampler(ABC):
 
     @abstractmethod
     def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """One step from x_t to x_s, s < t.
+        """One step from x_t to x_s [B, C, H, W], at times s < t [B, 1, 1, 1].
 
-        Args:
-            walk: the model, its condition, noise and the predictions before this one.
-            x_t: images at time `t`, [B, C, H, W].
-            t, s: times from and to, [B, 1, 1, 1].
+        `walk` has the model, its condition, noise and the predictions before this one.
         """
 
     def times(self, schedule: Schedule) -> Tensor:
-        """The times that the walk visits, float64 [num_steps + 1].
-
-        Raises:
-            ValueError: if the schedule cannot be walked so.
-        """
+        """The times that the walk visits, float64 [num_steps + 1]. A ValueError if the schedule cannot be walked so."""
         return spaced_times(schedule, self.num_steps, self.spacing)
 
     def check(self, denoiser: BaseDenoiser) -> None:
@@ -104,16 +95,13 @@ class Sampler(ABC):
         condition: Condition = UNCONDITIONAL,
         on_step: Callable[[Tensor, Tensor], object] | None = None,
     ) -> Tensor:
-        """Draw a batch of images, about [-1, 1], [B, C, H, W].
+        """Draw a batch of images, about [-1, 1], [B, C, H, W]. Raises what `check` raises.
 
         Args:
             denoiser: the model, in evaluation mode.
             noise: gives standard Gaussian noise [B, C, H, W]: the start at its first call, then a step's noise.
             condition: what else the model is given.
             on_step: called with s and x_s after each step.
-
-        Raises:
-            ValueError: if the sampler cannot draw from `denoiser`.
         """
         self.check(denoiser)
         walk, start = self.walk(denoiser, condition, noise), noise()

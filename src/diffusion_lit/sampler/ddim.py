@@ -1,31 +1,24 @@
 """Denoising diffusion implicit models."""
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from diffusion_lit.sampler.base import Sampler
 from diffusion_lit.sampler.walk import Walk
 
-__all__ = ["DDIMSampler"]
 
-
-@dataclass
+@dataclass(kw_only=True)
 class DDIMSampler(Sampler):
     """x_s = alpha_s x_0 + sqrt(sigma_s^2 - spread^2) eps + spread noise (Song et al. 2021, eq. 12, arXiv:2010.02502).
 
-    spread = eta sqrt(posterior variance) (eq. 16): eta = 0 is deterministic, eta = 1 is DDPM with small variance.
+    spread = eta sqrt(posterior variance) (eq. 16): eta = 0 is deterministic, eta = 1 is DDPM with small variance. Where
+    x_0 is clipped, eps is recomputed from it.
 
-    Args:
-        num_steps: how many steps; None takes all T of a discrete schedule.
-        eta: how much of the posterior's noise to add, in [0, 1].
-        clip, percentile, spacing: as `Sampler`; eps is recomputed from the clipped x_0.
-
-    Raises:
-        ValueError: if `eta` is outside [0, 1], or as `Sampler`.
+    Args, besides those of `Sampler`:
+        eta: how much of the posterior's noise to add; a ValueError outside [0, 1].
     """
 
-    _: KW_ONLY
     eta: float = 0.0
 
     def __post_init__(self) -> None:

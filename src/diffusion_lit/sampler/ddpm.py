@@ -8,36 +8,26 @@ from diffusion_lit.denoiser import VARIANCES, BaseDenoiser
 from diffusion_lit.sampler.base import Sampler
 from diffusion_lit.sampler.walk import Walk
 
-__all__ = ["DDPMSampler"]
-
 
 @dataclass
 class DDPMSampler(Sampler):
     """x_s ~ N(posterior mean, variance), for any pair s < t (Ho et al. 2020, algorithm 2, arXiv:2006.11239).
 
-    Args:
-        num_steps: how many steps; None takes all T of a discrete schedule.
+    Args, besides those of `Sampler`:
         variance: `small`, the posterior's c sigma_s^2 (beta tilde), right for a single known x_0; `large`, c sigma_t^2
             (beta, for one step of the chain), right for standard Gaussian data; or `learned`, by the network, between
-            them (Nichol & Dhariwal 2021, eq. 15, arXiv:2102.09672).
-        clip, percentile, spacing: as `Sampler`.
-
-    Raises:
-        ValueError: if `variance` is something else, or as `Sampler`.
+            them (Nichol & Dhariwal 2021, eq. 15, arXiv:2102.09672). Any other is a ValueError.
     """
 
     num_steps: int | None = None
     _: KW_ONLY
     variance: str = "small"
+    stochastic = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.variance not in VARIANCES:
             raise ValueError(f"variance must be small, large or learned, got {self.variance!r}")
-
-    @property
-    def stochastic(self) -> bool:
-        return True
 
     def check(self, denoiser: BaseDenoiser) -> None:
         schedule = denoiser.schedule

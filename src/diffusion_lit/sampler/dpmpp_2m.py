@@ -8,8 +8,6 @@ from torch import Tensor
 from diffusion_lit.sampler.base import Sampler
 from diffusion_lit.sampler.walk import Walk
 
-__all__ = ["DPMpp2MSampler"]
-
 
 @dataclass
 class DPMpp2MSampler(Sampler):
@@ -21,9 +19,7 @@ class DPMpp2MSampler(Sampler):
     and the last, to h = infinity, take x_0 as it is. Arguments are those of `Sampler`.
     """
 
-    @property
-    def num_previous(self) -> int:
-        return 1
+    num_previous = 1
 
     def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         schedule, p = walk.schedule, walk.predict(x_t, t)

@@ -8,8 +8,6 @@ from torch import Tensor
 from diffusion_lit.sampler.base import Sampler
 from diffusion_lit.sampler.walk import Walk
 
-__all__ = ["DPMpp3MSampler"]
-
 
 @dataclass
 class DPMpp3MSampler(Sampler):
@@ -21,9 +19,7 @@ class DPMpp3MSampler(Sampler):
     h = infinity, takes x_0 as it is. Arguments are those of `Sampler`.
     """
 
-    @property
-    def num_previous(self) -> int:
-        return 2
+    num_previous = 2
 
     def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         schedule, p = walk.schedule, walk.predict(x_t, t)

@@ -1,7 +1,7 @@
 """Euler's method on the probability-flow ODE, with or without churn."""
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,29 +9,21 @@ from torch import Tensor
 from diffusion_lit.sampler.base import Sampler
 from diffusion_lit.sampler.walk import Walk
 
-__all__ = ["EulerSampler"]
 
-
-@dataclass
+@dataclass(kw_only=True)
 class EulerSampler(Sampler):
     """dx = x_0 d alpha + eps d sigma, one slope a step: algorithm 2 of Karras et al. 2022, uncorrected.
 
-    Without churn it is DDIM. Churn first moves the image back to a higher noise level by adding new noise.
-    arXiv:2206.00364.
+    Without churn it is DDIM. Churn first moves the image back to a higher noise level by adding new noise. A
+    negative setting of it is a ValueError. arXiv:2206.00364.
 
-    Args:
-        num_steps: how many steps.
+    Args, besides those of `Sampler`:
         churn: S_churn; a step raises sigma / alpha by the factor 1 + min(churn / num_steps, sqrt(2) - 1). 0 is
             deterministic.
         churn_min, churn_max: S_min and S_max, the range of sigma / alpha with churn; None means infinity.
         churn_noise: S_noise, the standard deviation of the noise added.
-        clip, percentile, spacing: as `Sampler`.
-
-    Raises:
-        ValueError: if a churn setting is negative, or as `Sampler`.
     """
 
-    _: KW_ONLY
     churn: float = 0.0
     churn_min: float = 0.0
     churn_max: float | None = None

@@ -10,8 +10,6 @@ from diffusion_lit.sampler.base import Sampler
 from diffusion_lit.sampler.heun import refuse_zero_terminal_snr
 from diffusion_lit.sampler.walk import Walk
 
-__all__ = ["EulerMaruyamaSampler"]
-
 
 @dataclass
 class EulerMaruyamaSampler(Sampler):
@@ -24,9 +22,7 @@ class EulerMaruyamaSampler(Sampler):
     Arguments are those of `Sampler`.
     """
 
-    @property
-    def stochastic(self) -> bool:
-        return True
+    stochastic = True
 
     def check(self, denoiser: BaseDenoiser) -> None:
         super().check(denoiser)

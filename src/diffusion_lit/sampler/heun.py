@@ -11,8 +11,6 @@ from diffusion_lit.sampler.euler import EulerSampler
 from diffusion_lit.sampler.walk import Walk
 from diffusion_lit.schedule import Schedule
 
-__all__ = ["HeunSampler"]
-
 
 @dataclass
 class HeunSampler(EulerSampler):
@@ -21,15 +19,9 @@ class HeunSampler(EulerSampler):
     Euler's step, then the same with the mean of the x_0 and eps at both ends. Of second order, at two network calls a
     step; the last step, to no noise at all, is Euler's.
 
-    Args:
-        num_steps: how many steps.
+    Args, besides those of `EulerSampler`:
         scaled: walk x_t / alpha instead, as the paper and others do with DDPM's networks. The same on EDM's schedule,
             where alpha = 1; where alpha comes near 0, as on a cosine schedule, the first steps are then too long.
-        churn, churn_min, churn_max, churn_noise: as `EulerSampler`.
-        clip, percentile, spacing: as `Sampler`.
-
-    Raises:
-        ValueError: as `EulerSampler`.
     """
 
     num_steps: int | None = 25

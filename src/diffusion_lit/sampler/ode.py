@@ -8,23 +8,17 @@ from diffusion_lit.ode import angle, at_angle, integrate, velocity
 from diffusion_lit.sampler.base import Sampler
 from diffusion_lit.sampler.walk import Walk
 
-__all__ = ["ODESampler"]
-
 
 @dataclass
 class ODESampler(Sampler):
     """dx / d angle = v by adaptive Runge-Kutta steps of order 5 (Song et al. 2021, section 4.3, arXiv:2011.13456).
 
     From t_min, the least time that the network knows, the last step takes x_0 as it is. Each image has its own step
-    sizes, and so does not depend on its batch.
+    sizes, and so does not depend on its batch. A clipped x_0 is not smooth, and takes more steps.
 
-    Args:
+    Args, besides those of `Sampler`:
         num_steps: where the walk is reported; the solver's own steps lie between.
-        rtol, atol: relative and absolute error of a step.
-        clip, percentile, spacing: as `Sampler`. A clipped x_0 is not smooth, and takes more steps.
-
-    Raises:
-        ValueError: if a tolerance is not positive, or as `Sampler`.
+        rtol, atol: relative and absolute error of a step; a ValueError unless positive.
     """
 
     num_steps: int | None = 1

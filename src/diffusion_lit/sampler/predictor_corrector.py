@@ -1,16 +1,14 @@
 """Steps of the reverse SDE, each followed by steps that leave the noise level as it is."""
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from diffusion_lit.sampler.euler_maruyama import EulerMaruyamaSampler
 from diffusion_lit.sampler.walk import Walk
 
-__all__ = ["PredictorCorrectorSampler"]
 
-
-@dataclass
+@dataclass(kw_only=True)
 class PredictorCorrectorSampler(EulerMaruyamaSampler):
     """Euler-Maruyama predicts, Langevin steps correct (Song et al. 2021, algorithms 1 and 4, arXiv:2011.13456).
 
@@ -20,17 +18,12 @@ class PredictorCorrectorSampler(EulerMaruyamaSampler):
     times it, which tends to 1 as steps get shorter: here it depends on the noise level, not on how time is cut. The
     paper averages both norms over the batch. Here |noise|^2 is its expectation, dim, and |score| each image's own.
 
-    Args:
-        num_steps: how many steps.
-        num_corrections: Langevin steps after each.
-        snr: how large they are; the paper's 0.16 leaves a bias of some percent in the variance, smaller ones less.
-        clip, percentile, spacing: as `Sampler`.
-
-    Raises:
-        ValueError: if `num_corrections` is under 1, `snr` is not positive, or as `Sampler`.
+    Args, besides those of `Sampler`:
+        num_corrections: Langevin steps after each; a ValueError under 1.
+        snr: how large they are; the paper's 0.16 leaves a bias of some percent in the variance, smaller ones less. A
+            ValueError unless positive.
     """
 
-    _: KW_ONLY
     num_corrections: int = 1
     snr: float = 0.16
 

@@ -1,7 +1,7 @@
 """UniPC, a predictor-corrector that costs one network call a step."""
 
 import math
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,25 +10,17 @@ from diffusion_lit.denoiser import Prediction
 from diffusion_lit.sampler.base import Sampler
 from diffusion_lit.sampler.walk import Walk
 
-__all__ = ["UniPCSampler"]
 
-
-@dataclass
+@dataclass(kw_only=True)
 class UniPCSampler(Sampler):
     """UniPC-p with B_2(h) = e^h - 1, predicting x_0 (Zhao et al. 2023, algorithms 5 to 8, arXiv:2302.04867).
 
     What the network says at x_t first corrects the step that led there (UniC), then predicts the next (UniP).
 
-    Args:
-        num_steps: how many steps.
-        order: p, 1 to 3; with the corrector, the order of accuracy is p + 1.
-        clip, percentile, spacing: as `Sampler`.
-
-    Raises:
-        ValueError: if `order` is not 1, 2 or 3, or as `Sampler`.
+    Args, besides those of `Sampler`:
+        order: p, 1 to 3, else a ValueError; with the corrector, the order of accuracy is p + 1.
     """
 
-    _: KW_ONLY
     order: int = 2
 
     def __post_init__(self) -> None:

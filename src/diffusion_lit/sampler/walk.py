@@ -10,8 +10,6 @@ from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import BaseDenoiser, Prediction
 from diffusion_lit.schedule import Schedule
 
-__all__ = ["Noise", "Walk"]
-
 Noise = Callable[[], Tensor]
 """Gives standard Gaussian noise [B, C, H, W], new at each call."""
 

@@ -1,34 +1,17 @@
-from diffusion_lit.schedule.base import Schedule
-from diffusion_lit.schedule.beta import BetaSchedule
-from diffusion_lit.schedule.cosine import CosineSchedule
-from diffusion_lit.schedule.cosine_continuous import CosineContinuousSchedule
-from diffusion_lit.schedule.discrete import DiscreteSchedule
-from diffusion_lit.schedule.edm import EDMSchedule
-from diffusion_lit.schedule.flow import FlowSchedule
-from diffusion_lit.schedule.linear import LinearSchedule
-from diffusion_lit.schedule.quadratic import QuadraticSchedule
-from diffusion_lit.schedule.scaled_linear import ScaledLinearSchedule
-from diffusion_lit.schedule.sigmoid import SigmoidSchedule
-from diffusion_lit.schedule.spacing import SPACINGS, check_spacing, per_image, spaced_times
-from diffusion_lit.schedule.sqrt import SqrtSchedule
-from diffusion_lit.schedule.vp import VPSchedule
-
-__all__ = [
-    "SPACINGS",
-    "BetaSchedule",
-    "CosineContinuousSchedule",
-    "CosineSchedule",
-    "DiscreteSchedule",
-    "EDMSchedule",
-    "FlowSchedule",
-    "LinearSchedule",
-    "QuadraticSchedule",
-    "ScaledLinearSchedule",
-    "Schedule",
-    "SigmoidSchedule",
-    "SqrtSchedule",
-    "VPSchedule",
-    "check_spacing",
-    "per_image",
-    "spaced_times",
-]
+from diffusion_lit.schedule.base import Schedule as Schedule
+from diffusion_lit.schedule.beta import BetaSchedule as BetaSchedule
+from diffusion_lit.schedule.cosine import CosineSchedule as CosineSchedule
+from diffusion_lit.schedule.cosine_continuous import CosineContinuousSchedule as CosineContinuousSchedule
+from diffusion_lit.schedule.discrete import DiscreteSchedule as DiscreteSchedule
+from diffusion_lit.schedule.edm import EDMSchedule as EDMSchedule
+from diffusion_lit.schedule.flow import FlowSchedule as FlowSchedule
+from diffusion_lit.schedule.linear import LinearSchedule as LinearSchedule
+from diffusion_lit.schedule.quadratic import QuadraticSchedule as QuadraticSchedule
+from diffusion_lit.schedule.scaled_linear import ScaledLinearSchedule as ScaledLinearSchedule
+from diffusion_lit.schedule.sigmoid import SigmoidSchedule as SigmoidSchedule
+from diffusion_lit.schedule.spacing import SPACINGS as SPACINGS
+from diffusion_lit.schedule.spacing import check_spacing as check_spacing
+from diffusion_lit.schedule.spacing import per_image as per_image
+from diffusion_lit.schedule.spacing import spaced_times as spaced_times
+from diffusion_lit.schedule.sqrt import SqrtSchedule as SqrtSchedule
+from diffusion_lit.schedule.vp import VPSchedule as VPSchedule

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from diffusion_lit.fixed_precision import FixedPrecision
 
-__all__ = ["Schedule"]
-
 
 class Schedule(FixedPrecision, ABC):
     """The forward process x_t = alpha(t) x_0 + sigma(t) eps, t in [0, 1], 0 = data, 1 = noise.
@@ -21,10 +19,7 @@ class Schedule(FixedPrecision, ABC):
     Args:
         shift: divides alpha / sigma at every time, so that larger images, whose pixels average more noise away, lose
             their signal as early as smaller ones; resolution / 64, say (Hoogeboom et al. 2023, eq. 4,
-            arXiv:2301.11093).
-
-    Raises:
-        ValueError: if `shift` is not positive.
+            arXiv:2301.11093). A ValueError unless positive.
     """
 
     spacing = "trailing"
@@ -99,10 +94,7 @@ class Schedule(FixedPrecision, ABC):
             mean     = (alpha_t / alpha_s) (sigma_s^2 / sigma_t^2) x_t + alpha_s c x_0
             variance = c sigma_s^2
 
-        Args:
-            x_0: clean images [B, C, H, W].
-            x_t: noisy images [B, C, H, W].
-            s, t: times, broadcastable to the images.
+        x_0 and x_t are clean and noisy images [B, C, H, W], s and t times, broadcastable to them.
         """
         log_snr_s, log_snr_t = self.log_snr(s), self.log_snr(t)
         alpha_s, sigma_s = self.signal(log_snr_s), self.noise(log_snr_s)
@@ -121,11 +113,8 @@ class Schedule(FixedPrecision, ABC):
             lerp(log(c sigma_s^2), log(c sigma_t^2), fraction)
 
         0 is the small variance (beta tilde), 1 the large one (beta, for one step of a chain). At s = 0, where the small
-        one vanishes, it is that of the step before, from 2 t to t, or the large one if no step comes before.
-
-        Args:
-            s, t: times, s < t.
-            fraction: broadcastable to them; what a network that learns its variance says.
+        one vanishes, it is that of the step before, from 2 t to t, or the large one if no step comes before. A network
+        that learns its variance says the `fraction`, broadcastable to the times s < t.
         """
         log_snr_s, log_snr_t, log_snr_2t = self.log_snr(s), self.log_snr(t), self.log_snr((2 * t).clamp(max=1))
         before, after = torch.where(s > 0, log_snr_s, log_snr_t), torch.where(s > 0, log_snr_t, log_snr_2t)

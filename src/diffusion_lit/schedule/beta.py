@@ -6,18 +6,14 @@ from torch import Tensor
 
 from diffusion_lit.schedule.discrete import DiscreteSchedule
 
-__all__ = ["BetaSchedule"]
-
 
 class BetaSchedule(DiscreteSchedule):
     """A chain that a member describes by its `curve` of betas.
 
     Args:
         num_timesteps: T.
-        beta_min: the variance of a step at the curve's start.
-        beta_max: the variance of a step at its end.
-        shift: as `DiscreteSchedule`.
-        zero_terminal_snr: as `DiscreteSchedule`.
+        beta_min, beta_max: the variance of a step at the curve's start, and at its end.
+        shift, zero_terminal_snr: as `DiscreteSchedule`.
     """
 
     def __init__(

@@ -6,8 +6,6 @@ import torch
 
 from diffusion_lit.schedule.discrete import DiscreteSchedule
 
-__all__ = ["CosineSchedule"]
-
 
 class CosineSchedule(DiscreteSchedule):
     """abar_t = f(t) / f(0), f(t) = cos^2((t / T + s) / (1 + s) pi / 2), t = 1..T (Nichol & Dhariwal 2021, eq. 17).
@@ -17,14 +15,9 @@ class CosineSchedule(DiscreteSchedule):
 
     Args:
         num_timesteps: T.
-        s: the offset that keeps the first betas from vanishing.
-        clip_min: the smallest beta.
-        clip_max: the largest beta.
-        shift: as `DiscreteSchedule`.
-        zero_terminal_snr: as `DiscreteSchedule`.
-
-    Raises:
-        ValueError: if the clip bounds are not 0 < clip_min < clip_max < 1, or `s` is negative.
+        s: the offset that keeps the first betas from vanishing; a ValueError if it is negative.
+        clip_min, clip_max: the smallest and the largest beta; a ValueError unless 0 < clip_min < clip_max < 1.
+        shift, zero_terminal_snr: as `DiscreteSchedule`.
     """
 
     def __init__(

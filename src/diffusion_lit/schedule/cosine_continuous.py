@@ -7,8 +7,6 @@ from torch import Tensor
 
 from diffusion_lit.schedule.base import Schedule
 
-__all__ = ["CosineContinuousSchedule"]
-
 
 class CosineContinuousSchedule(Schedule):
     """log SNR = -2 log tan(pi t a / 2), where a < 1 makes it `log_snr_min` at t = 1 (Hoogeboom et al. 2023, section 3).
@@ -16,11 +14,9 @@ class CosineContinuousSchedule(Schedule):
     arXiv:2301.11093.
 
     Args:
-        log_snr_min: log SNR at t = 1, before the shift.
+        log_snr_min: log SNR at t = 1, before the shift; a ValueError outside [-30, -4]: over -4 a tenth of the signal
+            would be left.
         shift: as `Schedule`; the paper's is resolution / 64.
-
-    Raises:
-        ValueError: if `log_snr_min` is over -4, where a tenth of the signal would be left, or under -30.
     """
 
     def __init__(self, log_snr_min: float = -15.0, shift: float = 1.0) -> None:

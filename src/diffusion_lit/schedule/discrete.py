@@ -9,8 +9,6 @@ from torch import Tensor
 
 from diffusion_lit.schedule.base import Schedule
 
-__all__ = ["DiscreteSchedule"]
-
 MAX_TERMINAL_KL = 1e-3
 """Nats per dimension. The four published schedules end below it, Stable Diffusion's (2.4e-3) above it."""
 
@@ -130,12 +128,9 @@ class DiscreteSchedule(Schedule):
         return torch.where(close, nearest, scaled)
 
     def step_noise(self, x_prev: Tensor, t: Tensor, eps: Tensor | None = None) -> Tensor:
-        """A draw of one Markov step, q(x_t | x_{t-1/T}) = N(sqrt(1 - beta_t) x_{t-1/T}, beta_t I).
+        """A draw of one Markov step, q(x_t | x_{t-1/T}) = N(sqrt(1 - beta_t) x_{t-1/T}, beta_t I), to `t` in (0, 1].
 
-        Args:
-            x_prev: images one step before `t`, [B, C, H, W].
-            t: the time of the step's end, in (0, 1].
-            eps: standard Gaussian noise like `x_prev`; drawn if None.
+        `x_prev` are images one step before `t`, [B, C, H, W], `eps` standard Gaussian noise like them; drawn if None.
         """
         beta = self.betas[self.index(t) - 1].to(x_prev.dtype)
         eps = torch.randn_like(x_prev) if eps is None else eps
@@ -144,8 +139,7 @@ class DiscreteSchedule(Schedule):
     def terminal_kl(self, x_0: Tensor | None = None) -> Tensor:
         """KL(q(x_T | x_0) || N(0, I)) in nats per dimension, a scalar: what sampling gets wrong before its first step.
 
-        Args:
-            x_0: clean images in [-1, 1]; None takes the worst case, every pixel at -1 or 1.
+        `x_0` are clean images in [-1, 1]; None takes the worst case, every pixel at -1 or 1.
         """
         alpha_squared, sigma_squared = self.log_abar[-1].exp(), -torch.expm1(self.log_abar[-1])
         second_moment = alpha_squared * (1.0 if x_0 is None else x_0.double().square().mean())

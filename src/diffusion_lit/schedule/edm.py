@@ -5,8 +5,6 @@ from torch import Tensor
 
 from diffusion_lit.schedule.base import Schedule
 
-__all__ = ["EDMSchedule"]
-
 
 class EDMSchedule(Schedule):
     """alpha = 1, sigma^(1/rho) linear in time from sigma_min at t_min to sigma_max (Karras et al. 2022, eq. 5).
@@ -15,12 +13,9 @@ class EDMSchedule(Schedule):
     sigma goes to 0 linearly. arXiv:2206.00364.
 
     Args:
-        sigma_min: the least noise that the network is asked about.
-        sigma_max: the noise at t = 1.
-        rho: how much closer steps lie where there is less noise.
-
-    Raises:
-        ValueError: if not 0 < sigma_min < sigma_max, or `rho` is under 1.
+        sigma_min, sigma_max: the least noise that the network is asked about, and that at t = 1; a ValueError unless
+            0 < sigma_min < sigma_max.
+        rho: how much closer steps lie where there is less noise; a ValueError under 1.
     """
 
     spacing = "uniform"

@@ -5,16 +5,13 @@ from torch import Tensor
 
 from diffusion_lit.schedule.base import Schedule
 
-__all__ = ["FlowSchedule"]
-
 
 class FlowSchedule(Schedule):
     """alpha = 1 - t, sigma = t: from data to noise along a straight line (Liu et al. 2023, arXiv:2209.03003).
 
     Also the optimal-transport path of flow matching (Lipman et al. 2023, arXiv:2210.02747). At t = 1 no signal is left.
 
-    Args:
-        shift: as `Schedule`; t becomes shift t / (1 + (shift - 1) t) (Esser et al. 2024, eq. 23, arXiv:2403.03206).
+    By `shift`, t becomes shift t / (1 + (shift - 1) t) (Esser et al. 2024, eq. 23, arXiv:2403.03206).
     """
 
     variance_preserving = False

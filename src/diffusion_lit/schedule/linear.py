@@ -5,8 +5,6 @@ from torch import Tensor
 
 from diffusion_lit.schedule.beta import BetaSchedule
 
-__all__ = ["LinearSchedule"]
-
 
 class LinearSchedule(BetaSchedule):
     """beta_t = beta_min + (t - 1) / (T - 1) (beta_max - beta_min), t = 1..T (Ho et al. 2020, section 4).

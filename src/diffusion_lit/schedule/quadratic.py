@@ -5,8 +5,6 @@ from torch import Tensor
 
 from diffusion_lit.schedule.beta import BetaSchedule
 
-__all__ = ["QuadraticSchedule"]
-
 
 class QuadraticSchedule(BetaSchedule):
     """beta_t = beta_min + (beta_max - beta_min) (t / T)^2, t = 1..T.

@@ -5,8 +5,6 @@ from torch import Tensor
 
 from diffusion_lit.schedule.beta import BetaSchedule
 
-__all__ = ["ScaledLinearSchedule"]
-
 
 class ScaledLinearSchedule(BetaSchedule):
     """sqrt(beta_t) = sqrt(beta_min) + (t - 1) / (T - 1) (sqrt(beta_max) - sqrt(beta_min)), t = 1..T.

@@ -5,8 +5,6 @@ from torch import Tensor
 
 from diffusion_lit.schedule.beta import BetaSchedule
 
-__all__ = ["SigmoidSchedule"]
-
 
 class SigmoidSchedule(BetaSchedule):
     """beta_t = sigmoid(-6 + 12 t / T) (beta_max - beta_min) + beta_min, t = 1..T (Xu et al. 2022, arXiv:2203.02923)."""

@@ -5,8 +5,6 @@ from torch import Tensor
 
 from diffusion_lit.schedule.base import Schedule
 
-__all__ = ["SPACINGS", "check_spacing", "per_image", "spaced_times"]
-
 SPACINGS = ("uniform", "trailing", "leading", "quadratic", "karras", "log_snr")
 RHO = 7
 """The exponent of Karras spacing; the paper's choice."""
@@ -36,10 +34,9 @@ def spaced_times(schedule: Schedule, num_steps: int | None = None, spacing: str 
     spacing = spacing or schedule.spacing
     check_spacing(spacing)
     name, most = type(schedule).__name__, schedule.num_timesteps
-    if num_steps is None and most is None:
+    n = most if num_steps is None else num_steps
+    if n is None:
         raise ValueError(f"{name} is continuous, with no number of steps of its own: set sampler.num_steps=50, say")
-    n = num_steps if num_steps is not None else most
-    assert n is not None
     if n < 1 or (most is not None and n > most):
         raise ValueError(
             f"cannot take {n} sampling steps: the schedule has {most}; set sampler.num_steps between 1 and {most}"

@@ -4,8 +4,6 @@ import torch
 
 from diffusion_lit.schedule.discrete import DiscreteSchedule
 
-__all__ = ["SqrtSchedule"]
-
 
 class SqrtSchedule(DiscreteSchedule):
     """abar_t = 1 - sqrt(t / T + s), t = 1..T (Li et al. 2022, appendix A, arXiv:2205.14217).
@@ -15,13 +13,9 @@ class SqrtSchedule(DiscreteSchedule):
 
     Args:
         num_timesteps: T.
-        s: the offset that sets the noise at t = 0, about s^(1/4) standard deviations.
-        clip_max: the largest beta.
-        shift: as `DiscreteSchedule`.
-        zero_terminal_snr: as `DiscreteSchedule`.
-
-    Raises:
-        ValueError: if `s` is not in [0, 1) or `clip_max` not in (0, 1).
+        s: the offset that sets the noise at t = 0, about s^(1/4) standard deviations; a ValueError outside [0, 1).
+        clip_max: the largest beta; a ValueError outside (0, 1).
+        shift, zero_terminal_snr: as `DiscreteSchedule`.
     """
 
     def __init__(

@@ -5,8 +5,6 @@ from torch import Tensor
 
 from diffusion_lit.schedule.base import Schedule
 
-__all__ = ["VPSchedule"]
-
 
 class VPSchedule(Schedule):
     """alpha(t)^2 = exp(-beta_min t - (beta_max - beta_min) t^2 / 2) (Song et al. 2021, eq. 33, arXiv:2011.13456).
@@ -14,12 +12,8 @@ class VPSchedule(Schedule):
     The limit of DDPM's linear chain as T grows, with betas T times as large.
 
     Args:
-        beta_min: the rate of noising at t = 0.
-        beta_max: the rate at t = 1.
+        beta_min, beta_max: the rate of noising at t = 0, and at t = 1; a ValueError unless 0 < beta_min <= beta_max.
         shift: as `Schedule`.
-
-    Raises:
-        ValueError: if not 0 < beta_min <= beta_max.
     """
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, shift: float = 1.0) -> None:

@@ -25,10 +25,6 @@ MAX_RATIO = 200  # of a compressed tar file: images hardly shrink
 class ZipSource(FileSource):
     """The images of a ZIP file.
 
-    Args:
-        path: the file.
-        val_fraction: see `diffusion_lit.source.layout.arrange`.
-
     Raises:
         ValueError: if it is not a ZIP file, is encrypted, or has names or links that leave it.
     """
@@ -44,7 +40,7 @@ class ZipSource(FileSource):
                 infos = [info for info in archive.infolist() if not info.is_dir()]
         except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a ZIP file, or is damaged ({error}); fetch it again") from error
-        refuse_escapes(path, (info.filename for info in infos))
+        refuse_escapes(self.description, (info.filename for info in infos))
         for info in infos:
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise ValueError(f"{path}: {info.filename} is a link; archives with links are refused")
@@ -60,8 +56,7 @@ class ZipSource(FileSource):
 
     def open(self, name: str, max_bytes: int) -> BinaryIO:
         info = self.members[name]
-        if info.file_size > max_bytes:
-            raise ValueError(too_large(name, info.file_size, max_bytes))
+        refuse_large(name, info.file_size, max_bytes)
         if self.opened is None or self.opened[0] != os.getpid():  # a file's position is shared with forked processes
             self.opened = (os.getpid(), zipfile.ZipFile(self.path))
         try:
@@ -77,8 +72,6 @@ class TarSource(FileSource):
     """The images of an uncompressed tar file.
 
     Args:
-        path: the file.
-        val_fraction: see `diffusion_lit.source.layout.arrange`.
         description: for messages and the manifest, in place of the path.
 
     Raises:
@@ -89,22 +82,20 @@ class TarSource(FileSource):
 
     def __init__(self, path: Path, val_fraction: float, description: str | None = None) -> None:
         self.path = path
-        self.description = description or str(path)
+        self.description = where = description or str(path)
         size = path.stat().st_size
         try:
             members = list(tar_members(path))
         except (tarfile.TarError, OSError) as error:
-            raise ValueError(
-                f"{self.description} is not a tar file, or is damaged ({error}); fetch it again"
-            ) from error
-        refuse_escapes(Path(self.description), (member.name for member in members))
+            raise ValueError(f"{where} is not a tar file, or is damaged ({error}); fetch it again") from error
+        refuse_escapes(where, (member.name for member in members))
         for member in members:
             if member.issym() or member.islnk():
-                raise ValueError(f"{self.description}: {member.name} is a link; archives with links are refused")
+                raise ValueError(f"{where}: {member.name} is a link; archives with links are refused")
             if not member.isreg() or member.issparse():
-                raise ValueError(f"{self.description}: {member.name} is not an ordinary file, which is refused")
+                raise ValueError(f"{where}: {member.name} is not an ordinary file, which is refused")
             if member.offset_data + member.size > size:
-                raise ValueError(f"{self.description} is truncated in {member.name}; fetch it again")
+                raise ValueError(f"{where} is truncated in {member.name}; fetch it again")
         # Of several files of one name the last counts, as in `tar`.
         named = {str(PurePosixPath(member.name)): member for member in members}
         self.places = {name: (member.offset_data, member.size) for name, member in named.items()}
@@ -112,15 +103,14 @@ class TarSource(FileSource):
 
     def open(self, name: str, max_bytes: int) -> BinaryIO:
         offset, size = self.places[name]
-        if size > max_bytes:
-            raise ValueError(too_large(name, size, max_bytes))
+        refuse_large(name, size, max_bytes)
         with self.path.open("rb") as file:
             file.seek(offset)
             return io.BytesIO(file.read(size))
 
 
 def decompressed(path: Path, folder: Path) -> Path:
-    """A compressed tar file's content, as a file in `folder`, which can be read from the middle; kept for next time.
+    """A compressed tar file's content, as a file in `folder` that can be read from the middle; kept for next time.
 
     Raises:
         ValueError: if it is damaged, or grows beyond all reason.
@@ -147,11 +137,7 @@ def decompressed(path: Path, folder: Path) -> Path:
 
 
 def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
-    """All but folders.
-
-    Raises:
-        tarfile.TarError: if it is damaged, which tarfile takes for its end where it is not at the first member.
-    """
+    """All but folders; a TarError if it is damaged, which tarfile takes for its end after the first member."""
     with tarfile.open(path, "r:") as archive:
         name = ""
         for member in archive:
@@ -166,7 +152,7 @@ def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
                 raise tarfile.ReadError(f"what follows {name} is neither a file nor the end")
 
 
-def refuse_escapes(archive: Path, names: Iterable[str]) -> None:
+def refuse_escapes(archive: str, names: Iterable[str]) -> None:
     """Refuse names that would lie outside the folder that an archive is unpacked into."""
     for name in names:
         path = PurePosixPath(name.replace("\\", "/"))
@@ -174,5 +160,6 @@ def refuse_escapes(archive: Path, names: Iterable[str]) -> None:
             raise ValueError(f"{archive}: {name} leads out of the archive, which is refused; do not trust its source")
 
 
-def too_large(name: str, size: int, limit: int) -> str:
-    return f"{name} is of {size} bytes, more than any image within max_pixels has ({limit})"
+def refuse_large(name: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise ValueError(f"{name} is of {size} bytes, more than any image within max_pixels has ({limit})")

@@ -1,7 +1,7 @@
 """Where images come from: a folder, an archive, or a library's dataset."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -11,9 +11,9 @@ from torch import Tensor
 from diffusion_lit.source.file_kind import HIDDEN, IMAGE, LABELS, OTHER, kind_of
 from diffusion_lit.source.image_file import Reading
 from diffusion_lit.source.label_file import read_labels
-from diffusion_lit.source.layout import arrange, class_names_of, shared_folder
+from diffusion_lit.source.layout import arrange, class_names_of, share_out, shared_folder
 
-__all__ = ["UNLABELLED", "Entry", "FileSource", "Source"]
+__all__ = ["UNLABELLED", "Entry", "FileSource", "Source", "TableSource"]
 
 UNLABELLED = -1
 """The class of an image that has none."""
@@ -42,11 +42,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, split: str, index: int, reading: Reading) -> Tensor:
-        """Image number `index` of a split, uint8 [C, H, W].
-
-        Raises:
-            ValueError: if it is not an image that can be read.
-        """
+        """Image number `index` of a split, uint8 [C, H, W]; a ValueError if it is not an image that can be read."""
 
     def remarks(self) -> list[str]:
         """What may not be meant: files that are left out, and classes without images to train on."""
@@ -64,8 +60,34 @@ class Source(ABC):
         return lines
 
 
+class TableSource(Source):
+    """Rows of a library's dataset, which has splits of its own."""
+
+    places: dict[str, list[tuple[str, int]]]
+    """Where each image of a split is: the library's split, and the row."""
+
+    def share_out(self, labels: Mapping[str, Sequence[int]], val_fraction: float, stamps: Mapping[str, str]) -> None:
+        """Sort rows into splits: see `layout.share_out`.
+
+        Args:
+            labels: the class of each row of the library's splits.
+            val_fraction: the share of its `train` that is set aside for each split that is missing.
+            stamps: what changes when one of its splits does.
+        """
+        sizes = {split: len(classes) for split, classes in labels.items()}
+        self.places = share_out(sizes, self.description, val_fraction)
+        self.splits = {
+            split: [Entry(f"{of}/{row:09d}", labels[of][row], stamps[of]) for of, row in places]
+            for split, places in self.places.items()
+        }
+
+
 class FileSource(Source):
-    """Image files with names, whose folders, or a `labels.csv` or `metadata.jsonl` beside them, are their classes."""
+    """Image files with names, whose folders, or a `labels.csv` or `metadata.jsonl` beside them, are their classes.
+
+    Args:
+        val_fraction: the share set aside for each of `val` and `test` where it is missing.
+    """
 
     wrapped = False
     """Whether names leave out the folders that all images lie in, which say nothing."""
@@ -73,14 +95,10 @@ class FileSource(Source):
     """Those folders."""
 
     def arrange(self, stamps: Mapping[str, str], val_fraction: float) -> None:
-        """Sort the files into splits and classes.
-
-        Args:
-            stamps: what changes when a file does, by its name.
-            val_fraction: see `diffusion_lit.source.layout.arrange`.
+        """Sort files into splits and classes, given by name with what changes when a file does: see `layout.arrange`.
 
         Raises:
-            ValueError: if the files do not make a dataset (see `diffusion_lit.source.layout`).
+            ValueError: if the files do not make a dataset.
         """
         kinds = {name: kind_of(name, self.open) for name in sorted(stamps)}
         self.left_out = {name: kind for name, kind in kinds.items() if kind in (HIDDEN, OTHER)}
@@ -90,12 +108,9 @@ class FileSource(Source):
         labels = self.labels([name.removeprefix(self.prefix) for name, kind in kinds.items() if kind == LABELS])
         files = arrange(images, self.description, val_fraction, labels)
         self.class_names = class_names_of(files.values())
-        number = {name: i for i, name in enumerate(self.class_names or [])}
+        number = {None: UNLABELLED} | {name: i for i, name in enumerate(self.class_names or [])}
         self.splits = {
-            split: [
-                Entry(name, UNLABELLED if label is None else number[label], stamps[self.prefix + name])
-                for name, label in inside
-            ]
+            split: [Entry(name, number[label], stamps[self.prefix + name]) for name, label in inside]
             for split, inside in files.items()
         }
 
@@ -123,7 +138,6 @@ class FileSource(Source):
         """
 
     def file(self, split: str, index: int, reading: Reading) -> Path | BinaryIO:
-        """The file of an image; a ValueError if there is none that can be read."""
         return self.open(self.prefix + self.splits[split][index].name, reading.max_bytes)
 
     def read(self, split: str, index: int, reading: Reading) -> Tensor:

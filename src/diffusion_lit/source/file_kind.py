@@ -27,12 +27,7 @@ MAX_BYTES = 2**28  # of a file whose content is looked at
 
 
 def kind_of(name: str, open: Callable[[str, int], Path | BinaryIO]) -> str:
-    """`IMAGE`, `LABELS`, `HIDDEN` or `OTHER`.
-
-    Args:
-        name: with `/` between folders.
-        open: gives the file of a name, if it has not more bytes than a number, or raises a ValueError.
-    """
+    """`IMAGE`, `LABELS`, `HIDDEN` or `OTHER`, by a name with `/` between folders and, if need be, what it opens."""
     path = PurePosixPath(name)
     if any(part.startswith(".") or part in SYSTEM for part in path.parts):
         return HIDDEN

@@ -10,12 +10,7 @@ __all__ = ["FolderSource", "walk"]
 
 
 class FolderSource(FileSource):
-    """The images below a folder; linked folders count.
-
-    Args:
-        root: the folder.
-        val_fraction: see `diffusion_lit.source.layout.arrange`.
-    """
+    """The images below a folder; linked folders count."""
 
     def __init__(self, root: Path, val_fraction: float) -> None:
         self.root = root

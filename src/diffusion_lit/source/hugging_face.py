@@ -1,20 +1,42 @@
 """Datasets as the Hugging Face package reads them."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from diffusion_lit.source.base import UNLABELLED, Entry, Source
-from diffusion_lit.source.image_file import Reading
-from diffusion_lit.source.layout import share_out
-from diffusion_lit.source.sample import Sample
+from diffusion_lit.source.base import UNLABELLED, TableSource
+from diffusion_lit.source.image_file import Reading, Sample
 
-__all__ = ["HuggingFaceSource", "choose_columns", "choose_splits", "open_dataset", "sample_of"]
+__all__ = ["Columns", "HuggingFaceSource", "choose_columns", "choose_splits", "open_dataset", "sample_of"]
 
 
-class HuggingFaceSource(Source):
+@dataclass(frozen=True)
+class Columns:
+    """What is used of a dataset: the column of the images, and that of the classes with their names, or None."""
+
+    image: str
+    label: str | None
+    class_names: list[str] | None
+
+    def undecoded(self, data: Any) -> Any:
+        """A table or a stream of these columns alone, images as the bytes of their files."""
+        from datasets import Image
+
+        used = [column for column in (self.image, self.label) if column is not None]
+        return data.select_columns(used).cast_column(self.image, Image(decode=False))
+
+    def samples(self, columns: Mapping[str, Sequence[Any]], names: Sequence[str]) -> Iterator[Sample]:
+        """Rows, given by columns, as samples with these names; a ValueError names a row that is not one."""
+        labels = columns[self.label] if self.label else [None] * len(names)
+        num_classes = None if self.class_names is None else len(self.class_names)
+        for image, label, name in zip(columns[self.image], labels, names, strict=True):
+            yield sample_of(image, label, num_classes, name)
+
+
+class HuggingFaceSource(TableSource):
     """A dataset of the Hugging Face Hub, or one in a folder that its package reads.
 
     Args:
@@ -28,38 +50,24 @@ class HuggingFaceSource(Source):
     """
 
     def __init__(self, name: str, columns: tuple[str | None, str | None], val_fraction: float) -> None:
-        from datasets import Image as ImageColumn
-
         self.description = f"hf:{name}"
         name, _, config = name.partition(":")
         tables = open_dataset(name, config or None, streaming=False)
         features = tables["train"].features if "train" in tables else None
-        self.image_column, self.label_column = choose_columns(name, features, columns, prefix="")
-        self.class_names = list(features[self.label_column].names) if features and self.label_column else None
-        self.tables = {
-            split: table.cast_column(self.image_column, ImageColumn(decode=False)) for split, table in tables.items()
-        }
-        self.places = share_out(
-            {split: len(table) for split, table in self.tables.items()}, self.description, val_fraction
-        )
+        self.columns = choose_columns(name, features, columns, prefix="")
+        self.class_names = self.columns.class_names
+        self.tables = {split: self.columns.undecoded(table) for split, table in tables.items()}
         labels = {
-            split: table[self.label_column][:] if self.label_column else [UNLABELLED] * len(table)
+            split: table[self.columns.label][:] if self.columns.label else [UNLABELLED] * len(table)
             for split, table in self.tables.items()
         }
-        self.splits = {
-            split: [
-                Entry(f"{of}/{row:09d}", labels[of][row], getattr(self.tables[of], "_fingerprint", ""))
-                for of, row in places
-            ]
-            for split, places in self.places.items()
-        }
+        stamps = {split: getattr(table, "_fingerprint", "") for split, table in self.tables.items()}
+        self.share_out(labels, val_fraction, stamps)
 
     def read(self, split: str, index: int, reading: Reading) -> Tensor:
         of, row = self.places[split][index]
         name = f"row {row} of {self.description}, {of}"
-        columns, classes = self.tables[of][row], self.class_names
-        label = columns[self.label_column] if self.label_column else None
-        sample = sample_of(columns[self.image_column], label, None if classes is None else len(classes), name)
+        [sample] = self.columns.samples(self.tables[of][row : row + 1], [name])
         return reading.read(io.BytesIO(sample.image), name)
 
 
@@ -131,7 +139,7 @@ def choose_splits(name: str, there: list[str], val_split: str | None, test_split
 
 def choose_columns(
     name: str, features: Mapping[str, Any] | None, asked: tuple[str | None, str | None], prefix: str = "data."
-) -> tuple[str, str | None]:
+) -> Columns:
     """The columns of the images and of the labels, if there are any.
 
     Raises:
@@ -155,5 +163,6 @@ def choose_columns(
                 f"{name} has {many} of type {kind.__name__}; choose one with {prefix}{option}=: it has {listed}"
             )
         chosen.append(column or next(iter(fitting), None))
-    assert chosen[0] is not None
-    return chosen[0], chosen[1]
+    image, label = chosen
+    assert image is not None
+    return Columns(image, label, None if label is None else list(features[label].names))

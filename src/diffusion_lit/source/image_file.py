@@ -1,9 +1,10 @@
 """One image file, of any format, size and colour mode, as the model takes it."""
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 from torch import Tensor
 
-__all__ = ["FILTERS", "FITS", "UNREADABLE", "Reading", "is_image", "unreadable"]
+__all__ = ["FILTERS", "FITS", "UNREADABLE", "Reading", "Sample", "decode", "is_image", "unreadable"]
 
 UNREADABLE = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
@@ -42,14 +43,7 @@ class Reading:
     max_pixels: int = 100_000_000
 
     def check(self, prefix: str = "") -> "Reading":
-        """This reading, if it can be done.
-
-        Args:
-            prefix: prefix of the settings' names in a message.
-
-        Raises:
-            ValueError: if a setting has no such value.
-        """
+        """This reading, if it can be done; a ValueError, with `prefix` before the setting's name, if not."""
         for name in ("resolution", "max_pixels"):
             if not isinstance(value := getattr(self, name), int) or value < 1:
                 raise ValueError(f"{prefix}{name} must be a whole number of at least 1, got {value}")
@@ -68,11 +62,7 @@ class Reading:
         return 8 * self.max_pixels + 2**20
 
     def open(self, file: Path | BinaryIO) -> Image.Image:
-        """An image whose pixels are not decoded yet, although all that can be known without is checked.
-
-        Raises:
-            UNREADABLE: if it cannot be read.
-        """
+        """An image whose pixels are not decoded yet; one of `UNREADABLE` if it can be known not to be readable."""
         try:
             image = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError as error:
@@ -88,15 +78,7 @@ class Reading:
         return image
 
     def read(self, file: Path | BinaryIO, name: str | None = None) -> Tensor:
-        """One file.
-
-        Args:
-            file: its path, or itself, opened.
-            name: for messages, in place of the path.
-
-        Raises:
-            ValueError: if it is not an image that can be read; the message names it.
-        """
+        """One file; a ValueError calls it by its name, or else its path, if it is not an image that can be read."""
         try:
             with self.open(file) as image:
                 return self.square(image)
@@ -104,11 +86,7 @@ class Reading:
             raise ValueError(unreadable({name or str(file): error})) from error
 
     def square(self, image: Image.Image) -> Tensor:
-        """An image in any mode.
-
-        Raises:
-            ValueError: if it has pixels of 32 bits.
-        """
+        """An image in any mode; a ValueError if it has pixels of 32 bits."""
         bits = bits_of(image)
         image = ImageOps.exif_transpose(image)
         if bits > 8:  # convert() would cut everything above 255
@@ -121,12 +99,27 @@ class Reading:
         return torch.from_numpy(np.array(image).reshape(*size, self.channels)).permute(2, 0, 1)
 
 
-def bits_of(image: Image.Image) -> int:
-    """How many bits the pixels of an image have, of which more than 8 only grey is kept with.
+class Sample(NamedTuple):
+    """An image as it is stored: a file's bytes, its class or None, and what to call it in a message."""
+
+    image: bytes
+    label: int | None
+    name: str
+
+
+def decode(samples: list[Sample], reading: Reading) -> tuple[Tensor, Tensor | None]:
+    """Images uint8 [B, C, H, W] and labels int64 [B], or None if there are none.
 
     Raises:
-        ValueError: if they have 32.
+        ValueError: if one is not an image; the message names it.
     """
+    images = [reading.read(io.BytesIO(sample.image), sample.name) for sample in samples]
+    labels = [sample.label for sample in samples if sample.label is not None]
+    return torch.stack(images), torch.tensor(labels) if labels else None
+
+
+def bits_of(image: Image.Image) -> int:
+    """How many bits the pixels of an image have, of which more than 8 only grey is kept with; 32 are refused."""
     if image.mode == "I" and image.format == "PPM":
         return 16  # whatever a file says its largest value is, Pillow scales it to 65535
     if image.mode in ("I", "F"):

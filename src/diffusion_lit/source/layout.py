@@ -1,25 +1,14 @@
 """Which split and which class an image belongs to, by its name below the folder or archive that it is in."""
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import TypeVar
 
 from diffusion_lit.source.file_kind import EXTENSIONS
 
-__all__ = [
-    "SPLITS",
-    "Named",
-    "arrange",
-    "check_val_fraction",
-    "class_names_of",
-    "class_of",
-    "hashed_split",
-    "set_aside",
-    "share_out",
-    "shared_folder",
-]
+__all__ = ["SPLITS", "arrange", "check_val_fraction", "class_names_of", "hashed_split", "share_out", "shared_folder"]
 
 Item = TypeVar("Item")
 SPLITS = ("train", "val", "test")
@@ -71,16 +60,9 @@ def arrange(
         unlabelled = [split for split in SPLITS if files[split] and files[split][0][1] is None]
         if 0 < len(unlabelled) < sum(bool(found) for found in files.values()):
             raise ValueError(f"{where}/{unlabelled[0]} has no class folders, but other splits have; give all or none")
-        if not (files["val"] and files["test"]):
-            everything, files["train"] = files["train"], []
-            missing = [split for split in ("val", "test") if not files[split]]
-            for file in everything:
-                split = hashed_split(file[0], val_fraction)
-                files[split if split in missing else "train"].append(file)
     else:
-        for file in zip(names, class_of(names, where, labels), strict=True):
-            files[hashed_split(file[0], val_fraction)].append(file)
-    return set_aside(files, where)
+        files["train"] = list(zip(names, class_of(names, where, labels), strict=True))
+    return set_aside(files, where, val_fraction, lambda file: file[0])
 
 
 def split_of(name: str) -> str | None:
@@ -107,8 +89,7 @@ def share_out(sizes: Mapping[str, int], where: str, val_fraction: float) -> dict
 
     Args:
         sizes: how many images each split of the library has, by its name.
-        where: what they are in, for messages.
-        val_fraction: the share to set aside, for each split that is missing.
+        where, val_fraction: as for `arrange`.
 
     Raises:
         ValueError: if there is no `train`, or there are too few images.
@@ -116,21 +97,22 @@ def share_out(sizes: Mapping[str, int], where: str, val_fraction: float) -> dict
     known = {SPLIT_NAMES[name]: name for name in sizes if name in SPLIT_NAMES}
     if "train" not in known:
         raise ValueError(f"{where} needs a split named train; there are {', '.join(sizes)}")
-    places: dict[str, list[tuple[str, int]]] = {
-        split: [(known[split], i) for i in range(sizes[known[split]])] if split in known else [] for split in SPLITS
-    }
-    missing = [split for split in ("val", "test") if split not in known]
-    if missing:
-        everything, places["train"] = places["train"], []
-        for place in everything:
-            split = hashed_split(f"{place[0]}/{place[1]:07d}", val_fraction)
-            places[split if split in missing else "train"].append(place)
-    return set_aside(places, where)
+    places: dict[str, list[tuple[str, int]]] = {split: [] for split in SPLITS}
+    for split, name in known.items():
+        places[split] = [(name, number) for number in range(sizes[name])]
+    return set_aside(places, where, val_fraction, lambda place: f"{place[0]}/{place[1]:07d}")
 
 
-def set_aside(files: dict[str, list[Item]], where: str) -> dict[str, list[Item]]:
-    """The same with at least one image in each split: a small set may have hashed nothing there."""
-    for split in SPLITS:
+def set_aside(
+    files: dict[str, list[Item]], where: str, val_fraction: float, name_of: Callable[[Item], str]
+) -> dict[str, list[Item]]:
+    """The same with what is missing of `val` and `test` taken from `train`, by a hash of each name."""
+    missing = [split for split in ("val", "test") if not files[split]]
+    everything, files["train"] = files["train"], []
+    for file in everything:
+        split = hashed_split(name_of(file), val_fraction)
+        files[split if split in missing else "train"].append(file)
+    for split in SPLITS:  # a small set may have hashed nothing there
         if not files[split]:
             largest = max(files.values(), key=len)
             if len(largest) < 2:
@@ -144,11 +126,7 @@ def set_aside(files: dict[str, list[Item]], where: str) -> dict[str, list[Item]]
 def class_of(
     names: Sequence[str], where: str, labels: Mapping[str, str] | None = None, depth: int = 0
 ) -> list[str | None]:
-    """The class of each name: what `labels` says, else its folder number `depth` where all images lie in folders.
-
-    Raises:
-        ValueError: if only some images have one.
-    """
+    """The class of each name: what `labels` says, else its folder number `depth` where all images lie in folders."""
     if labels is not None:
         if unlabelled := [name for name in names if name not in labels]:
             raise ValueError(

@@ -1,15 +1,16 @@
 """Images of torchvision's datasets."""
 
 import inspect
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.source.base import UNLABELLED, Entry, Source
+from diffusion_lit.source.base import UNLABELLED, TableSource
 from diffusion_lit.source.image_file import UNREADABLE, Reading
-from diffusion_lit.source.layout import SPLITS, share_out
+from diffusion_lit.source.layout import SPLITS
 
 __all__ = ["TorchvisionSource", "open_dataset"]
 
@@ -18,11 +19,8 @@ def open_dataset(name: str, root: Path, download: bool, prefix: str, **split: bo
     """A split of a dataset of torchvision's.
 
     Args:
-        name: name of its class.
-        root: the folder that torchvision keeps its datasets in.
-        download: fetch what is not there.
+        name: name of its class, which takes `root`, `download` and `split`.
         prefix: prefix of the settings' names in a message.
-        split: as its class takes it.
 
     Raises:
         FileNotFoundError: if it is not there and cannot be fetched.
@@ -39,7 +37,7 @@ def open_dataset(name: str, root: Path, download: bool, prefix: str, **split: bo
         ) from error
 
 
-class TorchvisionSource(Source):
+class TorchvisionSource(TableSource):
     """A dataset of torchvision's that gives an image and a class.
 
     Args:
@@ -65,32 +63,24 @@ class TorchvisionSource(Source):
                 "Flowers102, Food101, MNIST, STL10 and SVHN are some"
             )
         self.datasets: dict[str, Any] = {}
-        for split in SPLITS:
+        for split in ("train", "test") if "train" in parameters else SPLITS:
             argument = {"train": split == "train"} if "train" in parameters else {"split": split}
-            if "train" in parameters and split == "val":
-                continue
-            try:
+            with suppress(ValueError):  # no such split
                 self.datasets[split] = open_dataset(name, root, download, "", **argument)
-            except ValueError:  # no such split
-                continue
         if "train" not in self.datasets:
             raise ValueError(f"torchvision's {name} has no split train: it cannot be prepared from there")
-        first = self.datasets["train"]
-        names = getattr(first, "classes", None)
+        names = getattr(self.datasets["train"], "classes", None)
         self.class_names = None if names is None else [str(name) for name in names]
-        self.places = share_out(
-            {split: len(data) for split, data in self.datasets.items()}, self.description, val_fraction
-        )
-        self.splits = {
-            split: [Entry(f"{of}/{index:07d}", self.label(of, index), "") for of, index in places]
-            for split, places in self.places.items()
-        }
+        labels = {split: self.labels(data) for split, data in self.datasets.items()}
+        self.share_out(labels, val_fraction, dict.fromkeys(labels, ""))
 
-    def label(self, split: str, index: int) -> int:
-        data = self.datasets[split]
+    def labels(self, data: Any) -> list[int]:
+        if self.class_names is None:
+            return [UNLABELLED] * len(data)
         known = next((getattr(data, key) for key in ("targets", "labels", "_labels") if hasattr(data, key)), None)
-        label = data[index][1] if known is None else known[index]
-        return int(label) if self.class_names is not None else UNLABELLED
+        if known is None:
+            known = [data[i][1] for i in range(len(data))]
+        return [int(label) for label in known]
 
     def read(self, split: str, index: int, reading: Reading) -> Tensor:
         of, number = self.places[split][index]
@@ -99,4 +89,5 @@ class TorchvisionSource(Source):
             assert isinstance(image, Image.Image)
             return reading.square(image)
         except UNREADABLE as error:
-            raise ValueError(f"{of}/{number:07d} of {self.description} cannot be read: {error}") from error
+            name = self.splits[split][index].name
+            raise ValueError(f"{name} of {self.description} cannot be read: {error}") from error

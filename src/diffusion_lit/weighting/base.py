@@ -6,8 +6,6 @@ from torch import Tensor
 
 from diffusion_lit.denoiser import Prediction
 
-__all__ = ["Weighting", "X0Weighting"]
-
 
 class Weighting(ABC):
     """A weight on the squared error of the network's own output."""

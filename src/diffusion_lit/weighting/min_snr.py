@@ -4,8 +4,6 @@ from torch import Tensor
 
 from diffusion_lit.weighting.base import X0Weighting
 
-__all__ = ["MinSNRWeighting"]
-
 
 class MinSNRWeighting(X0Weighting):
     """min(SNR, gamma) on the x_0 error (Hang et al. 2023, section 3.4, arXiv:2303.09556).
@@ -13,10 +11,7 @@ class MinSNRWeighting(X0Weighting):
     In output space: min(1, gamma / SNR) for eps, min(SNR, gamma) / (SNR + 1) for v.
 
     Args:
-        gamma: the SNR above which easy, nearly clean times stop counting for more.
-
-    Raises:
-        ValueError: if `gamma` is not positive.
+        gamma: the SNR above which easy, nearly clean times stop counting for more; a ValueError unless positive.
     """
 
     def __init__(self, gamma: float = 5.0) -> None:

@@ -4,8 +4,6 @@ from torch import Tensor
 
 from diffusion_lit.weighting.base import X0Weighting
 
-__all__ = ["P2Weighting"]
-
 
 class P2Weighting(X0Weighting):
     """SNR / (k + SNR)^gamma on the x_0 error (Choi et al. 2022, eq. 8, arXiv:2204.00227).
@@ -13,11 +11,8 @@ class P2Weighting(X0Weighting):
     The error of eps counts less where the image is nearly clean and only unseen details are left. gamma = 0 is `snr`.
 
     Args:
-        k: keeps the weight finite where no signal is left.
-        gamma: how strongly clean times are played down.
-
-    Raises:
-        ValueError: if `k` is not positive or `gamma` is negative.
+        k: keeps the weight finite where no signal is left; a ValueError unless positive.
+        gamma: how strongly clean times are played down; a ValueError if negative.
     """
 
     def __init__(self, k: float = 1.0, gamma: float = 1.0) -> None:

@@ -4,17 +4,12 @@ from torch import Tensor
 
 from diffusion_lit.weighting.base import X0Weighting
 
-__all__ = ["SigmoidWeighting"]
-
 
 class SigmoidWeighting(X0Weighting):
     """SNR sigmoid(bias - log SNR) on the x_0 error (Kingma & Gao 2023, section 4, arXiv:2303.00848).
 
     That is sigmoid(bias - log SNR) on the error of eps, the paper's weight where times are uniform in log SNR; another
-    density's own shape multiplies it.
-
-    Args:
-        bias: the log SNR at which the weight has fallen to a half.
+    density's own shape multiplies it. At log SNR = `bias` it has fallen to a half.
     """
 
     def __init__(self, bias: float = 2.0) -> None:

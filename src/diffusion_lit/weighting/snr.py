@@ -4,8 +4,6 @@ from torch import Tensor
 
 from diffusion_lit.weighting.base import X0Weighting
 
-__all__ = ["SNRWeighting"]
-
 
 class SNRWeighting(X0Weighting):
     """SNR on the x_0 error, which is the plain error of eps, whatever the network predicts (Ho et al. 2020, eq. 14)."""

@@ -4,8 +4,6 @@ from torch import Tensor
 
 from diffusion_lit.weighting.base import X0Weighting
 
-__all__ = ["TruncatedSNRWeighting"]
-
 
 class TruncatedSNRWeighting(X0Weighting):
     """max(SNR, 1) on the x_0 error: the greater of x_0's and eps' (Salimans & Ho 2022, section 4, arXiv:2202.00512)."""
