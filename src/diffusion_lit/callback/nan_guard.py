@@ -27,8 +27,8 @@ class NaNGuard(Callback):
     """Notices a gradient that is infinite or not a number, and never lets a checkpoint be written after one.
 
     It looks at the norm of the gradient that clipping computes anyway, and reads the verdict every n steps, so that an
-    accelerator is not made to wait at each. Before each checkpoint it looks at the weights, averages and optimizer state
-    that would go into it as well, and after each validation at its loss. All ranks decide together: gradients are
+    accelerator is not made to wait at each. Before each checkpoint it looks at the weights, averages and optimizer
+    state that would go into it as well, and after each validation at its loss. All ranks decide together: gradients are
     already added up over them.
 
     Args:
