@@ -14,8 +14,10 @@ COMMANDS = ("train", "sample", "evaluate", "export", "prepare", "inspect", "plot
 LAYERS = (
     COMMANDS,
     ("training",),
-    ("agreement", "callback"),
+    ("trainer", "resume"),
+    ("agreement", "callback", "settings"),
     ("module", "figure", "contact_sheet"),
+    ("budget", "csv_logger"),
     ("evaluation",),
     ("generate", "inversion", "likelihood"),
     ("checkpoint",),
@@ -23,9 +25,9 @@ LAYERS = (
     ("guidance", "weighting", "bound", "preparation"),
     ("denoiser", "density", "ode", "prepared"),
     ("schedule", "parameterization", "source", "augmentation", "feature", "model", "space"),
-    ("condition", "autoencoder", "fixed_precision"),
-    ("command",),
-    ("shell", "image", "random"),
+    ("condition", "autoencoder", "fixed_precision", "lr_schedule"),
+    ("command", "interruption"),
+    ("shell", "image", "random", "ranks", "files"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""
 WITHOUT_LIGHTNING = ("source", "prepared", "schedule", "sampler")

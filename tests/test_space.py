@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion_lit.autoencoder import PIXELS_AT_A_TIME, Autoencoder
 from diffusion_lit.callback import FID
-from diffusion_lit.checkpoint import check_resumable, load_checkpoint, load_denoiser
+from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.data import ArrayImages, ImageDataModule, Images
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.density import UniformDensity
@@ -23,6 +23,7 @@ from diffusion_lit.guidance import GuidedDenoiser
 from diffusion_lit.image import HEADER, from_uint8, to_uint8
 from diffusion_lit.likelihood import ode_likelihood, variational_bound
 from diffusion_lit.loss import HybridLoss, VLBLoss
+from diffusion_lit.resume import check_origin, find_origin
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.space import LatentSpace, PixelSpace, Space
 from diffusion_lit.weighting import UnitWeighting
@@ -305,12 +306,12 @@ def test_a_run_resumes_with_the_autoencoder_elsewhere_but_not_with_other_latents
     for key in ("model", "schedule", "parameterization", "loss", "density", "space"):
         cfg[key] = checkpoint[key]
     cfg.space.autoencoder = "elsewhere"
-    check_resumable(run / "checkpoints" / "last.ckpt", cfg, None)
+    check_origin(find_origin(run), cfg, None)
     for key, value in {"scale": 2.0, "sha256": "0" * 64}.items():
         other = cfg.copy()
         other.space[key] = value
         with pytest.raises(ValueError, match=rf"space\.{key}"):
-            check_resumable(run / "checkpoints" / "last.ckpt", other, None)
+            check_origin(find_origin(run), other, None)
 
 
 def test_settings_that_do_not_suit_latents_are_refused_before_training(run: Path, tmp_path: Path) -> None:

@@ -415,7 +415,7 @@ def test_a_run_with_shared_out_parameters_resumes(tmp_path: Path) -> None:
 def test_a_run_that_is_asked_to_stop_saves_first(tmp_path: Path, number: signal.Signals, devices: int) -> None:
     args = [*TINY, "trainer.max_steps=100000", "trainer.val_check_interval=100000", f"trainer.devices={devices}"]
     command = [sys.executable, "-m", "diffusion_lit.train", *args, f"hydra.run.dir={tmp_path / 'run'}"]
-    command.append("logger.csv.flush_logs_every_n_steps=1")
+    command.append("logger.csv.flush_seconds=0")
     metrics, deadline = tmp_path / "run" / "metrics.csv", time.monotonic() + PATIENCE
     with (tmp_path / "stderr").open("w") as file:
         start: Any = subprocess.Popen if devices > 1 else Forked  # one launch of ranks as it really is

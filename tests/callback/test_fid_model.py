@@ -8,7 +8,6 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import ConstantLR
 
 from diffusion_lit.callback import EMA, FID
 from diffusion_lit.condition import NO_CLASS, Condition
@@ -19,6 +18,7 @@ from diffusion_lit.feature import Pixels
 from diffusion_lit.guidance import GuidedDenoiser
 from diffusion_lit.image import to_uint8
 from diffusion_lit.loss import MSELoss
+from diffusion_lit.lr_schedule import ConstantLR
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.parameterization import VParameterization
 from diffusion_lit.random import ImageNoise
@@ -73,8 +73,8 @@ def figure(denoiser: Denoiser, data: Data, guidance: float, labels: Tensor) -> f
 def test_the_figure_is_of_the_averaged_model_guided_and_with_classes(tmp_path: Path) -> None:
     """Equal to one made by hand, which any other weights, scale or classes would miss."""
     denoiser = Denoiser(Network(), CosineSchedule(), VParameterization())
-    optimizer, lr_schedule = partial(SGD, lr=0.5), partial(ConstantLR, factor=1.0)
-    module = DiffusionModule(denoiser, MSELoss(UniformDensity(), UnitWeighting()), optimizer, lr_schedule)
+    loss = MSELoss(UniformDensity(), UnitWeighting())
+    module = DiffusionModule(denoiser, loss, partial(SGD, lr=0.5), ConstantLR())
     ema, data = EMA(0.9), Data(batch_size=12)
     measured = {
         guidance: FID(Pixels(), DDIMSampler(3), num_samples, 100, batch_size=5, guidance=guidance)

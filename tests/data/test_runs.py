@@ -87,7 +87,8 @@ def test_processes_share_an_epoch_and_others_continue_it(tmp_path: Path, kind: s
             f"data.batch_size={batch_size}",
             "data.num_workers=2",
             f"trainer.max_steps={max_steps}",
-            "resume=auto",
+            f"hydra.run.dir={folder / 'run'}",
+            *([f"resume={tmp_path / '2' / 'run'}"] if devices == 1 else []),
             cwd=tmp_path,
         )
         assert done.returncode == 0, done.stderr

@@ -1,0 +1,75 @@
+"""Files that are whole or not there, whatever ends the writing."""
+
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusion_lit.files import DiskFullError, remove_leftovers, replacing
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a b=c" / "file"
+    for text in (b"old", b"new"):
+        with replacing(path) as file:
+            file.write(text)
+            assert not path.exists() or path.read_bytes() == b"old"
+        assert path.read_bytes() == text
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_a_fault_while_writing_leaves_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(KeyError), replacing(tmp_path / "file") as file:
+        file.write(b"half")
+        raise KeyError
+    assert (tmp_path / "file").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_kill_while_writing_leaves_the_old_one_and_a_leftover_that_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"old")
+    if (pid := os.fork()) == 0:
+        with replacing(path) as file:
+            file.write(b"half")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 2
+    assert len(remove_leftovers(tmp_path)) == 1 and [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
+@pytest.mark.parametrize("what", ["bytes", "torch"])
+def test_a_full_disk_is_a_message_and_the_old_file_stays(tmp_path: Path, what: str) -> None:
+    """In a process that may write no more than 64 KiB to a file, which the system reports as it does a full disk."""
+    path, said = tmp_path / "last.ckpt", tmp_path / "said"
+    path.write_bytes(b"old")
+    said.touch()
+    if (pid := os.fork()) == 0:
+        code = 1
+        try:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
+            with replacing(path) as file:
+                torch.save(torch.zeros(2**16), file) if what == "torch" else file.write(bytes(2**20))
+        except DiskFullError as error:
+            said.write_text(str(error))
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 2
+    assert "the disk is full" in said.read_text() and str(path) in said.read_text()
+
+
+def test_what_is_not_a_leftover_stays(tmp_path: Path) -> None:
+    for name in ("last.ckpt", ".hidden", "a.partial", ".lock"):
+        (tmp_path / name).touch()
+    (tmp_path / ".last.ckpt.123.partial").touch()
+    assert [p.name for p in remove_leftovers(tmp_path)] == [".last.ckpt.123.partial"]
+    assert len(list(tmp_path.iterdir())) == 4
