@@ -19,6 +19,7 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.shell import quote
 from diffusion_lit.training import train
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +45,7 @@ PATIENCE = 300.0
 def config(folder: Path, *overrides: str, tiny: bool = True) -> DictConfig:
     """conf/train.yaml with overrides, for a run in `folder`."""
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-        return compose("train", [f"run_dir={folder}", *(TINY if tiny else ()), *overrides])
+        return compose("train", [f"run_dir={quote(str(folder))}", *(TINY if tiny else ()), *overrides])
 
 
 def train_in(folder: Path, *overrides: str) -> Trainer | None:

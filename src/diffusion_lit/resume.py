@@ -78,11 +78,11 @@ def readable(folder: Path, say: bool = True) -> list[Origin]:
     """The checkpoints of a folder that say what they are; whether their weights are whole is not known yet."""
     origins = []
     for file in sorted(folder.glob("*.ckpt")):
-        recorded, found = peek(file)
+        recorded, _ = peek(file)
         if recorded is not None and isinstance(recorded.get("global_step"), int):
             origins.append(Origin(file, recorded))
         elif say:
-            log.warning("%s is damaged, and left aside: %s", file, found)
+            log.warning("%s is damaged, and left aside: %s", file, damage(file) or "it does not say its step")
     return origins
 
 

@@ -111,6 +111,8 @@ def default_of(cfg: DictConfig, key: str) -> Any:
     return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
 
+RUN_DIR = "${run_dir}"
+"""What stands for a run's own folder where runs are compared."""
 DERIVED = ("denoiser", "module", "hydra")
 """Parts of a configuration that only repeat others."""
 
@@ -119,18 +121,21 @@ TODAY = (*UNSEEN[:4], "overrides", "trainer.accelerator", *(f"{part}." for part 
 
 
 def flatten(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
-    """Every value by its dotted key; a list is one value. Paths are places (see `place`).
+    """Every value by its dotted key; a list is one value. Paths are places (see `place`), a run's own within the run.
 
     Args:
         config: resolved, of plain containers.
         folder: the folder in which the command was run.
     """
     values: dict[str, Any] = {}
+    run_dir = str(config.get("run_dir", ""))
 
     def visit(key: str, value: Any) -> None:
         if isinstance(value, Mapping) and value:
             for name, inner in value.items():
                 visit(f"{key}.{name}" if key else str(name), inner)
+        elif isinstance(value, str) and run_dir and (value + os.sep).startswith(run_dir + os.sep):
+            values[key] = RUN_DIR + value[len(run_dir) :]
         elif isinstance(value, str) and key.rpartition(".")[2] in PATHS:
             values[key] = place(value, folder)
         else:
@@ -179,12 +184,11 @@ def restore_settings(
         raise ValueError(f"the run's own settings ({' '.join(inherited)}) do not go with these: {error}") from error
     old, new = (flatten(plain(cfg), os.getcwd()) for cfg in (base, now))
     settings = plain(now)
-    folder, run_dir = recorded.get("started_in", os.getcwd()), str(recorded["config"]["run_dir"])
-    for key, value in flatten(recorded["config"], folder).items():
+    for key, value in flatten(recorded["config"], recorded.get("started_in", os.getcwd())).items():
         stands = key in old and key in new and old[key] == new[key] and not under(key, TODAY)
         if stands and under(key, only) and not any(supersedes(name, key) for name in named):
-            within = isinstance(value, str) and (value + os.sep).startswith(run_dir + os.sep)
-            put(settings, key, str(asked.run_dir) + value[len(run_dir) :] if within else value)
+            within = isinstance(value, str) and value.startswith(RUN_DIR)
+            put(settings, key, str(asked.run_dir) + value[len(RUN_DIR) :] if within else value)
     derived = OmegaConf.to_container(now, resolve=False)
     assert isinstance(derived, dict)
     settings |= {name: derived[name] for name in DERIVED if name in derived} | {"output_root": asked.output_root}

@@ -103,7 +103,8 @@ class LastCheckpoint(Checkpoint):
 
     def save(self, trainer: Trainer) -> None:
         held, self.interruption.held = self.interruption.held, True
-        if self.keep_last > 1 and trainer.is_global_zero and self.path.is_file():
+        newer = trainer.global_step != self.saved_step
+        if self.keep_last > 1 and newer and trainer.is_global_zero and self.path.is_file():
             keep(self.path, self.path.with_name(f"last_step_{self.saved_step:07d}.ckpt"))
         for logger in trainer.loggers:
             logger.save()  # the figures of the steps that are saved
