@@ -1,0 +1,189 @@
+"""Being asked to stop, wherever a run is: what was trained is saved, and the exit code says why it ended."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from diffusion_lit.callback import last_checkpoint
+from diffusion_lit.checkpoint import load_checkpoint
+from diffusion_lit.interruption import Interrupted, Interruption
+from diffusion_lit.ranks import launched_by, outlive_nobody
+from tests.launch import TINY, run_forked, train_in
+
+QUIET = ("callback.sample_grid=null", "trainer.num_sanity_val_steps=0", "trainer.max_steps=6")
+
+
+class Signal(Callback):
+    """Sends its own process a signal, at one place of a run."""
+
+    def __init__(self, place: str, number: int, step: int) -> None:
+        self.place, self.number, self.step = place, number, step
+
+    def send(self, trainer: Trainer, place: str) -> None:
+        if self.place == place and trainer.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+            time.sleep(0.01)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.send(trainer, "start")
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self.send(trainer, "step")
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self.send(trainer, "validation")
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.send(trainer, "fid")
+
+
+@pytest.mark.parametrize(
+    "place, number, saved",
+    [
+        ("start", signal.SIGTERM, None),
+        ("step", signal.SIGHUP, 4),
+        ("validation", signal.SIGUSR1, 3),
+        ("fid", signal.SIGTERM, 3),
+    ],
+)
+def test_a_signal_ends_a_run_with_its_code_and_loses_nothing(
+    place: str, number: signal.Signals, saved: int | None, tmp_path: Path
+) -> None:
+    """And the run that continues is the undisturbed one to the bit, its table of figures included."""
+    probe = f"+callback.probe={{_target_: tests.test_interruption.Signal, place: {place}, number: {int(number)}, "
+    probe += f"step: {0 if saved is None else 3}}}"
+    stopped = run_forked("train", *TINY, *QUIET, probe, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
+    assert stopped.returncode == 128 + number and "Traceback" not in stopped.stderr, stopped.stderr
+    if saved is None:
+        assert "before there was anything to save" in stopped.stderr
+        return
+    assert f"stopped by {number.name}; everything is saved" in stopped.stderr
+    assert load_checkpoint(tmp_path / "run")["global_step"] == saved
+    train_in(tmp_path / "whole", *QUIET)
+    train_in(tmp_path / "next", *QUIET, "+callback.probe=null", f"resume={tmp_path / 'run'}")
+    whole, after = load_checkpoint(tmp_path / "whole"), load_checkpoint(tmp_path / "next")
+    assert all(torch.equal(w, after["state_dict"][name]) for name, w in whole["state_dict"].items())
+    assert (tmp_path / "whole" / "metrics.csv").read_text() == (tmp_path / "next" / "metrics.csv").read_text()
+
+
+def in_a_fork(task: Callable[[], None]) -> int:
+    if (pid := os.fork()) == 0:
+        try:
+            task()
+        finally:
+            os._exit(99)
+    return pid
+
+
+def test_a_second_signal_ends_a_process_that_hangs() -> None:
+    def hang() -> None:
+        with Interruption() as interruption:
+            interruption.held = interruption.started = True
+            ready.touch()
+            while True:
+                time.sleep(0.1)
+
+    ready = Path(f"/tmp/{os.getpid()}_hangs")
+    pid = in_a_fork(hang)
+    while not ready.exists():
+        time.sleep(0.01)
+    ready.unlink()
+    os.kill(pid, signal.SIGTERM)
+    time.sleep(1.3)
+    assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+    os.kill(pid, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGTERM
+
+
+def test_a_process_that_hangs_before_it_trains_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffusion_lit.interruption.START_PATIENCE", 0.2)
+
+    def hang() -> None:
+        with Interruption() as interruption:
+            interruption.held = True
+            os.kill(os.getpid(), signal.SIGTERM)
+            while True:
+                time.sleep(0.1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(in_a_fork(hang), 0)[1]) == 128 + signal.SIGTERM
+
+
+def test_held_signals_wait_and_others_interrupt() -> None:
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
+    before = [signal.getsignal(number) for number in numbers]
+    with Interruption() as interruption:
+        interruption.started = interruption.held = True
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert interruption.number == signal.SIGUSR1
+        interruption.held = False
+        with pytest.raises(Interrupted, match="stopped by SIGUSR1") as caught:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert caught.value.exit_code == 128 + signal.SIGUSR1
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_where_there_is_no_signal_of_lost_children_a_run_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows."""
+    monkeypatch.setattr(last_checkpoint, "SIGCHLD", None)
+    monkeypatch.delattr(signal, "SIGCHLD")
+    trainer = train_in(tmp_path, *QUIET, "callback.fid=null", "trainer.max_steps=2")
+    assert trainer is not None and trainer.global_step == 2
+
+
+def test_a_rank_does_not_outlive_the_process_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+
+    def rank() -> None:
+        os.environ["LOCAL_RANK"] = "1"
+        os.close(reader)
+        outlive_nobody()
+        time.sleep(600)
+
+    def first() -> None:
+        in_a_fork(rank)
+        time.sleep(0.2)
+
+    pid = in_a_fork(first)
+    os.close(writer)
+    os.waitpid(pid, 0)
+    started = time.monotonic()
+    assert os.read(reader, 1) == b"" and time.monotonic() - started < 60  # its end of the pipe is closed: it has ended
+    os.close(reader)
+
+
+@pytest.mark.parametrize(
+    "variables, launcher",
+    [
+        ({}, None),
+        ({"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "zsh"}, None),  # left over in a shell
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}, None),  # the body of a batch script
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}, None),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_ID": "0", "SLURM_PROCID": "2"}, "srun"),
+        ({"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "RANK": "0"}, "torchrun"),
+    ],
+)
+def test_who_started_the_processes(
+    variables: dict[str, str], launcher: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("SLURM", "TORCHELASTIC"))]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert launched_by() == launcher
+
+
+def test_what_a_scheduler_left_in_a_shell_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning would take the process for one of four, and wait for the others."""
+    for name, value in {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "zsh", "SLURM_PROCID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    trainer = train_in(tmp_path, *QUIET, "callback.fid=null", "trainer.max_steps=1")
+    assert trainer is not None and (trainer.global_step, trainer.world_size) == (1, 1)
