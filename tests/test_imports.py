@@ -23,9 +23,10 @@ LAYERS = (
     ("guidance", "weighting", "bound", "preparation"),
     ("denoiser", "density", "ode", "prepared"),
     ("schedule", "parameterization", "source", "augmentation", "feature", "model", "space"),
-    ("condition", "autoencoder", "fixed_precision"),
+    ("condition", "autoencoder", "fixed_precision", "recorded"),
+    ("gate",),
     ("command",),
-    ("shell", "image", "random"),
+    ("shell", "image", "random", "plain", "tensor_file"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""
 WITHOUT_LIGHTNING = ("source", "prepared", "schedule", "sampler")

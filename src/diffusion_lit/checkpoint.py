@@ -6,16 +6,20 @@ weights, by the names they have in `state_dict`) and `ema_num_updates`; an avera
 
 import inspect
 import logging
-import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.gate import trusted
+from diffusion_lit.plain import plain, read_as, read_yaml
 from diffusion_lit.space import relocate
+from diffusion_lit.tensor_file import load_tensors
 
 __all__ = ["check_resumable", "find_checkpoint", "find_resume", "load_checkpoint", "load_denoiser"]
 
@@ -51,15 +55,15 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if it is not one of ours, or is damaged.
+        ValueError: if it is not one of ours, is damaged, or has more in its configuration than plain values.
     """
     file = find_checkpoint(path)
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{file} is not a checkpoint, or is damaged ({str(error).splitlines()[0]})") from error
-    if not isinstance(checkpoint, dict) or not checkpoint.get("config"):
+    checkpoint = load_tensors(file)
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("config"), dict) or not checkpoint["config"]:
         raise ValueError(f"{file} has no configuration in it: it was not written by diffusion_lit.train")
+    checkpoint["config"] = plain(checkpoint["config"], str(file))
+    if "class_names" in checkpoint:
+        read_as(list[str] | None, checkpoint["class_names"], f"{file}: class_names")
     return checkpoint
 
 
@@ -68,6 +72,7 @@ def load_denoiser(
     weights: str = "ema",
     device: torch.device | str = "cpu",
     autoencoder: str | Path | None = None,
+    allow: Sequence[str] = (),
 ) -> tuple[Denoiser, dict[str, Any]]:
     """The model of a checkpoint, in evaluation mode, and the checkpoint.
 
@@ -76,21 +81,28 @@ def load_denoiser(
         weights: `ema`, the averaged ones, or another average's name, or `raw`.
         device: where to put the model.
         autoencoder: where a latent model's autoencoder is now; None means where it was in training.
+        allow: modules of one's own whose classes the checkpoint may name (see `diffusion_lit.gate`).
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if it is not one of ours, lacks the weights asked for, or has no use for an autoencoder.
+        ValueError: if it is not one of ours, names a class that is neither this project's nor allowed, lacks the
+            weights asked for, or has no use for an autoencoder.
     """
-    checkpoint = load_checkpoint(path)  # its optimizer state has no business on the device
+    file = find_checkpoint(path)
+    checkpoint = load_checkpoint(file)  # its optimizer state has no business on the device
     averages = [key for key, value in checkpoint.items() if key.startswith("ema") and isinstance(value, dict) and value]
     if weights not in (choices := [*averages, "raw"]):
-        raise ValueError(f"{find_checkpoint(path)} has no weights named {weights}; use weights={' or '.join(choices)}")
-    state = checkpoint["state_dict" if weights == "raw" else weights]
-    config = OmegaConf.create(checkpoint["config"])["denoiser"]
-    config.space = relocate(config.space, autoencoder)
-    denoiser: Denoiser = instantiate(config)
+        raise ValueError(f"{file} has no weights named {weights}; use weights={' or '.join(choices)}")
+    state: Any = checkpoint.get("state_dict" if weights == "raw" else weights)
+    config = trusted(checkpoint["config"].get("denoiser"), Denoiser, f"{file}: denoiser", allow)
     prefix = "denoiser."
-    denoiser.load_state_dict({name.removeprefix(prefix): w for name, w in state.items() if name.startswith(prefix)})
+    try:
+        config.space = relocate(config.space, autoencoder)
+        denoiser: Denoiser = instantiate(config)
+        denoiser.load_state_dict({name.removeprefix(prefix): w for name, w in state.items() if name.startswith(prefix)})
+    except (AttributeError, InstantiationException, RuntimeError, TypeError) as error:  # of values that do not fit
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        raise ValueError(f"{file} holds no model, or one of another version ({cause})") from error
     return denoiser.to(device).eval(), checkpoint
 
 
@@ -140,9 +152,7 @@ def check_resumable(file: Path, cfg: DictConfig, class_names: list[str] | None) 
 
 
 def load_config(path: Path) -> DictConfig:
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
-    return config
+    return OmegaConf.create(read_yaml(path))
 
 
 def differences(old: DictConfig, new: DictConfig, groups: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.feature.base import FeatureExtractor, to_colour
+from diffusion_lit.tensor_file import load_tensors
 
 __all__ = ["Inception"]
 
@@ -24,6 +25,7 @@ class Inception(FeatureExtractor):
 
     Raises:
         FileNotFoundError: if the weights are not there and cannot be fetched.
+        ValueError: if the file is damaged, or holds more than weights.
     """
 
     name = "inception"
@@ -33,6 +35,8 @@ class Inception(FeatureExtractor):
         path = Path(weights) if weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / FILE
         if weights is not None and not path.is_file():
             raise FileNotFoundError(f"feature.weights={weights} does not exist; it should be a copy of {FILE}")
+        if path.is_file():
+            load_tensors(path, f"copy of {FILE}")  # torch-fidelity would run what a pickle names
         from torchmetrics.image.fid import NoTrainInceptionV3
 
         try:

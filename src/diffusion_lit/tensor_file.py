@@ -1,0 +1,40 @@
+"""Files of tensors, read without running anything that is in them."""
+
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["load_tensors"]
+
+
+def load_tensors(file: Path, what: str = "checkpoint") -> Any:
+    """What `torch.save` has written to `file`: tensors, plain values and containers of them, in memory.
+
+    Args:
+        file: the file.
+        what: what it should be, for messages.
+
+    Raises:
+        ValueError: if it is not such a file, is damaged, or is a pickle of anything else.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, on the protocol of a pickle that it then refuses
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes raise nearly anything
+        [reason, *_] = str(error).splitlines() or [""]
+        if isinstance(error, pickle.UnpicklingError):
+            name = re.search(r"GLOBAL ([\w.]+)", str(error))
+            if name is not None:
+                raise ValueError(
+                    f"{file} is refused, and nothing in it was run: beside tensors it names {name[1]}, and loading "
+                    f"that could run any program. A {what} must hold tensors and plain values alone"
+                ) from error
+            reason = "it holds what is neither a tensor nor a plain value"
+        elif "weights_only" in reason:  # torch's advice to load it all the same
+            reason = "it is a program, or of an old format, neither of which is read"
+        raise ValueError(f"{file} is not a {what}, or is damaged ({reason or type(error).__name__})") from error
