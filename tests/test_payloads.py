@@ -247,7 +247,9 @@ def test_an_autoencoder_is_data(room: Room, latent: Path) -> None:
         described.write_text(json.dumps(facts | {key: room.payloads["os.system"]}))
         said = room.refused("sample", "ckpt=x.ckpt", "autoencoder=autoencoder", "sampler.clip=null", *QUICK)
         assert "config.json" in said
-    said = room.refused("prepare", "source=files", "out=out", "resolution=16", "latents=autoencoder")
+    write_folder(room.work / "folder", 16)
+    said = room.refused("prepare", "source=folder", "out=out", "resolution=16", "latents=autoencoder")
+    assert "quantized weights" in said
     described.write_text(json.dumps(facts))
     weights.unlink()
     torch.save({"x": Touch(room.mark)}, latent / "diffusion_pytorch_model.bin")

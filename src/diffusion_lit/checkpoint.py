@@ -59,7 +59,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     file = find_checkpoint(path)
     checkpoint = load_tensors(file)
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("config"), dict) or not checkpoint["config"]:
+    ours = isinstance(checkpoint, dict) and all(isinstance(key, str) for key in checkpoint)
+    if not ours or not isinstance(checkpoint.get("config"), dict) or not checkpoint["config"]:
         raise ValueError(f"{file} has no configuration in it: it was not written by diffusion_lit.train")
     checkpoint["config"] = plain(checkpoint["config"], str(file))
     if "class_names" in checkpoint:
