@@ -110,6 +110,7 @@ def test_commands_refuse_pickles_and_interpolations(entry: str, room: Room) -> N
         assert words in said and "x.ckpt" in said, said
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_pickles_of_every_age_are_refused(room: Room) -> None:
     script = room.work / "script.pt"
     torch.jit.script(torch.nn.Linear(1, 1)).save(str(script))
@@ -144,7 +145,7 @@ def test_resume_auto_reads_runs_as_data(room: Room) -> None:
 
 
 def test_a_file_of_features_weights_is_data(room: Room) -> None:
-    (room.work / "x.pth").write_bytes(pickle.dumps(Touch(room.mark)))
+    (room.work / "x.pth").write_bytes(pickle.dumps(Touch(room.mark), 2))
     assert "x.pth is refused" in room.refused("train", "feature=inception", "feature.weights=x.pth", *TINY[:4])
 
 

@@ -41,8 +41,8 @@ KINDS = {
 }
 """What belongs into each group."""
 FOLDERS = ("folder", "dirpath", "save_dir", "default_root_dir")
-ADDRESS = re.compile(r"((https?|s3|gs|azure|r2|hf|local|file):(//)?[\w.-]*(:\d+)?)?[^:\"'`$;|&<>\\\n]*")
-"""A path or URL that no shell takes part in: webdataset runs what follows `pipe:`."""
+ADDRESS = re.compile(r"((https?|s3|gs|azure|r2|hf|local|file):(//)?[\w.-]*(:\d+)?)?[^:]*")
+"""A path or URL, maybe with braces: webdataset runs what follows `pipe:`, also within a list or braces."""
 
 
 def trusted_config(config: object, origin: str, allow: Sequence[str] = ()) -> DictConfig:
