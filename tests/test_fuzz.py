@@ -97,7 +97,7 @@ def refusals(tries: int, attempt: Callable[[random.Random], None], check: Callab
         try:
             check()
         except MISTAKES as error:
-            assert str(error) and "weights_only" not in str(error), seed
+            assert str(error) and "pytorch.org" not in str(error), seed  # where torch's own advice leads
             refused += 1
         except Exception as error:
             pytest.fail(f"seed {seed}: {type(error).__name__}: {error}")
