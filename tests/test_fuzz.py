@@ -121,8 +121,8 @@ def test_checkpoints(amount: int, tmp_path: Path, mark: Path) -> None:
             value[generator.choice([*good, 3, None, "ema"])] = generator.choice(strange)
         file.write_bytes(saved(value))
 
-    assert 30 * amount < refusals(60 * amount, alter, load) < 60 * amount
-    assert refusals(60 * amount, lambda generator: file.write_bytes(damaged(whole, generator)), load) > 20 * amount
+    assert 20 * amount < refusals(40 * amount, alter, load) < 40 * amount
+    assert refusals(40 * amount, lambda generator: file.write_bytes(damaged(whole, generator)), load) > 10 * amount
 
 
 @pytest.mark.parametrize("encoding", ["raw", "png"])
@@ -142,7 +142,7 @@ def test_prepared_sets(amount: int, encoding: str, tmp_path: Path, mark: Path) -
             assert found.shape == (manifest.splits[split].count, 3, SIZE, SIZE)
             assert labels is None or len(labels) == len(found)
 
-    tries = 150 * amount
+    tries = 100 * amount
     assert refusals(tries, lambda g: path.write_text(json.dumps(altered(facts, g, strange))), read) > tries // 2
     assert refusals(tries, lambda generator: path.write_bytes(damaged(whole, generator)), read) > tries // 2
     path.write_bytes(whole)

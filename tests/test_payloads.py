@@ -156,13 +156,9 @@ def test_resume_auto_reads_runs_as_data(room: Room) -> None:
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints" / "last.ckpt").write_bytes(saved(GOOD))
     recorded = OmegaConf.to_yaml(OmegaConf.create(GOOD["config"]))
-    texts = {
-        "is not YAML": f"{recorded}\nmore: !!python/object/apply:os.system ['touch {room.mark}']\n",
-        "without interpolations": recorded.replace("dropout: 0.0", f"dropout: ${{oc.env:{SECRET}}}"),
-    }
-    for words, text in texts.items():
-        (folder / "config.yaml").write_text(text)
-        assert words in room.refused("train", "resume=auto", "callback.fid=null", *TINY[:4])
+    recorded = recorded.replace("dropout: 0.0", f"dropout: ${{oc.env:{SECRET}}}")
+    (folder / "config.yaml").write_text(recorded)
+    assert "without interpolations" in room.refused("train", "resume=auto", "callback.fid=null", *TINY[:4])
 
 
 def test_a_file_of_features_weights_is_data(room: Room) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.image import from_uint8, to_uint8
-from diffusion_lit.plain import printable, read_as, read_json
+from diffusion_lit.plain import read_as, read_json
 
 __all__ = ["Autoencoder"]
 
@@ -129,12 +129,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_json(file)
     kind = config.get("_class_name") if isinstance(config, dict) else None
     if not isinstance(kind, str) or kind not in LATENTS:
-        described = "no class" if kind is None else printable(kind)
+        described = kind if isinstance(kind, str) and kind.isidentifier() else "no class"
         raise ValueError(f"{file} describes {described}; an autoencoder must be one of {', '.join(LATENTS)}")
-    for key, hint in FACTS.items():
-        read_as(hint, config.get(key), f"{file}: {key}")
-    blocks = config.get("block_out_channels") or config.get("encoder_block_out_channels")
-    read_as(list[int], blocks, f"{file}: the blocks' out_channels")
     if config.get("quantization_config") is not None:
         raise ValueError(
             f"{file} is of quantized weights, which are not read here; give the autoencoder that was trained"
@@ -144,6 +140,10 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{file} scales each channel of the latents by itself (latents_mean, latents_std); only a scaling_factor "
             "and a shift_factor for all channels can be used here"
         )
+    for key, hint in FACTS.items():
+        read_as(hint, config.get(key), f"{file}: {key}")
+    blocks = config.get("block_out_channels") or config.get("encoder_block_out_channels")
+    read_as(list[int], blocks, f"{file}: the blocks' out_channels")
     return config
 
 
