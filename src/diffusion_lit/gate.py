@@ -7,6 +7,7 @@ other module is imported, whatever a file names. None of it relies on what Hydra
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from importlib import import_module
 from inspect import isclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -137,6 +138,7 @@ def is_within(module: str, names: Iterable[str]) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in names)
 
 
+@cache
 def hints_of(cls: type) -> dict[str, Any]:
     """The types of a constructor's arguments."""
     try:
