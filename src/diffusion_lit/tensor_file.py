@@ -11,12 +11,12 @@ import torch
 __all__ = ["load_tensors"]
 
 
-def load_tensors(file: Path, what: str = "checkpoint") -> Any:
+def load_tensors(file: Path, otherwise: str = "is not a checkpoint, or is damaged") -> Any:
     """What `torch.save` has written to `file`: tensors, plain values and containers of them, in memory.
 
     Args:
         file: the file.
-        what: what it should be, for messages.
+        otherwise: what the message says of a file that cannot be read.
 
     Raises:
         ValueError: if it is not such a file, is damaged, or is a pickle of anything else.
@@ -32,9 +32,9 @@ def load_tensors(file: Path, what: str = "checkpoint") -> Any:
             if name is not None:
                 raise ValueError(
                     f"{file} is refused, and nothing in it was run: beside tensors it names {name[1]}, and loading "
-                    f"that could run any program. A {what} must hold tensors and plain values alone"
+                    "that could run any program. Such a file must hold tensors and plain values alone"
                 ) from error
             reason = "it holds what is neither a tensor nor a plain value"
         elif "weights_only" in reason:  # torch's advice to load it all the same
             reason = "it is a program, or of an old format, neither of which is read"
-        raise ValueError(f"{file} is not a {what}, or is damaged ({reason or type(error).__name__})") from error
+        raise ValueError(f"{file} {otherwise} ({reason or type(error).__name__})") from error

@@ -36,7 +36,9 @@ class Inception(FeatureExtractor):
         if weights is not None and not path.is_file():
             raise FileNotFoundError(f"feature.weights={weights} does not exist; it should be a copy of {FILE}")
         if path.is_file():
-            load_tensors(path, f"copy of {FILE}")  # torch-fidelity would run what a pickle names
+            load_tensors(
+                path, f"is damaged, or is not {FILE}; fetch it again"
+            )  # torch-fidelity would run what a pickle names
         from torchmetrics.image.fid import NoTrainInceptionV3
 
         try:
