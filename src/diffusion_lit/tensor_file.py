@@ -16,7 +16,7 @@ def load_tensors(file: Path, otherwise: str = "is not a checkpoint, or is damage
 
     Args:
         file: the file.
-        otherwise: what the message says of a file that cannot be read.
+        otherwise: what is said of a file that cannot be read, and what to do.
 
     Raises:
         ValueError: if it is not such a file, is damaged, or is a pickle of anything else.

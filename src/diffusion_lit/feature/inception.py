@@ -35,10 +35,8 @@ class Inception(FeatureExtractor):
         path = Path(weights) if weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / FILE
         if weights is not None and not path.is_file():
             raise FileNotFoundError(f"feature.weights={weights} does not exist; it should be a copy of {FILE}")
-        if path.is_file():
-            load_tensors(
-                path, f"is damaged, or is not {FILE}; fetch it again"
-            )  # torch-fidelity would run what a pickle names
+        if path.is_file():  # torch-fidelity would run what a pickle names
+            load_tensors(path, f"is damaged, or is not {FILE}; fetch it again")
         from torchmetrics.image.fid import NoTrainInceptionV3
 
         try:
