@@ -121,8 +121,8 @@ def test_checkpoints(amount: int, tmp_path: Path, mark: Path) -> None:
             value[generator.choice([*good, 3, None, "ema"])] = generator.choice(strange)
         file.write_bytes(saved(value))
 
-    assert 20 * amount < refusals(40 * amount, alter, load) < 40 * amount
-    assert refusals(40 * amount, lambda generator: file.write_bytes(damaged(whole, generator)), load) > 10 * amount
+    assert 12 * amount < refusals(25 * amount, alter, load) < 25 * amount
+    assert refusals(25 * amount, lambda generator: file.write_bytes(damaged(whole, generator)), load) > 6 * amount
 
 
 @pytest.mark.parametrize("encoding", ["raw", "png"])
