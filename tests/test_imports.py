@@ -25,9 +25,10 @@ LAYERS = (
     ("guidance", "weighting", "bound", "preparation"),
     ("denoiser", "density", "ode", "prepared"),
     ("schedule", "parameterization", "source", "augmentation", "feature", "model", "space"),
-    ("condition", "autoencoder", "fixed_precision", "lr_schedule"),
+    ("condition", "autoencoder", "fixed_precision", "recorded"),
+    ("gate", "lr_schedule"),
     ("command", "interruption"),
-    ("shell", "image", "random", "ranks", "files"),
+    ("shell", "image", "random", "ranks", "files", "plain", "tensor_file"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""
 WITHOUT_LIGHTNING = ("source", "prepared", "schedule", "sampler")

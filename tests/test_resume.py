@@ -136,7 +136,7 @@ def test_command_lines_add_up(
         "overrides": earlier,
         "started_in": os.getcwd(),
     }
-    cfg = restore_settings(recorded, config(tmp_path / "new", *own, tiny=False), own)
+    cfg = restore_settings(recorded, "FILE", config(tmp_path / "new", *own, tiny=False), own)
     assert {key: OmegaConf.select(cfg, key) for key in kept} == kept
     assert all(OmegaConf.select(cfg, key) is None for key in dropped)
     assert cfg.run_dir == str(tmp_path / "new") and str(tmp_path / "old") not in OmegaConf.to_yaml(cfg, resolve=True)
@@ -149,9 +149,9 @@ def test_a_default_that_has_changed_since_leaves_a_run_as_it_was(tmp_path: Path)
     old["optimizer"]["lr"] = 0.5
     del old["schedule"]["shift"]
     recorded = {"config": old, "overrides": [], "started_in": os.getcwd()}
-    cfg = restore_settings(recorded, config(tmp_path / "new", "seed=1", tiny=False), ["seed=1"])
+    cfg = restore_settings(recorded, "FILE", config(tmp_path / "new", "seed=1", tiny=False), ["seed=1"])
     assert cfg.optimizer.lr == 0.5 and cfg.schedule.shift == 1.0 and cfg.seed == 1
-    explicit = restore_settings(recorded, config(tmp_path / "new", tiny=False), ["optimizer.lr=1e-3"])
+    explicit = restore_settings(recorded, "FILE", config(tmp_path / "new", tiny=False), ["optimizer.lr=1e-3"])
     assert explicit.optimizer.lr == 1e-3
 
 
@@ -163,7 +163,7 @@ def test_paths_are_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     old = OmegaConf.to_container(config(tmp_path / "old", *options, tiny=False), resolve=True)
     recorded = {"config": old, "overrides": list(options), "started_in": str(tmp_path)}
     monkeypatch.chdir("/")
-    cfg = restore_settings(recorded, config(tmp_path / "new", tiny=False), [])
+    cfg = restore_settings(recorded, "FILE", config(tmp_path / "new", tiny=False), [])
     assert cfg.data.root == str(tmp_path / "data")
 
 
@@ -230,9 +230,9 @@ def test_a_damaged_checkpoint_is_left_aside_with_a_warning(
     (copy / "config.yaml").write_text("model: {_tar")  # nor does a cut configuration hide what is good
     origin = find_origin(copy)
     assert (origin.file.name, origin.step) == ("last_step_0000002.ckpt", 2)
-    assert f"{last} is damaged, and left aside" in caplog.text
+    assert f"left aside: {last}" in caplog.text
     if spoil is not folder:
-        with pytest.raises(ValueError, match=r"(?s)is not a checkpoint, or is damaged.*last_step_0000002"):
+        with pytest.raises(ValueError, match=r"(?s)(damaged|not written by).*undamaged beside it: .*last_step_0000002"):
             find_origin(last)
         assert damage(last)
     options = ("schedule=cosine", "optimizer.lr=2e-3", "model.dropout=0.1", f"output_root={tmp_path}")

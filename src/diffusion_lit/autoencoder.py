@@ -1,7 +1,6 @@
 """A trained autoencoder of diffusers: images to latents, and back."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.image import from_uint8, to_uint8
+from diffusion_lit.plain import read_as, read_json
 
 __all__ = ["Autoencoder"]
 
@@ -20,6 +20,12 @@ LATENTS: dict[str, Callable[[Any], Tensor]] = {
     "VQModel": lambda encoded: encoded.latents,
 }
 """The kinds of autoencoders, and where each has its latents: without a random draw."""
+FACTS: dict[str, Any] = {
+    "in_channels": int,
+    "latent_channels": int,
+    "scaling_factor": float | None,
+    "shift_factor": float | None,
+}
 PIXELS_AT_A_TIME = 2**19
 """Bounds the memory: eight images of 256 x 256. Stable Diffusion's decoder takes some 500 MB for one."""
 
@@ -102,23 +108,38 @@ def read_config(folder: Path) -> dict[str, Any]:
         inside = [folder / part for part in ("vae", "vqvae", "movq") if (folder / part / "config.json").is_file()]
         remedy = f"its autoencoder is {inside[0]}" if inside else "give a folder that save_pretrained has written"
         raise FileNotFoundError(f"{folder} has no config.json, so it is not an autoencoder of diffusers; {remedy}")
-    try:
-        config = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON, or is damaged ({error})") from error
+    config = read_json(file)
     kind = config.get("_class_name") if isinstance(config, dict) else None
-    if kind not in LATENTS:
-        raise ValueError(f"{file} describes {kind or 'no class'}; an autoencoder must be one of {', '.join(LATENTS)}")
+    if not isinstance(kind, str) or kind not in LATENTS:
+        described = kind if isinstance(kind, str) and kind.isidentifier() else "no class"
+        raise ValueError(f"{file} describes {described}; an autoencoder must be one of {', '.join(LATENTS)}")
+    if config.get("quantization_config") is not None:
+        raise ValueError(
+            f"{file} is of quantized weights, which are not read here; give the autoencoder that was trained"
+        )
     if config.get("latents_mean") is not None or config.get("latents_std") is not None:
         raise ValueError(
             f"{file} scales each channel of the latents by itself (latents_mean, latents_std); only a scaling_factor "
             "and a shift_factor for all channels can be used here"
         )
+    for key, hint in FACTS.items():
+        read_as(hint, config.get(key), f"{file}: {key}")
+    blocks = config.get("block_out_channels") or config.get("encoder_block_out_channels")
+    read_as(list[int], blocks, f"{file}: the blocks' out_channels")
     return config
 
 
 def hash_weights(folder: Path) -> str:
-    """The SHA-256 of the weights' file."""
+    """The SHA-256 of the weights' file.
+
+    Raises:
+        FileNotFoundError: if it does not exist.
+        ValueError: if there are others, which diffusers would take instead.
+    """
+    if (folder / f"{WEIGHTS}.index.json").exists():
+        raise ValueError(
+            f"the autoencoder {folder} has its weights in parts; write it with save_pretrained, in one file"
+        )
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"the autoencoder {folder} has no {WEIGHTS}; write it with save_pretrained")
     with (folder / WEIGHTS).open("rb") as file:
@@ -131,13 +152,13 @@ def load_network(folder: Path, kind: str) -> Any:
         import diffusers
     except ImportError as error:
         raise ValueError("latents need diffusers: pip install 'diffusion-lit[diffusers]'") from error
-    from safetensors import SafetensorError
 
     options = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
     try:
         network, loading = getattr(diffusers, kind).from_pretrained(folder, output_loading_info=True, **options)
-    except (OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
-        raise ValueError(f"the autoencoder {folder} cannot be loaded ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # settings that are not what the class takes raise anything
+        [reason, *_] = str(error).splitlines() or [type(error).__name__]
+        raise ValueError(f"the autoencoder {folder} cannot be loaded ({reason})") from error
     if absent := loading["missing_keys"]:
         raise ValueError(f"{folder / WEIGHTS} lacks {len(absent)} weights of the autoencoder, such as {absent[0]}")
     return network.float().eval().requires_grad_(False)

@@ -5,17 +5,20 @@ Keys of ours beside Lightning's: `config` (resolved, plain containers), `overrid
 (averaged weights, by the names they have in `state_dict`) and `ema_num_updates`; another average likewise.
 """
 
-import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.gate import trusted
+from diffusion_lit.plain import plain, read_as
 from diffusion_lit.space import relocate
+from diffusion_lit.tensor_file import load_tensors
 
 __all__ = ["damage", "find_checkpoint", "load_checkpoint", "load_denoiser", "peek"]
 
@@ -45,12 +48,13 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if it is not one of ours, or is damaged.
+        ValueError: if it is not one of ours, is damaged, or has more in its configuration than plain values.
     """
     file = find_checkpoint(path)
     if (found := damage(file)) is not None:
-        raise ValueError(f"{file} is not a checkpoint, or is damaged: {found}")
-    return torch.load(file, map_location="cpu", weights_only=True)
+        raise ValueError(found)
+    checkpoint: dict[str, Any] = load_tensors(file)
+    return checkpoint
 
 
 def damage(file: Path) -> str | None:
@@ -58,26 +62,29 @@ def damage(file: Path) -> str | None:
 
     torch itself reads a flipped bit as a weight.
     """
+    recorded, found = peek(file)
+    if recorded is None:
+        return found
     try:
         with zipfile.ZipFile(file) as archive:
             bad = archive.testzip()
     except Exception as error:  # what reading bytes as an archive can end in
-        return str(error) or type(error).__name__
-    if bad is not None:
-        return f"the checksum of {bad} is not what was written"
-    return peek(file)[1]
+        bad = str(error) or type(error).__name__
+    return None if bad is None else f"{file} is damaged: the checksum of {bad} is not what was written"
 
 
 def peek(file: Path) -> tuple[dict[str, Any] | None, str | None]:
     """A checkpoint whose tensors stay on the disk until they are used; or None, and what is wrong with it."""
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError:
-        return None, "it holds more than data, which is never run"
-    except Exception as error:  # torch's many ways to fail on bytes that mean nothing
-        return None, f"it cannot be read ({type(error).__name__})"
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("config"), dict):
-        return None, "it has no configuration in it: it was not written by diffusion_lit.train"
+        checkpoint = load_tensors(file, mmap=True)
+        ours = isinstance(checkpoint, dict) and all(isinstance(key, str) for key in checkpoint)
+        if not ours or not isinstance(checkpoint.get("config"), dict) or not checkpoint["config"]:
+            raise ValueError(f"{file} has no configuration in it: it was not written by diffusion_lit.train")
+        checkpoint["config"] = plain(checkpoint["config"], str(file))
+        if "class_names" in checkpoint:
+            read_as(list[str] | None, checkpoint["class_names"], f"{file}: class_names")
+    except ValueError as error:
+        return None, str(error)
     return checkpoint, None
 
 
@@ -86,6 +93,7 @@ def load_denoiser(
     weights: str = "ema",
     device: torch.device | str = "cpu",
     autoencoder: str | Path | None = None,
+    allow: Sequence[str] = (),
 ) -> tuple[Denoiser, dict[str, Any]]:
     """The model of a checkpoint, in evaluation mode, and the checkpoint.
 
@@ -94,19 +102,26 @@ def load_denoiser(
         weights: `ema`, the averaged ones, or another average's name, or `raw`.
         device: where to put the model.
         autoencoder: where a latent model's autoencoder is now; None means where it was in training.
+        allow: modules of one's own whose classes the checkpoint may name (see `diffusion_lit.gate`).
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if it is not one of ours, lacks the weights asked for, or has no use for an autoencoder.
+        ValueError: if it is not one of ours, names a class that is neither this project's nor allowed, lacks the
+            weights asked for, or has no use for an autoencoder.
     """
-    checkpoint = load_checkpoint(path)  # its optimizer state has no business on the device
+    file = find_checkpoint(path)
+    checkpoint = load_checkpoint(file)  # its optimizer state has no business on the device
     averages = [key for key, value in checkpoint.items() if key.startswith("ema") and isinstance(value, dict) and value]
     if weights not in (choices := [*averages, "raw"]):
-        raise ValueError(f"{find_checkpoint(path)} has no weights named {weights}; use weights={' or '.join(choices)}")
-    state = checkpoint["state_dict" if weights == "raw" else weights]
-    config = OmegaConf.create(checkpoint["config"])["denoiser"]
-    config.space = relocate(config.space, autoencoder)
-    denoiser: Denoiser = instantiate(config)
+        raise ValueError(f"{file} has no weights named {weights}; use weights={' or '.join(choices)}")
+    state: Any = checkpoint.get("state_dict" if weights == "raw" else weights)
+    config = trusted(checkpoint["config"].get("denoiser"), Denoiser, f"{file}: denoiser", allow)
     prefix = "denoiser."
-    denoiser.load_state_dict({name.removeprefix(prefix): w for name, w in state.items() if name.startswith(prefix)})
+    try:
+        config.space = relocate(config.space, autoencoder)
+        denoiser: Denoiser = instantiate(config)
+        denoiser.load_state_dict({name.removeprefix(prefix): w for name, w in state.items() if name.startswith(prefix)})
+    except (AttributeError, InstantiationException, RuntimeError, TypeError) as error:  # of values that do not fit
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        raise ValueError(f"{file} holds no model, or one of another version ({cause})") from error
     return denoiser.to(device).eval(), checkpoint

@@ -43,10 +43,10 @@ def set_up(cfg: DictConfig) -> Setup:
         ValueError: if a setting does not fit the model, or this machine.
     """
     device = choose_device(cfg.device)
-    model, checkpoint = load_denoiser(cfg.ckpt, cfg.weights, device, cfg.autoencoder)
+    model, checkpoint = load_denoiser(cfg.ckpt, cfg.weights, device, cfg.autoencoder, cfg.allow)
     model.space.check()
     guide = cfg.get("guide")
-    worse = None if guide is None else load_denoiser(guide, cfg.weights, device)[0]
+    worse = None if guide is None else load_denoiser(guide, cfg.weights, device, allow=cfg.allow)[0]
     denoiser = guided(model, cfg.guidance, worse, cfg.get("guidance_interval"))
     sampler: Sampler = instantiate(cfg.sampler)
     sampler.check(denoiser)

@@ -51,7 +51,7 @@ def find_origin(path: str | Path) -> Origin:
         if (found := damage(path)) is not None:
             others = [origin.file for origin in undamaged(path.parent, say=False)]
             hint = f"; undamaged beside it: {others[0]}" if others else ""
-            raise ValueError(f"{path} is not a checkpoint, or is damaged: {found}{hint}")
+            raise ValueError(f"{found}{hint}")
         return Origin(path, read(path))
     folder = path / "checkpoints"
     if not folder.is_dir():
@@ -65,7 +65,7 @@ def find_origin(path: str | Path) -> Origin:
 def read(file: Path) -> dict[str, Any]:
     recorded, found = peek(file)
     if recorded is None:
-        raise ValueError(f"{file} is not a checkpoint, or is damaged: {found}")
+        raise ValueError(found)
     return recorded
 
 
@@ -82,7 +82,7 @@ def readable(folder: Path, say: bool = True) -> list[Origin]:
         if recorded is not None and isinstance(recorded.get("global_step"), int):
             origins.append(Origin(file, recorded))
         elif say:
-            log.warning("%s is damaged, and left aside: %s", file, damage(file) or "it does not say its step")
+            log.warning("left aside: %s", damage(file) or f"{file}, which does not say its step")
     return origins
 
 
@@ -91,7 +91,7 @@ def verified(origins: Iterable[Origin], say: bool = True) -> Iterator[Origin]:
         if (found := damage(origin.file)) is None:
             yield origin
         elif say:
-            log.warning("%s is damaged, and left aside: %s", origin.file, found)
+            log.warning("left aside: %s", found)
 
 
 def find_earlier_run(cfg: DictConfig, cell: str | None = None) -> Origin | None:

@@ -14,9 +14,11 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.plain import read_as
+from diffusion_lit.recorded import trusted_config
 from diffusion_lit.shell import PATHS, quote
 
-__all__ = ["Change", "changes", "flatten", "restore_settings"]
+__all__ = ["Change", "changes", "plain_settings", "restore_settings"]
 
 ARCHITECTURE = (
     *("denoiser._target_", "module._target_", "model", "schedule", "parameterization", "loss._target_"),
@@ -94,7 +96,7 @@ def changes(recorded: Mapping[str, Any], cfg: DictConfig) -> list[Change]:
         cfg: the settings of a run to be started here.
     """
     before = flatten(recorded["config"], recorded.get("started_in", os.getcwd()))
-    after = flatten(plain(cfg), os.getcwd())
+    after = flatten(plain_settings(cfg), os.getcwd())
     for key in after.keys() - before.keys():  # an option that there was not yet
         before[key] = default_of(cfg, key)
     keys = [key for key in sorted(before.keys() | after.keys()) if not under(key, (*UNSEEN, *TODAY))]
@@ -120,28 +122,34 @@ TODAY = (*UNSEEN[:4], "overrides", "trainer.accelerator", *(f"{part}." for part 
 """Settings that a resumed run does not inherit."""
 
 
-def flatten(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
-    """Every value by its dotted key; a list is one value. Paths are places (see `place`), a run's own within the run.
-
-    Args:
-        config: resolved, of plain containers.
-        folder: the folder in which the command was run.
-    """
+def leaves(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every value by its dotted key; a list is one value."""
     values: dict[str, Any] = {}
-    run_dir = str(config.get("run_dir", ""))
 
     def visit(key: str, value: Any) -> None:
         if isinstance(value, Mapping) and value:
             for name, inner in value.items():
                 visit(f"{key}.{name}" if key else str(name), inner)
-        elif isinstance(value, str) and run_dir and (value + os.sep).startswith(run_dir + os.sep):
-            values[key] = RUN_DIR + value[len(run_dir) :]
-        elif isinstance(value, str) and key.rpartition(".")[2] in PATHS:
-            values[key] = place(value, folder)
         else:
             values[key] = value
 
     visit("", config)
+    return values
+
+
+def flatten(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
+    """Every value by its dotted key, for comparison: paths are places (see `place`), a run's own within the run.
+
+    Args:
+        config: resolved, of plain containers.
+        folder: the folder in which the command was run.
+    """
+    values, run_dir = leaves(config), str(config.get("run_dir", ""))
+    for key, value in values.items():
+        if isinstance(value, str) and run_dir and (value + os.sep).startswith(run_dir + os.sep):
+            values[key] = RUN_DIR + value[len(run_dir) :]
+        elif isinstance(value, str) and key.rpartition(".")[2] in PATHS:
+            values[key] = place(value, folder)
     return values
 
 
@@ -153,46 +161,82 @@ def place(text: str, folder: str | Path) -> str:
 
 
 def restore_settings(
-    recorded: Mapping[str, Any], asked: DictConfig, overrides: Sequence[str], only: Sequence[str] = ("",)
+    recorded: Mapping[str, Any], origin: str, asked: DictConfig, overrides: Sequence[str], only: Sequence[str] = ("",)
 ) -> DictConfig:
     """The settings of an earlier run, and what this command line changes in them.
 
     Both command lines are composed, the earlier one and the two together. Where these agree the recorded value stands,
-    whatever this version's default is; where they differ, or the new command line names the key, the new one does.
+    whatever this version's default is; where they differ, or the new command line names the key, the new one does. What
+    comes from the file passes the gate of `trusted_config`.
 
     Args:
         recorded: the run's checkpoint: `config`, `overrides` (its command line) and `started_in` (its folder).
+        origin: its file, for messages.
         asked: the configuration that this command line alone gives; its places for output are kept.
         overrides: this command line.
         only: beginnings of the keys that are inherited; by default all are.
 
     Raises:
-        ValueError: if the command lines do not go together.
+        ValueError: if the command lines do not go together, or the file names what is not trusted.
     """
-    own = [override for override in overrides if not key_of(override).startswith("hydra.")]
+    own = [override for override in overrides if not under(key_of(override), ("hydra",))]
     named = tuple(map(key_of, own))
     inherited = [
         override
-        for override in recorded.get("overrides", [])
-        if under(key := key_of(override), only) and not under(key, ("hydra.", *UNSEEN[:4]))
+        for override in read_as(list[str], recorded.get("overrides", []), f"{origin}: overrides")
+        if under(key := key_of(override), only) and not under(key, ("hydra", "allow", *UNSEEN[:4]))
     ]
     earlier = [override for override in inherited if not any(supersedes(name, key_of(override)) for name in named)]
+    if hidden := [override for override in earlier if "${" in override]:
+        raise ValueError(f"{origin} was trained with {hidden[0]}, whose value only you can say: give {hidden[0]} again")
     here = f"run_dir={quote(str(asked.run_dir))}"
     try:
         base, now = composed([*inherited, here]), composed([*earlier, *own, here])
+        told = base if earlier == inherited else composed([*earlier, here])
     except HydraException as error:
         raise ValueError(f"the run's own settings ({' '.join(inherited)}) do not go with these: {error}") from error
-    old, new = (flatten(plain(cfg), os.getcwd()) for cfg in (base, now))
-    settings = plain(now)
-    for key, value in flatten(recorded["config"], recorded.get("started_in", os.getcwd())).items():
-        stands = key in old and key in new and old[key] == new[key] and not under(key, TODAY)
-        if stands and under(key, only) and not any(supersedes(name, key) for name in named):
-            within = isinstance(value, str) and value.startswith(RUN_DIR)
-            put(settings, key, str(asked.run_dir) + value[len(RUN_DIR) :] if within else value)
+    allow = list(asked.allow)
+    trusted_config({k: v for k, v in plain_settings(told).items() if k not in DERIVED}, origin, allow)
+    old, new = (flatten(plain_settings(cfg), os.getcwd()) for cfg in (base, now))
+    places = flatten(recorded["config"], recorded.get("started_in", os.getcwd()))
+    stands = {
+        key: value
+        for key, value in leaves(recorded["config"]).items()
+        if key in old
+        and key in new
+        and old[key] == new[key]
+        and under(key, only)
+        and not under(key, TODAY)
+        and not any(supersedes(name, key) for name in (*named, *renewed(recorded["config"])))
+    }
+    trusted_config(nested(stands | {"run_dir": recorded["config"].get("run_dir")}), origin, allow)
+    settings = plain_settings(now)
+    for key in stands:
+        value = places[key]
+        within = isinstance(value, str) and value.startswith(RUN_DIR)
+        put(settings, key, f"{asked.run_dir}{value[len(RUN_DIR) :]}" if within else value)
     derived = OmegaConf.to_container(now, resolve=False)
     assert isinstance(derived, dict)
     settings |= {name: derived[name] for name in DERIVED if name in derived} | {"output_root": asked.output_root}
     return OmegaConf.create({**settings, "overrides": [*earlier, *own]}, flags={"struct": True})
+
+
+def renewed(recorded: Mapping[str, Any]) -> list[str]:
+    """Groups of a run whose classes have been replaced since: rates were torch's schedulers, with an end."""
+    target = str(recorded.get("lr_schedule", {}).get("_target_"))
+    return ["lr_schedule"] if target.startswith("torch.") else []
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as dictionaries in dictionaries."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *path, name = key.split(".")
+        part = tree
+        for step in path:
+            part = part.setdefault(step, {})
+        part[name] = value
+    return tree
 
 
 def supersedes(name: str, key: str) -> bool:
@@ -215,7 +259,7 @@ def put(settings: dict[str, Any], key: str, value: Any) -> None:
     settings[name] = value
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
+def plain_settings(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration, of plain containers; what names Hydra's own state is left out."""
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)

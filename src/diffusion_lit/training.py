@@ -32,7 +32,7 @@ from diffusion_lit.interruption import Interruption
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.ranks import from_first_rank
 from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, load_weights
-from diffusion_lit.settings import Change, plain, restore_settings
+from diffusion_lit.settings import Change, plain_settings, restore_settings
 from diffusion_lit.shell import command_line
 from diffusion_lit.trainer import build_trainer
 
@@ -67,9 +67,10 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | N
         if cfg.resume not in (None, "auto"):
             origin = find_origin(from_first_rank("RESUME", lambda: str(find_origin(cfg.resume).file)))
             if overrides is not None:
-                cfg = restore_settings(origin.recorded, cfg, overrides)
+                cfg = restore_settings(origin.recorded, str(origin.file), cfg, overrides)
         elif cfg.init is not None and overrides is not None:
-            cfg = restore_settings(find_origin(cfg.init).recorded, cfg, overrides, ARCHITECTURE)
+            source = find_origin(cfg.init)
+            cfg = restore_settings(source.recorded, str(source.file), cfg, overrides, ARCHITECTURE)
             for key in ("resolution", "image_channels", "num_classes"):
                 if f"model.{key}" not in {override.partition("=")[0] for override in overrides}:
                     cfg.model[key] = "auto"
@@ -103,7 +104,7 @@ def run(
         say_finished(cfg, origin)
         return None
     module.record = {
-        "config": plain(cfg),
+        "config": plain_settings(cfg),
         "overrides": list(cfg.get("overrides") or overrides),
         "started_in": os.getcwd(),
         "parent": str(origin.file.resolve()) if origin is not None else None,

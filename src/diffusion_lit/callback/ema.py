@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from diffusion_lit.tensor_file import load_tensors
 
 __all__ = ["EMA", "averaged_weights"]
 
@@ -128,8 +131,7 @@ class EMA(Callback):
     def read_checkpoint(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the average from the checkpoint being evaluated: Lightning restores callbacks only when it fits."""
         if trainer.ckpt_path is not None:
-            checkpoint = torch.load(trainer.ckpt_path, map_location="cpu", weights_only=True)
-            self.on_load_checkpoint(trainer, pl_module, checkpoint)
+            self.on_load_checkpoint(trainer, pl_module, load_tensors(Path(trainer.ckpt_path)))
         self.align(pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

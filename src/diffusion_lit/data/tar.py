@@ -96,7 +96,7 @@ class TarShards:
         assert self.num_classes is not None
         try:
             label = int(files["cls"] if "cls" in files else json.loads(files["json"])["label"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(
                 f"sample {name} has no label: with data.num_classes={self.num_classes} each needs a number in a file "
                 f'cls, or {{"label": number}} in a file json; data.num_classes=null trains without labels '

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.feature.base import FeatureExtractor, to_colour
+from diffusion_lit.tensor_file import load_tensors
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 
@@ -22,6 +23,7 @@ class Inception(FeatureExtractor):
 
     Raises:
         FileNotFoundError: if the weights are not there and cannot be fetched.
+        ValueError: if the file is damaged, or holds more than weights.
     """
 
     name = "inception"
@@ -31,6 +33,8 @@ class Inception(FeatureExtractor):
         path = Path(weights) if weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / FILE
         if weights is not None and not path.is_file():
             raise FileNotFoundError(f"feature.weights={weights} does not exist; it should be a copy of {FILE}")
+        if path.is_file():  # torch-fidelity would run what a pickle names
+            load_tensors(path, f"is damaged, or is not {FILE}; fetch it again")
         from torchmetrics.image.fid import NoTrainInceptionV3
 
         try:

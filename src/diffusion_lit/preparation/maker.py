@@ -16,13 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_lit.image import as_array
+from diffusion_lit.plain import read_as, read_json
 from diffusion_lit.prepared.shard import checksum, write_shard
 from diffusion_lit.source.base import Source
 from diffusion_lit.source.image_file import Reading
 
-__all__ = ["ENCODINGS", "Job", "Maker", "Record"]
+__all__ = ["Job", "Maker", "Record"]
 
-ENCODINGS = ("raw", "png", "jpeg")
 JPEG_QUALITY = 95
 LATENT_BATCH = 16
 
@@ -68,7 +68,8 @@ class Record:
 
     @classmethod
     def load(cls, path: Path) -> "Record":
-        return cls(**json.loads(path.read_text()))
+        record: Record = read_as(cls, read_json(path), str(path))
+        return record
 
 
 @dataclass(eq=False)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_lit.preparation.maker import ENCODINGS
 from diffusion_lit.preparation.workspace import Workspace
+from diffusion_lit.prepared.manifest import ENCODINGS
 from diffusion_lit.source.archive import COMPRESSED, TarSource, ZipSource, decompressed
 from diffusion_lit.source.base import Source
 from diffusion_lit.source.folder import FolderSource

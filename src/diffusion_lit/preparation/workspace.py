@@ -11,13 +11,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from diffusion_lit.preparation.maker import Job, Record
-from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
+from diffusion_lit.prepared.manifest import MANIFEST, SHARD, WORK, Manifest
 from diffusion_lit.source.layout import SPLITS
 
 __all__ = ["REPORT", "Workspace"]
 
 REPORT = "unreadable.txt"
-OURS = re.compile(r"index\.json|shard-\d{5}\.bin(\.\d+\.tmp)?")
+OURS = re.compile(rf"index\.json|{SHARD}(\.\d+\.tmp)?")
 """What there is in a split's folder."""
 
 
@@ -125,7 +125,7 @@ class Workspace:
         """The record of a shard that is there and complete."""
         try:
             record = Record.load(self.work / f"{job.name}.json")
-        except (FileNotFoundError, ValueError, TypeError):  # not made yet, or cut short by a loss of power
+        except (FileNotFoundError, ValueError):  # not made yet, or cut short by a loss of power
             return None
         shard = self.out / job.file
         complete = record.count == 0 or (shard.is_file() and shard.stat().st_size == record.bytes)

@@ -2,18 +2,25 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+from diffusion_lit.plain import printable, read_as, read_json
 from diffusion_lit.prepared.shard import ShardInfo
+from diffusion_lit.source.layout import SPLITS
 
-__all__ = ["FORMAT", "MANIFEST", "WORK", "Latents", "Manifest", "Split"]
+__all__ = ["ENCODINGS", "FORMAT", "MANIFEST", "SHARD", "WORK", "Latents", "Manifest", "Split"]
 
 MANIFEST = "manifest.json"
 WORK = ".prepare"
 """The folder beside it that keeps what is known of finished shards until all are."""
 FORMAT = "diffusion-lit 1"
+ENCODINGS = ("raw", "png", "jpeg")
+SHARD = r"shard-\d{5,9}\.bin"
+"""Names of shards, in the folder of their split: no other file is read, fetched or written for a set."""
+SHA256 = re.compile(r"[0-9a-f]{64}")
+MAX_RESOLUTION = 2**15
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,17 @@ class Latents:
     shift: float
     factor: int
     """How many pixels a latent is wide."""
+
+    def check(self, encoding: str) -> None:
+        """Check what goes into a run's settings.
+
+        Raises:
+            ValueError: if it is not what `prepare` writes.
+        """
+        if encoding != "raw" or self.factor < 1 or not self.scale > 0 or not SHA256.fullmatch(self.sha256):
+            raise ValueError("its latents need encoding raw, a factor of at least 1, a positive scale and a SHA-256")
+        if "${" in self.autoencoder or self.autoencoder == "???":
+            raise ValueError(f"the autoencoder {printable(self.autoencoder)} is an interpolation, and must be a folder")
 
 
 @dataclass(frozen=True)
@@ -86,16 +104,45 @@ class Manifest:
 
     @classmethod
     def load(cls, path: Path) -> "Manifest":
-        """Read a manifest file; a ValueError if it is damaged, or of another version."""
+        """Read a manifest file.
+
+        Raises:
+            ValueError: if it is damaged, or of another version.
+        """
+        facts = read_json(path)
+        found = facts.get("format") if isinstance(facts, dict) else None
+        if isinstance(found, str) and found != FORMAT:
+            raise ValueError(f"{path} is of the format {printable(found)}, and this version reads {FORMAT!r}")
         try:
-            facts: dict[str, Any] = json.loads(path.read_text())
-            if facts["format"] != FORMAT:
-                raise ValueError(f"{path} is of the format {facts['format']!r}, and this version reads {FORMAT!r}")
-            facts["splits"] = {
-                name: Split(s["count"], s["class_counts"], [ShardInfo(**shard) for shard in s["shards"]])
-                for name, s in facts["splits"].items()
-            }
-            facts["latents"] = None if facts["latents"] is None else Latents(**facts["latents"])
-            return cls(**facts)
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); prepare the set again") from error
+            manifest: Manifest = read_as(cls, facts, "it")
+            manifest.check()
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}); prepare the set again") from error
+        return manifest
+
+    def check(self) -> None:
+        """Check what a set could not be read without, or would be read or written elsewhere with.
+
+        Raises:
+            ValueError: if something is out of range, or does not fit the rest.
+        """
+        sizes_fit = 1 <= self.resolution <= MAX_RESOLUTION and 1 <= self.channels <= MAX_RESOLUTION
+        if not sizes_fit or self.encoding not in ENCODINGS:
+            size = f"{self.channels} x {self.resolution} x {self.resolution}"
+            raise ValueError(f"images cannot be {size} and {printable(self.encoding)}")
+        if not self.splits or not set(self.splits) <= set(SPLITS):
+            raise ValueError(f"its splits are {printable(list(self.splits))}, and there are {', '.join(SPLITS)}")
+        if self.latents is not None:
+            self.latents.check(self.encoding)
+        for name, split in self.splits.items():
+            counts = split.class_counts
+            if counts is not None and len(counts) != len(self.class_names or ()):
+                raise ValueError(f"{name} counts {len(counts)} classes, and there are {len(self.class_names or ())}")
+            if not split.shards or split.count != sum(shard.count for shard in split.shards):
+                raise ValueError(f"{name} has {split.count} images, and its shards have others")
+            for shard in split.shards:
+                if not re.fullmatch(f"{name}/{SHARD}", shard.file):
+                    raise ValueError(
+                        f"{printable(shard.file)} is not the name of a shard, such as {name}/shard-00000.bin"
+                    )
+                shard.check(self.item_bytes)

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_lit.prepared.manifest import Manifest
-from diffusion_lit.prepared.shard import Shard, ShardInfo, check_shard
+from diffusion_lit.prepared.shard import Shard, ShardInfo
+from diffusion_lit.source.base import UNLABELLED
 from diffusion_lit.source.image_file import UNREADABLE
 
 __all__ = ["REMEDY", "PreparedImages"]
@@ -57,7 +58,11 @@ class PreparedImages:
             [places] = np.nonzero(homes == home)
             shard = self.shard(int(home))
             inside = wanted[places] - (self.ends[home] - self.shards[home].count)
-            labels[places] = shard.labels(inside)
+            labels[places] = known = shard.labels(inside)
+            names = self.manifest.class_names
+            if names and not ((known >= UNLABELLED) & (known < len(names))).all():
+                file = self.shards[home].file
+                raise ValueError(f"shard {file} is damaged: it has classes that the manifest does not have; {REMEDY}")
             if self.manifest.encoding == "raw":
                 images[places] = shard.raw(inside).view(images.dtype).reshape(-1, *shape[1:])
             else:
@@ -68,7 +73,10 @@ class PreparedImages:
     def decode(self, file: np.ndarray, home: int) -> np.ndarray:
         """An encoded image as [C, H, W]."""
         try:
-            with Image.open(io.BytesIO(file.tobytes())) as image:
+            with Image.open(io.BytesIO(file.tobytes()), formats=(self.manifest.encoding,)) as image:
+                size, channels = (self.manifest.resolution,) * 2, self.manifest.channels
+                if image.size != size or len(image.getbands()) != channels:
+                    raise ValueError(f"an image of {image.size} pixels and {len(image.getbands())} channels")
                 pixels = np.asarray(image)
         except UNREADABLE as error:
             raise ValueError(f"shard {self.shards[home].file} is damaged ({error}); {REMEDY}") from error
@@ -81,5 +89,4 @@ class PreparedImages:
             return Shard(path, info, self.manifest.item_bytes)
         except FileNotFoundError:  # another process may have made room in the cache in between
             path = self.find(info)
-        check_shard(path, info, False, REMEDY)
         return Shard(path, info, self.manifest.item_bytes)

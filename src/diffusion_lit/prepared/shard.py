@@ -29,6 +29,16 @@ class ShardInfo:
     bytes: int
     sha256: str
 
+    def check(self, item_bytes: int | None) -> None:
+        """Check that a file of so many bytes can hold so many images, each of `item_bytes` where they are raw.
+
+        Raises:
+            ValueError: if it cannot.
+        """
+        smallest = 4 * (self.count + 2) + self.count * (16 + (item_bytes or 0))
+        if self.count < 1 or self.bytes < smallest or (item_bytes is not None and self.bytes != smallest):
+            raise ValueError(f"{self.file} cannot have {self.count} images in {self.bytes} bytes")
+
 
 def write_shard(items: Iterable[tuple[bytes, int]], path: Path, count: int) -> dict[str, Any]:
     """Write `count` images and classes to `path`, whole or not at all.
@@ -96,11 +106,12 @@ class Shard:
     """
 
     def __init__(self, path: Path, info: ShardInfo, item_bytes: int | None) -> None:
+        check_shard(path, info, False, "copy it again")
         self.data = np.memmap(path, np.uint8, mode="r")
         table = 4 * (info.count + 2)
         self.offsets = np.array(self.data[4:table]).view("<u4").astype(np.int64)
         sizes = np.diff(self.offsets)
-        whole = len(self.data) == info.bytes and self.offsets[0] == table and self.offsets[-1] == info.bytes
+        whole = self.offsets[0] == table and self.offsets[-1] == info.bytes
         if not whole or (sizes < 16).any() or (item_bytes is not None and (sizes != item_bytes + 16).any()):
             raise ValueError(f"shard {path} is damaged: its table of contents is not what was written; copy it again")
         if item_bytes is not None:

@@ -24,7 +24,7 @@ def read_labels(text: str, file: str) -> dict[str, str]:
             rows = [json.loads(line) for line in text.splitlines() if line.strip()]
         else:
             rows = list(csv.DictReader(text.splitlines()))
-    except (json.JSONDecodeError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
     keys = [key for row in rows[:1] if isinstance(row, dict) for key in row]
     file_key = next((key for key in FILE_COLUMNS if key in keys), None)

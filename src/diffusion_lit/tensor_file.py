@@ -1,0 +1,41 @@
+"""Files of tensors, read without running anything that is in them."""
+
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["load_tensors"]
+
+
+def load_tensors(file: Path, otherwise: str = "is not a checkpoint, or is damaged", mmap: bool = False) -> Any:
+    """What `torch.save` has written to `file`: tensors, plain values and containers of them, in memory.
+
+    Args:
+        file: the file.
+        otherwise: what is said of a file that cannot be read, and what to do.
+        mmap: leave the tensors on the disk until they are used.
+
+    Raises:
+        ValueError: if it is not such a file, is damaged, or is a pickle of anything else.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, on the protocol of a pickle that it then refuses
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap or None)
+    except Exception as error:  # damaged bytes raise nearly anything
+        [reason, *_] = str(error).splitlines() or [""]
+        if isinstance(error, pickle.UnpicklingError):
+            name = re.search(r"GLOBAL ([\w.]+)", str(error))
+            if name is not None:
+                raise ValueError(
+                    f"{file} is refused, and nothing in it was run: beside tensors it names {name[1]}, and loading "
+                    "that could run any program. Such a file must hold tensors and plain values alone"
+                ) from error
+            reason = "it holds what is neither a tensor nor a plain value"
+        elif "weights_only" in reason:  # torch's advice to load it all the same
+            reason = "it is a program, or of an old format, neither of which is read"
+        raise ValueError(f"{file} {otherwise} ({reason or type(error).__name__})") from error
