@@ -64,10 +64,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def load_denoiser(
-    path: str | Path,
-    weights: str = "ema",
-    device: torch.device | str = "cpu",
-    autoencoder: str | Path | None = None,
+    path: str | Path, weights: str = "ema", device: torch.device | str = "cpu", autoencoder: str | Path | None = None
 ) -> tuple[Denoiser, dict[str, Any]]:
     """The model of a checkpoint, in evaluation mode, and the checkpoint.
 
