@@ -1,24 +1,30 @@
 """A dataset of the Hugging Face Hub, or a folder in one of its formats."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from diffusion_lit.data.batch import Images
-from diffusion_lit.data.hub import HubShards, TableImages
 from diffusion_lit.data.order import split_order
 from diffusion_lit.data.sequential import Rest, Shards
 from diffusion_lit.data.sequential_module import SequentialDataModule
-from diffusion_lit.source.hugging_face import choose_columns, choose_splits, open_dataset
+from diffusion_lit.source.hugging_face import Columns, choose_columns, choose_splits, open_dataset
+from diffusion_lit.source.image_file import Reading, Sample, decode
 from diffusion_lit.source.layout import check_val_fraction
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
 
 __all__ = ["HuggingFaceData"]
 
 log = logging.getLogger(__name__)
+
+ROWS = 16  # read at a time from a stream
 
 
 @dataclass(eq=False, repr=False)
@@ -135,3 +141,58 @@ class HuggingFaceData(SequentialDataModule):
                 f"{self.source} does not say how many images it has: give data.epoch_size=NUMBER of images"
             )
         return int(described.num_examples)
+
+
+@dataclass(eq=False)
+class TableImages:
+    """Rows of a table on this machine, read when they are fetched."""
+
+    table: "Dataset"
+    """With images not decoded."""
+    columns: Columns
+    indices: Tensor
+    """The rows that count."""
+    reading: Reading
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def fetch(self, indices: list[int]) -> tuple[Tensor, Tensor | None]:
+        rows = self.indices[indices].tolist()
+        names = [f"row {row} of {self.name}" for row in rows]
+        return decode(list(self.columns.samples(self.table[rows], names)), self.reading)
+
+
+@dataclass(eq=False)
+class HubShards:
+    """The files of a streamed dataset."""
+
+    stream: "IterableDataset"
+    """With images not decoded."""
+    columns: Columns
+    name: str
+
+    @property
+    def num_shards(self) -> int:
+        return self.stream.num_shards
+
+    def read(self, shard: int) -> Iterator[Sample]:
+        """The images of a shard.
+
+        Raises:
+            ValueError: if it cannot be read, or a row has no image or none of the classes; the message names it.
+        """
+        # iter(), because iterating over the dataset itself would share out the shard over the loading processes again
+        batches = self.stream.shard(self.num_shards, shard).iter(ROWS)
+        row = 0
+        while True:
+            try:
+                columns = next(batches, None)
+            except (OSError, ValueError) as error:  # pyarrow's are among them
+                raise ValueError(f"shard {shard} of {self.name} cannot be read after row {row} ({error})") from error
+            if columns is None:
+                return
+            names = [f"row {row + i} in shard {shard} of {self.name}" for i in range(len(columns[self.columns.image]))]
+            yield from self.columns.samples(columns, names)
+            row += len(names)
