@@ -37,8 +37,7 @@ class EMA(Callback):
             raise ValueError(f"callback.ema.decay must lie in [0, 1), got {decay}; 0.999 to 0.9999 is usual")
         if not re.fullmatch(r"ema\w*", name):
             raise ValueError(f"the name of an average must begin with ema, such as ema or ema_slow, got {name!r}")
-        self.decay = decay
-        self.name = name
+        self.decay, self.name = decay, name
         self.num_updates = 0
         self.average: dict[str, Tensor] = {}
         self.raw: dict[str, Tensor] | None = None

@@ -68,9 +68,7 @@ class HuggingFaceData(SequentialDataModule):
             raise ValueError("say which dataset: data.name=OWNER/NAME, as on huggingface.co/datasets, or a folder")
         check_val_fraction(self.val_fraction, "data.")
         if self.epoch_size is not None and not self.streaming:
-            raise ValueError(
-                f"data.epoch_size={self.epoch_size} needs data.streaming=true; else an epoch is all images"
-            )
+            raise ValueError(f"data.epoch_size={self.epoch_size} needs data.streaming=true; else it is all images")
         self.source = f"data.name={self.name}"
         self.open = partial(open_dataset, self.name, self.config)
         self.streams = self.open(streaming=True)  # what the dataset is, without downloading it
@@ -137,9 +135,7 @@ class HuggingFaceData(SequentialDataModule):
         """How many images the training split says that it has; a ValueError if it does not."""
         described = (self.streams["train"].info.splits or {}).get("train")
         if described is None or not described.num_examples:
-            raise ValueError(
-                f"{self.source} does not say how many images it has: give data.epoch_size=NUMBER of images"
-            )
+            raise ValueError(f"{self.source} does not say how many images it has: give data.epoch_size=NUMBER")
         return int(described.num_examples)
 
 
@@ -178,11 +174,7 @@ class HubShards:
         return self.stream.num_shards
 
     def read(self, shard: int) -> Iterator[Sample]:
-        """The images of a shard.
-
-        Raises:
-            ValueError: if it cannot be read, or a row has no image or none of the classes; the message names it.
-        """
+        """The images of a shard; a ValueError names it if it cannot be read, or a row has no image or class."""
         # iter(), because iterating over the dataset itself would share out the shard over the loading processes again
         batches = self.stream.shard(self.num_shards, shard).iter(ROWS)
         row = 0

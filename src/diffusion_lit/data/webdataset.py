@@ -85,9 +85,7 @@ def expand(urls: str | Iterable[str] | None, option: str) -> list[str]:
     try:
         from webdataset.shardlists import expand_urls
     except ImportError as error:
-        raise ValueError(
-            f"data=webdataset needs a package: pip install 'diffusion-lit[webdataset]' ({error})"
-        ) from error
+        raise ValueError(f"data=webdataset needs pip install 'diffusion-lit[webdataset]' ({error})") from error
 
     found = [url for text in ([urls] if isinstance(urls, str) else urls or []) for url in expand_urls(text)]
     if not found:
@@ -132,12 +130,7 @@ class TarShards:
         return len(self.urls)
 
     def read(self, shard: int) -> Iterator[Sample]:
-        """The images of a shard.
-
-        Raises:
-            ValueError: if it is not there or not complete, or a sample in it has no image or no fitting label;
-                the message names both.
-        """
+        """The images of a shard; a ValueError names it, and a sample, if it is cut short or lacks an image or label."""
         url = self.urls[shard]
         for files in self.samples(url):
             name = f"{files['__key__']} of {url}"

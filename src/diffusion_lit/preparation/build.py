@@ -23,11 +23,7 @@ MAX_SHARD_IMAGES = 4096
 
 @dataclass(eq=False)
 class Plan:
-    """What a maker is to make, in shards of about `shard_bytes`, and what is known of it before an image is read.
-
-    Raises:
-        ValueError: if the autoencoder does not take images of this size.
-    """
+    """What a maker is to make, in shards of about `shard_bytes`; a ValueError if the autoencoder cannot encode it."""
 
     maker: Maker
     shard_bytes: int
@@ -92,8 +88,7 @@ def build(
     """Prepare all images of the maker's source in its folder, or what is left of them to prepare.
 
     Args:
-        maker: says what is made, and where.
-        workers: processes.
+        maker, workers: what is made, and where, and by how many processes.
         shard_bytes: about how large a shard is.
         max_unreadable: the largest share of images that may be unreadable; they are listed in `unreadable.txt`.
         overwrite: remove what another source, or other settings, have left in the folder.

@@ -74,13 +74,9 @@ class Sampler(ABC):
 
     def __post_init__(self) -> None:
         if self.num_steps is not None and self.num_steps < 1:
-            raise ValueError(
-                f"a sampler needs num_steps >= 1, got {self.num_steps}; null takes every step of the schedule"
-            )
+            raise ValueError(f"a sampler needs num_steps >= 1, got {self.num_steps}; null takes the schedule's T")
         if self.clip is not None and self.clip <= 0:
-            raise ValueError(
-                f"clip is the largest |x_0| allowed and must be positive, got {self.clip}; null turns it off"
-            )
+            raise ValueError(f"clip is the largest |x_0| and must be positive, got {self.clip}; null turns it off")
         if self.percentile is not None and (self.clip is None or not 0 < self.percentile < 1):
             raise ValueError(
                 f"percentile must lie in (0, 1) and needs clip, got percentile={self.percentile}, clip={self.clip}; "
@@ -101,10 +97,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """One step from x_t to x_s [B, C, H, W], at times s < t [B, 1, 1, 1].
-
-        `walk` has the model, its condition, noise and the predictions before this one.
-        """
+        """One step from x_t to x_s [B, C, H, W], at times s < t [B, 1, 1, 1], with what `walk` has of the rest."""
 
     def times(self, schedule: Schedule) -> Tensor:
         """The times that the walk visits, float64 [num_steps + 1]. A ValueError if the schedule cannot be walked so."""
@@ -114,9 +107,7 @@ class Sampler(ABC):
         """Raise a ValueError if the sampler cannot draw from `denoiser`."""
         self.times(denoiser.schedule)
         if self.clip is not None and not denoiser.space.bounded:
-            raise ValueError(
-                f"clip={self.clip} would cut off {denoiser.space.name}, which may lie anywhere: use sampler.clip=null"
-            )
+            raise ValueError(f"clip={self.clip} would cut off unbounded {denoiser.space.name}: use sampler.clip=null")
 
     def walk(self, denoiser: BaseDenoiser, condition: Condition = UNCONDITIONAL, noise: Noise = no_noise) -> Walk:
         """The beginning of a walk, with this sampler's clipping and an empty history."""

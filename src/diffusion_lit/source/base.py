@@ -70,13 +70,7 @@ class TableSource(Source):
     """Where each image of a split is: the library's split, and the row."""
 
     def share_out(self, labels: Mapping[str, Sequence[int]], val_fraction: float, stamps: Mapping[str, str]) -> None:
-        """Sort rows into splits: see `layout.share_out`.
-
-        Args:
-            labels: the class of each row of the library's splits.
-            val_fraction: the share of its `train` that is set aside for each split that is missing.
-            stamps: what changes when one of its splits does.
-        """
+        """Sort rows, given by their classes, into splits, with what changes when one does: see `layout.share_out`."""
         sizes = {split: len(classes) for split, classes in labels.items()}
         self.places = share_out(sizes, self.description, val_fraction)
         self.splits = {
@@ -86,11 +80,7 @@ class TableSource(Source):
 
 
 class FileSource(Source):
-    """Image files with names, whose folders, or a `labels.csv` or `metadata.jsonl` beside them, are their classes.
-
-    Args:
-        val_fraction: the share set aside for each of `val` and `test` where it is missing.
-    """
+    """Image files with names, whose folders, or a `labels.csv` or `metadata.jsonl` beside them, are their classes."""
 
     wrapped = False
     """Whether names leave out the folders that all images lie in, which say nothing."""
@@ -98,11 +88,7 @@ class FileSource(Source):
     """Those folders."""
 
     def arrange(self, stamps: Mapping[str, str], val_fraction: float) -> None:
-        """Sort files into splits and classes, given by name with what changes when a file does: see `layout.arrange`.
-
-        Raises:
-            ValueError: if the files do not make a dataset.
-        """
+        """Sort files, by name with what changes when one does, into splits and classes: see `layout.arrange`."""
         kinds = {name: kind_of(name, self.open) for name in sorted(stamps)}
         self.left_out = {name: kind for name, kind in kinds.items() if kind in (HIDDEN, OTHER)}
         if self.wrapped:
@@ -134,11 +120,7 @@ class FileSource(Source):
 
     @abstractmethod
     def open(self, name: str, max_bytes: int) -> Path | BinaryIO:
-        """A file by its whole name, or where it is.
-
-        Raises:
-            ValueError: if it is larger than `max_bytes`, or cannot be read.
-        """
+        """A file by its whole name, or where it is; a ValueError if it is over `max_bytes`, or cannot be read."""
 
     def file(self, split: str, index: int, reading: Reading) -> Path | BinaryIO:
         return self.open(self.prefix + self.splits[split][index].name, reading.max_bytes)
