@@ -1,7 +1,4 @@
-"""What the commands share: where the configuration is, and how user errors are reported.
-
-Imports only Hydra, so that `--help` and `--cfg job` answer at once.
-"""
+"""What the commands share: configuration, user errors. Imports only Hydra: `--help` and `--cfg job` answer at once."""
 
 import functools
 import multiprocessing

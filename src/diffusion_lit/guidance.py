@@ -95,7 +95,8 @@ def guided(
 
 def check_guide(denoiser: BaseDenoiser, guide: BaseDenoiser) -> None:
     """Raise a ValueError unless a guide knows the same images, times and classes."""
-    t, own, other = torch.linspace(0, 1, 1001), denoiser.schedule, guide.schedule
+    t = torch.linspace(0, 1, 1001)
+    own, other = denoiser.schedule, guide.schedule
     same = {
         "image shape": denoiser.image_shape == guide.image_shape,
         "number of classes": denoiser.num_classes == guide.num_classes,

@@ -68,7 +68,7 @@ class HuggingFaceData(SequentialDataModule):
             raise ValueError("say which dataset: data.name=OWNER/NAME, as on huggingface.co/datasets, or a folder")
         check_val_fraction(self.val_fraction, "data.")
         if self.epoch_size is not None and not self.streaming:
-            raise ValueError(f"data.epoch_size={self.epoch_size} needs data.streaming=true; else it is all images")
+            raise ValueError(f"data.epoch_size={self.epoch_size} needs data.streaming=true: else epochs are all images")
         self.source = f"data.name={self.name}"
         self.open = partial(open_dataset, self.name, self.config)
         self.streams = self.open(streaming=True)  # what the dataset is, without downloading it

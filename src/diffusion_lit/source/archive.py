@@ -102,7 +102,7 @@ class TarSource(FileSource):
 
 
 def decompressed(path: Path, folder: Path) -> Path:
-    """A compressed tar file, unpacked into `folder` and kept there; a ValueError if it is damaged, or a bomb."""
+    """A compressed tar file, decompressed into `folder` and kept there; a ValueError if it is damaged, or a bomb."""
     compressed = path.stat()
     target = folder / f"{path.name}.{compressed.st_size}.{compressed.st_mtime_ns}.tar"
     if target.exists():

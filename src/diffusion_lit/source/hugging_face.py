@@ -72,7 +72,7 @@ class HuggingFaceSource(TableSource):
 
 
 def sample_of(image: Mapping[str, Any] | None, label: int | None, num_classes: int | None, name: str) -> Sample:
-    """A row, its image {"bytes", "path"} of which one may be None; a ValueError if it has no image, or wrong class."""
+    """A row as a sample, of whose image {"bytes", "path"} one may be None; a ValueError if it lacks image or class."""
     if image is None:
         raise ValueError(f"{name} has no image")
     if num_classes is not None and (label is None or not 0 <= label < num_classes):
@@ -130,7 +130,10 @@ def choose_splits(name: str, there: list[str], val_split: str | None, test_split
 def choose_columns(
     name: str, features: Mapping[str, Any] | None, asked: tuple[str | None, str | None], prefix: str = "data."
 ) -> Columns:
-    """The columns of the images and, if any, labels; a ValueError if those of images are not one, or not of images."""
+    """The columns of the images and of the labels, if there are any.
+
+    A ValueError if none is of images, or several and none was chosen, or the chosen one is of another type.
+    """
     from datasets import ClassLabel, Image
 
     if features is None:
