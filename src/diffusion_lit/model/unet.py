@@ -77,8 +77,7 @@ class UNet(Network):
             raise ValueError(f"num_classes must be at least 1, or null for an unconditional model; got {num_classes}")
 
         self.image_shape = (image_channels, resolution, resolution)
-        self.num_classes, self.augmentation_dim = num_classes, augmentation_dim
-        self.learn_variance = learn_variance
+        self.num_classes, self.learn_variance, self.augmentation_dim = num_classes, learn_variance, augmentation_dim
         out_channels = 2 * image_channels if learn_variance else image_channels
         emb_channels = 4 * channels
 

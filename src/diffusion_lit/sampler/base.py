@@ -107,7 +107,9 @@ class Sampler(ABC):
         """Raise a ValueError if the sampler cannot draw from `denoiser`."""
         self.times(denoiser.schedule)
         if self.clip is not None and not denoiser.space.bounded:
-            raise ValueError(f"clip={self.clip} would cut off unbounded {denoiser.space.name}: use sampler.clip=null")
+            raise ValueError(
+                f"clip={self.clip} would cut off {denoiser.space.name}, which may lie anywhere: use sampler.clip=null"
+            )
 
     def walk(self, denoiser: BaseDenoiser, condition: Condition = UNCONDITIONAL, noise: Noise = no_noise) -> Walk:
         """The beginning of a walk, with this sampler's clipping and an empty history."""
