@@ -51,7 +51,7 @@ class Reading:
             if (value := getattr(self, name)) not in allowed:
                 raise ValueError(f"{prefix}{name} must be one of {', '.join(map(str, allowed))}, got {value}")
         if self.max_pixels > PILLOW_LIMIT:
-            raise ValueError(f"{prefix}max_pixels must be at most Pillow's {PILLOW_LIMIT}, got {self.max_pixels}")
+            raise ValueError(f"{prefix}max_pixels must be at most {PILLOW_LIMIT} (Pillow's), got {self.max_pixels}")
         return self
 
     @property
