@@ -12,10 +12,8 @@ UNAUGMENTED = {"_target_": "diffusion_lit.augmentation.NoAugmentation"}
 
 
 def choose_accelerator(cfg: DictConfig) -> None:
-    """Replace `auto` by a GPU where there is one, else the CPU; a ValueError for another that is not there.
-
-    Apple's GPUs lack float64, which schedules need.
-    """
+    """Replace `auto` by a GPU where there is one, else the CPU; a ValueError for another that is not there."""
+    # Apple's GPUs are not chosen: they lack float64, which schedules need.
     there = ["cpu", "gpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     if cfg.trainer.accelerator == "auto":
         cfg.trainer.accelerator = "gpu" if "gpu" in there else "cpu"
@@ -44,9 +42,7 @@ def refuse_ignored_augmentation(cfg: DictConfig) -> None:
 
 
 def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:
-    """Replace each `auto` of the model and the space by what the data is; a value of the user's must agree with it,
-    else a ValueError.
-    """
+    """Replace each `auto` of the model and space by what the data is; a ValueError if a value disagrees with it."""
     facts = {"resolution": data.resolution, "image_channels": data.channels, "num_classes": data.num_classes}
     if "augmentation_dim" in cfg.model:
         facts["augmentation_dim"] = 0 if data.augmentation is None else data.augmentation.dim
@@ -54,9 +50,7 @@ def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:
         if cfg.model[key] == "auto":
             cfg.model[key] = fact
         elif cfg.model[key] != fact and not (key == "num_classes" and cfg.model[key] is None):
-            raise ValueError(
-                f"model.{key}={cfg.model[key]} does not fit the data, whose {key} is {fact}; leave it at auto"
-            )
+            raise ValueError(f"model.{key}={cfg.model[key]} does not fit the data's {fact}; leave it at auto")
     space = relocate(data.space.config(), cfg.autoencoder)
     if cfg.space == "auto":
         cfg.space = space

@@ -71,16 +71,15 @@ class Autoencoder:
             ValueError: if height or width cannot be divided by `factor`, or the channels are not the encoder's.
         """
         channels, height, width = images.shape[1:]
+        known = self.config["in_channels"]
         if height % self.factor or width % self.factor:
             raise ValueError(
                 f"the autoencoder {self.folder} divides height and width by {self.factor}, and the images are "
                 f"{height} x {width}: choose a resolution that is a multiple of {self.factor}"
             )
-        if channels not in (1, self.config["in_channels"]):
-            raise ValueError(
-                f"the autoencoder {self.folder} takes images of {self.config['in_channels']} channels, not {channels}"
-            )
-        x = from_uint8(images).expand(-1, self.config["in_channels"], -1, -1)
+        if channels not in (1, known):
+            raise ValueError(f"the autoencoder {self.folder} takes images of {known} channels, not {channels}")
+        x = from_uint8(images).expand(-1, known, -1, -1)
         latents = LATENTS[self.config["_class_name"]]
         return self.in_parts(lambda part: latents(self.network.encode(part)), x, height * width)
 
@@ -100,9 +99,7 @@ class Autoencoder:
 def read_config(folder: Path) -> dict[str, Any]:
     """The autoencoder's own description, which is checked."""
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"the autoencoder {folder} does not exist; if it was moved, say where it is now: autoencoder=FOLDER"
-        )
+        raise FileNotFoundError(f"the autoencoder {folder} does not exist; say where it is now: autoencoder=FOLDER")
     file = folder / "config.json"
     if not file.is_file():
         inside = [folder / part for part in ("vae", "vqvae", "movq") if (folder / part / "config.json").is_file()]

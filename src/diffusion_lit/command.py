@@ -1,7 +1,4 @@
-"""What the commands share: where the configuration is, and how user errors are reported.
-
-Imports only Hydra, so that `--help` and `--cfg job` answer at once.
-"""
+"""What the commands share: configuration, user errors. Imports only Hydra: `--help` and `--cfg job` answer at once."""
 
 import functools
 import multiprocessing
@@ -106,9 +103,8 @@ def explain(error: BaseException) -> str | None:
     """The message for the user, if `error` is a mistake of theirs."""
     where = ""
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
-        where = where or next(
-            (f" (in {line.split()[-1]})" for line in str(error).splitlines() if "full_key" in line), ""
-        )
+        keys = [line.split()[-1] for line in str(error).splitlines() if "full_key" in line]
+        where = where or (f" (in {keys[0]})" if keys else "")
         error = error.__cause__
         if isinstance(error, TypeError):  # an argument that the class does not have
             return f"{error}{where}"
@@ -155,11 +151,7 @@ def finish_job() -> None:
 
 
 def refuse_unknown_keys(cfg: DictConfig, name: str) -> None:
-    """Hydra takes any `+key=value`; one that nothing reads must not pass for a setting.
-
-    Raises:
-        ValueError: if `cfg` has a key that `conf/NAME.yaml` does not.
-    """
+    """Refuse a key of `cfg` that `conf/NAME.yaml` lacks: Hydra takes any `+key=value`, and nothing would read it."""
     own = OmegaConf.load(CONFIG_FOLDER / f"{name}.yaml")
     groups = {key for entry in own.defaults if isinstance(entry, DictConfig) for key in entry}
     if unknown := sorted(str(key) for key in cfg.keys() - own.keys() - groups):

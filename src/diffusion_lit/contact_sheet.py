@@ -17,8 +17,7 @@ LOOKED_AT = 2000
 def choose_examples(data: ImageDataModule, split: str, rows: int, columns: int) -> dict[str, Tensor]:
     """Images as they are stored, spread evenly over a split: at most `rows`, one for each class or of any.
 
-    Returns:
-        At most `columns` images [n, C, H, W] by the name of the row, with the class's number of images if it is known.
+    By the name of the row, with the class's number of images if it is known: at most `columns` images [n, C, H, W].
     """
     images = data.splits[split]
     if data.class_names is None:

@@ -30,9 +30,7 @@ def draw_schedules(schedules: dict[str, Schedule], image: Tensor, path: Path, nu
 
     Args:
         schedules: by the name shown.
-        image: in [-1, 1], [C, H, W].
-        path: path of the PNG.
-        num_images: images in a row.
+        image, num_images: in [-1, 1], [C, H, W], and how often it is drawn in a row.
     """
     from matplotlib.figure import Figure  # of the whole of matplotlib, what needs no display
 

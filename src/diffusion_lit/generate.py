@@ -65,10 +65,7 @@ def choose_device(name: str) -> str:
 
 
 def choose_classes(labels: object, num_classes: int | None, names: Sequence[str] | None) -> list[int] | None:
-    """The classes that `labels` asks for, by their names or else their numbers; None asks for all.
-
-    A ValueError if the model has no classes, or not these.
-    """
+    """The classes that `labels` asks for, by name or number; None means all. A ValueError if the model lacks them."""
     if labels is None:
         return None if num_classes is None else list(range(num_classes))
     if num_classes is None:
@@ -104,8 +101,7 @@ def generate(
     """One batch of images, uint8 [B, C, H, W].
 
     Args:
-        denoiser: the model, guided or not, in evaluation mode, on `device`.
-        sampler: how to sample.
+        denoiser, sampler: the model, guided or not, in evaluation mode, on `device`, and how to sample.
         indices: which images: number i is the same in any batch.
         labels: the classes of images 0, 1, 2, ..., or None.
         seed, device: seed of all the noise, and where to compute.

@@ -96,13 +96,12 @@ def guided(
 def check_guide(denoiser: BaseDenoiser, guide: BaseDenoiser) -> None:
     """Raise a ValueError unless a guide knows the same images, times and classes."""
     t = torch.linspace(0, 1, 1001)
+    own, other = denoiser.schedule, guide.schedule
     same = {
         "image shape": denoiser.image_shape == guide.image_shape,
         "number of classes": denoiser.num_classes == guide.num_classes,
         "space": denoiser.space == guide.space,
-        "schedule": all(
-            torch.equal(getattr(denoiser.schedule, f)(t), getattr(guide.schedule, f)(t)) for f in ("alpha", "sigma")
-        ),
+        "schedule": torch.equal(own.alpha(t), other.alpha(t)) and torch.equal(own.sigma(t), other.sigma(t)),
     }
     if different := [name for name, equal in same.items() if not equal]:
         raise ValueError(f"the guide has another {' and another '.join(different)} than the model it is to guide")

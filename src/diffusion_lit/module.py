@@ -172,12 +172,9 @@ class DiffusionModule(LightningModule):
 
 
 def check_augmentation(augmentation: Augmentation, denoiser: Denoiser) -> None:
-    """Raise a ValueError if the network does not take the augment label, or images are stored as latents.
-
-    An image's mirror image has other latents than its own mirrored.
-    """
+    """Raise a ValueError if the network does not take the augment label, or images are stored as latents."""
     name, network, known = type(augmentation).__name__, denoiser.network, denoiser.network.augmentation_dim
-    if augmentation.num_draws > 0 and not denoiser.space.bounded:
+    if augmentation.num_draws > 0 and not denoiser.space.bounded:  # a mirror image's latents are not mirror images
         raise ValueError(f"{name} is for images, and this data set stores latents: use augmentation=none")
     if augmentation.dim != known:
         raise ValueError(

@@ -26,9 +26,8 @@ MAX_STEPS = 10_000
 def angle(schedule: Schedule, t: Tensor) -> Tensor:
     """atan(sigma / alpha) in float64, from 0 at the data to at most pi / 2.
 
-    On the variance-preserving scale x = cos(angle) x_0 + sin(angle) eps, and the probability-flow ODE is
-    dx / d angle = v, finite and without coefficients on every schedule (Salimans & Ho 2022, appendix D,
-    arXiv:2202.00512).
+    On the variance-preserving scale x = cos(angle) x_0 + sin(angle) eps, and the probability-flow ODE is dx / d angle =
+    v, finite and without coefficients on every schedule (Salimans & Ho 2022, appendix D, arXiv:2202.00512).
     """
     return torch.atan((-schedule.log_snr(t) / 2).exp())
 

@@ -76,7 +76,6 @@ def slerp(a: Tensor, b: Tensor, weight: Tensor | float) -> Tensor:
     """From the noise `a` (weight 0) to `b` (1) along a great circle, image by image (Shoemake 1985).
 
     The mean of two independent Gaussian draws is too short to be one; every point of this way is long enough.
-
     `a` and `b` are [B, C, H, W], `weight` is in [0, 1], broadcastable to [B, 1, 1, 1].
     """
     cosine = torch.cosine_similarity(a.flatten(1).double(), b.flatten(1).double()).clamp(-1, 1)

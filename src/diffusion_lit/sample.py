@@ -21,9 +21,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.num_samples < 1 or cfg.batch_size < 1:
         raise ValueError(f"need num_samples and batch_size of at least 1, got {cfg.num_samples} and {cfg.batch_size}")
     if cfg.interpolate is not None and cfg.interpolate < 2:
-        raise ValueError(
-            f"interpolate is how many images lead from one noise to the next, 2 or more; got {cfg.interpolate}"
-        )
+        raise ValueError(f"interpolate is how many images lead from noise to noise, 2 or more; got {cfg.interpolate}")
     setup = set_up(cfg)
     indices = range(cfg.num_samples)
     subjects = [i // (cfg.interpolate or 1) for i in indices]  # all images between two noises are of one class

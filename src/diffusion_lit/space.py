@@ -99,9 +99,7 @@ class LatentSpace(Space):
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
-            raise ValueError(
-                f"the scale of latents must be positive, got {self.scale}; 1 / their standard deviation is usual"
-            )
+            raise ValueError(f"the scale of latents must be positive, got {self.scale}; 1 / their std is usual")
 
     @cached_property
     def decoder(self) -> Autoencoder:
@@ -121,11 +119,7 @@ class LatentSpace(Space):
 
 
 def relocate(space: Mapping[str, Any], autoencoder: str | Path | None) -> dict[str, Any]:
-    """The configuration of a space, its autoencoder being in another folder now; None leaves it where it was.
-
-    Raises:
-        ValueError: if the space has none.
-    """
+    """A space's configuration, with its autoencoder in another folder, if given; a ValueError if it has none."""
     if autoencoder is None:
         return dict(space)
     if "autoencoder" not in space:

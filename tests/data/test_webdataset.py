@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from diffusion_lit.data import WebDatasetData
-from diffusion_lit.data.tar import TarShards
+from diffusion_lit.data.webdataset import TarShards
 from tests.streams import VAL, png, stream, write_stream, write_tar
 
 

@@ -21,9 +21,8 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.preparation.build import build
+from diffusion_lit.preparation.build import Plan, build
 from diffusion_lit.preparation.maker import Job, Maker, Record
-from diffusion_lit.preparation.plan import Plan
 from diffusion_lit.preparation.workspace import REPORT
 from diffusion_lit.prepare import main
 from diffusion_lit.prepared import shard as shard_module

@@ -48,10 +48,7 @@ class EDMAugmentation(Augmentation):
         self.p, self.scale_std, self.stretch_std, self.translation_std = p, scale_std, stretch_std, translation_std
 
     def draw(self, generator: Generator) -> Tensor:
-        """Flips in x and y, z of the scale, rotation, z of the stretch, its axes' angle, z of the translation in x, y.
-
-        What does not happen is 0.
-        """
+        """Flips in x and y, z of scale, rotation, z of stretch, its axes' angle, z of translation in x, y; or 0."""
         uniform = torch.rand(10, generator=generator, dtype=torch.float32).tolist()
         scale, stretch, right, down = torch.randn(4, generator=generator, dtype=torch.float32).tolist()
         flips, scales, rotates, stretches, translates = (u < self.p for u in uniform[:5])

@@ -40,8 +40,7 @@ class EMA(Callback):
             raise ValueError(f"callback.ema.decay must lie in [0, 1), got {decay}; 0.999 to 0.9999 is usual")
         if not re.fullmatch(r"ema\w*", name):
             raise ValueError(f"the name of an average must begin with ema, such as ema or ema_slow, got {name!r}")
-        self.decay = decay
-        self.name = name
+        self.decay, self.name = decay, name
         self.num_updates = 0
         self.average: dict[str, Tensor] = {}
         self.raw: dict[str, Tensor] | None = None
@@ -98,32 +97,18 @@ class EMA(Callback):
         for name, p in parameters(pl_module).items():
             p.copy_(weights[name])
 
-    def stand_in(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Swap the average in if it is the one of several that is to be seen."""
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:  # whose validations see what is being trained
+            self.read_checkpoint(trainer, pl_module)
         if chosen_average(trainer) is self:
             self.swap_in(pl_module)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.VALIDATING:  # and not the validation within a fit
-            self.read_checkpoint(trainer, pl_module)
-        self.stand_in(trainer, pl_module)
+    on_test_start = on_predict_start = on_validation_start
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.swap_out(pl_module)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.read_checkpoint(trainer, pl_module)
-        self.stand_in(trainer, pl_module)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.swap_out(pl_module)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.read_checkpoint(trainer, pl_module)
-        self.stand_in(trainer, pl_module)
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.swap_out(pl_module)
+    on_test_end = on_predict_end = on_validation_end
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.swap_out(pl_module)

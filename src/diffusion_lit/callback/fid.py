@@ -50,9 +50,7 @@ class FID(Callback):
         seed: int = 0,
     ) -> None:
         if num_samples < 2:
-            raise ValueError(
-                f"callback.fid.num_samples must be at least 2, got {num_samples}; published figures use 50000"
-            )
+            raise ValueError(f"callback.fid.num_samples must be at least 2, got {num_samples}; papers use 50000")
         self.extractor, self.sampler = extractor.eval(), sampler
         self.num_samples, self.every_n_steps, self.batch_size = num_samples, every_n_steps, batch_size
         self.guidance, self.seed = guidance, seed

@@ -1,23 +1,11 @@
-from diffusion_lit.data.base import ImageDataModule
-from diffusion_lit.data.batch import ArrayImages, Batch, Images
-from diffusion_lit.data.digits import DigitsData
-from diffusion_lit.data.hugging_face import HuggingFaceData
-from diffusion_lit.data.image_folder import ImageFolderData
-from diffusion_lit.data.memmap import MemmapData
-from diffusion_lit.data.stream import StreamData
-from diffusion_lit.data.torchvision import TorchvisionData
-from diffusion_lit.data.webdataset import WebDatasetData
-
-__all__ = [
-    "ArrayImages",
-    "Batch",
-    "DigitsData",
-    "HuggingFaceData",
-    "ImageDataModule",
-    "ImageFolderData",
-    "Images",
-    "MemmapData",
-    "StreamData",
-    "TorchvisionData",
-    "WebDatasetData",
-]
+from diffusion_lit.data.base import ImageDataModule as ImageDataModule
+from diffusion_lit.data.batch import ArrayImages as ArrayImages
+from diffusion_lit.data.batch import Batch as Batch
+from diffusion_lit.data.batch import Images as Images
+from diffusion_lit.data.digits import DigitsData as DigitsData
+from diffusion_lit.data.hugging_face import HuggingFaceData as HuggingFaceData
+from diffusion_lit.data.image_folder import ImageFolderData as ImageFolderData
+from diffusion_lit.data.memmap import MemmapData as MemmapData
+from diffusion_lit.data.stream import StreamData as StreamData
+from diffusion_lit.data.torchvision import TorchvisionData as TorchvisionData
+from diffusion_lit.data.webdataset import WebDatasetData as WebDatasetData

@@ -28,10 +28,7 @@ class Batch:
     """
 
     def __init__(self, images: Tensor, condition: Condition, indices: list[int], draws: Tensor | None = None) -> None:
-        self.images = images
-        self.condition = condition
-        self.indices = indices
-        self.draws = draws
+        self.images, self.condition, self.indices, self.draws = images, condition, indices, draws
 
     def __len__(self) -> int:
         return len(self.images)
@@ -72,10 +69,7 @@ class ArrayImages:
 
 @dataclass(eq=False)
 class AugmentedImages(Dataset[Batch]):
-    """What a DataLoader reads: images by (epoch, index), and what is drawn to augment them on the device.
-
-    The draws are a function of (seed, epoch, index), whichever worker or rank fetches an image.
-    """
+    """What a DataLoader reads: images by (epoch, index), and draws, a function of (seed, epoch, index) alone."""
 
     images: Images
     seed: int

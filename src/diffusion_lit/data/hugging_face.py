@@ -1,24 +1,30 @@
 """A dataset of the Hugging Face Hub, or a folder in one of its formats."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from diffusion_lit.data.batch import Images
-from diffusion_lit.data.hub import HubShards, TableImages
 from diffusion_lit.data.order import split_order
 from diffusion_lit.data.sequential import Rest, Shards
 from diffusion_lit.data.sequential_module import SequentialDataModule
-from diffusion_lit.source.hugging_face import choose_columns, choose_splits, open_dataset
+from diffusion_lit.source.hugging_face import Columns, choose_columns, choose_splits, open_dataset
+from diffusion_lit.source.image_file import Reading, Sample, decode
 from diffusion_lit.source.layout import check_val_fraction
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
 
 __all__ = ["HuggingFaceData"]
 
 log = logging.getLogger(__name__)
+
+ROWS = 16  # read at a time from a stream
 
 
 @dataclass(eq=False, repr=False)
@@ -62,9 +68,7 @@ class HuggingFaceData(SequentialDataModule):
             raise ValueError("say which dataset: data.name=OWNER/NAME, as on huggingface.co/datasets, or a folder")
         check_val_fraction(self.val_fraction, "data.")
         if self.epoch_size is not None and not self.streaming:
-            raise ValueError(
-                f"data.epoch_size={self.epoch_size} needs data.streaming=true; else an epoch is all images"
-            )
+            raise ValueError(f"data.epoch_size={self.epoch_size} needs data.streaming=true: else epochs are all images")
         self.source = f"data.name={self.name}"
         self.open = partial(open_dataset, self.name, self.config)
         self.streams = self.open(streaming=True)  # what the dataset is, without downloading it
@@ -131,7 +135,56 @@ class HuggingFaceData(SequentialDataModule):
         """How many images the training split says that it has; a ValueError if it does not."""
         described = (self.streams["train"].info.splits or {}).get("train")
         if described is None or not described.num_examples:
-            raise ValueError(
-                f"{self.source} does not say how many images it has: give data.epoch_size=NUMBER of images"
-            )
+            raise ValueError(f"{self.source} does not say how many images it has: give data.epoch_size=NUMBER")
         return int(described.num_examples)
+
+
+@dataclass(eq=False)
+class TableImages:
+    """Rows of a table on this machine, read when they are fetched."""
+
+    table: "Dataset"
+    """With images not decoded."""
+    columns: Columns
+    indices: Tensor
+    """The rows that count."""
+    reading: Reading
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def fetch(self, indices: list[int]) -> tuple[Tensor, Tensor | None]:
+        rows = self.indices[indices].tolist()
+        names = [f"row {row} of {self.name}" for row in rows]
+        return decode(list(self.columns.samples(self.table[rows], names)), self.reading)
+
+
+@dataclass(eq=False)
+class HubShards:
+    """The files of a streamed dataset."""
+
+    stream: "IterableDataset"
+    """With images not decoded."""
+    columns: Columns
+    name: str
+
+    @property
+    def num_shards(self) -> int:
+        return self.stream.num_shards
+
+    def read(self, shard: int) -> Iterator[Sample]:
+        """The images of a shard; a ValueError names it if it cannot be read, or a row has no image or class."""
+        # iter(), because iterating over the dataset itself would share out the shard over the loading processes again
+        batches = self.stream.shard(self.num_shards, shard).iter(ROWS)
+        row = 0
+        while True:
+            try:
+                columns = next(batches, None)
+            except (OSError, ValueError) as error:  # pyarrow's are among them
+                raise ValueError(f"shard {shard} of {self.name} cannot be read after row {row} ({error})") from error
+            if columns is None:
+                return
+            names = [f"row {row + i} in shard {shard} of {self.name}" for i in range(len(columns[self.columns.image]))]
+            yield from self.columns.samples(columns, names)
+            row += len(names)

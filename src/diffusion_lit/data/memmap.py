@@ -10,11 +10,7 @@ __all__ = ["MemmapData"]
 
 @dataclass(eq=False, repr=False)
 class MemmapData(PreparedData):
-    """A prepared set of raw images, in which each epoch is a permutation of all: see `PreparedData`.
-
-    Raises:
-        ValueError: if the images are encoded.
-    """
+    """A prepared set of raw images, else a ValueError; each epoch is a permutation of all: see `PreparedData`."""
 
     def read_manifest(self) -> Manifest:
         manifest = super().read_manifest()

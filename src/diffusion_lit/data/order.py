@@ -44,12 +44,8 @@ def permute_shards(sizes: Sequence[int], num_lanes: int, seed: int, epoch: int) 
     """
     generator = fold_in(seed, "order", epoch)
     ends = torch.tensor(sizes).cumsum(0).tolist()
-    row = torch.cat(
-        [
-            ends[shard] - sizes[shard] + torch.randperm(sizes[shard], generator=generator)
-            for shard in torch.randperm(len(sizes), generator=generator).tolist()
-        ]
-    )
+    shards = torch.randperm(len(sizes), generator=generator).tolist()
+    row = torch.cat([ends[i] - sizes[i] + torch.randperm(sizes[i], generator=generator) for i in shards])
     length = -(-len(row) // num_lanes)
     lanes = torch.nn.functional.pad(row, (0, length * num_lanes - len(row)), value=-1).view(num_lanes, length)
     visited = lanes.T.flatten()

@@ -113,16 +113,14 @@ class FetchingOrder(TrainingOrder):
             try:
                 for step, batch in enumerate(self.batches(share)):
                     while needed and needed[0][0] < (step + 1) * self.batch_size + horizon:
+                        # an error is not raised here: whoever reads the shard meets it again
                         threads.submit(self.images.find, self.images.shards[needed.pop(0)[1]])
                     yield batch
             finally:
                 threads.shutdown(wait=True, cancel_futures=True)
 
     def first_needs(self, share: Tensor) -> list[tuple[int, int]]:
-        """The place in this rank's share where each shard is first needed, and the shard; in that order.
-
-        An error is not raised here: whoever reads the shard meets it again.
-        """
+        """The place in this rank's share where each shard is first needed, and the shard; in that order."""
         homes = np.searchsorted(self.images.ends, share.numpy(), side="right")
         shards, places = np.unique(homes, return_index=True)
         return sorted(zip(places.tolist(), shards.tolist(), strict=True))

@@ -68,11 +68,8 @@ class TorchvisionData(ImageDataModule):
         images, labels = self.read(train=True)
         order = split_order(len(images))
         val, train = order.tensor_split([round(len(images) * self.val_fraction)])
-        return {
-            "train": ArrayImages(images[train], labels[train]),
-            "val": ArrayImages(images[val], labels[val]),
-            "test": ArrayImages(*self.read(train=False)),
-        }
+        parts = {"train": (images[train], labels[train]), "val": (images[val], labels[val]), "test": self.read(False)}
+        return {split: ArrayImages(*part) for split, part in parts.items()}
 
     def read(self, train: bool, download: bool = False) -> tuple[Tensor, Tensor]:
         """All images of torchvision's split, uint8 [N, C, H, W], and their labels [N]."""

@@ -7,10 +7,7 @@ from diffusion_lit.feature.base import FeatureExtractor
 
 
 class Pixels(FeatureExtractor):
-    """Pixel values in [0, 1], quick, and blind to what is depicted.
-
-    Images whose height is over `max_resolution` are averaged down to it, so that the covariance stays small.
-    """
+    """Pixel values in [0, 1], at most `max_resolution` high; quick, and blind to what is depicted."""
 
     name = "pixels"
 
@@ -20,6 +17,6 @@ class Pixels(FeatureExtractor):
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.float() / 255
-        if x.shape[-1] > self.max_resolution:
+        if x.shape[-1] > self.max_resolution:  # so that the covariance stays small
             x = F.adaptive_avg_pool2d(x, self.max_resolution)
         return x.flatten(1)

@@ -94,10 +94,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the pixels of a feature map, around a skip connection.
-
-    `head_channels`, the size of each head, must divide `channels`, else a ValueError is raised; None takes one head.
-    """
+    """Self-attention over pixels, around a skip connection; a ValueError unless `head_channels` divides `channels`."""
 
     def __init__(self, channels: int, num_groups: int, head_channels: int | None = None) -> None:
         super().__init__()

@@ -77,9 +77,7 @@ class UNet(Network):
             raise ValueError(f"num_classes must be at least 1, or null for an unconditional model; got {num_classes}")
 
         self.image_shape = (image_channels, resolution, resolution)
-        self.num_classes = num_classes
-        self.learn_variance = learn_variance
-        self.augmentation_dim = augmentation_dim
+        self.num_classes, self.learn_variance, self.augmentation_dim = num_classes, learn_variance, augmentation_dim
         out_channels = 2 * image_channels if learn_variance else image_channels
         emb_channels = 4 * channels
 
@@ -122,9 +120,8 @@ class UNet(Network):
                 enlarge = upsample(c) if resampling == "conv" else res_block(c, c, nn.Upsample(scale_factor=2))
                 self.up[-1] = nn.ModuleList([*self.up[-1].children(), enlarge])
 
-        self.last = nn.Sequential(
-            nn.GroupNorm(num_groups, c), nn.SiLU(), zero(nn.Conv2d(c, out_channels, 3, padding=1))
-        )
+        last = zero(nn.Conv2d(c, out_channels, 3, padding=1))
+        self.last = nn.Sequential(nn.GroupNorm(num_groups, c), nn.SiLU(), last)
 
     def forward(self, x: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
         emb = self.time(c_noise)

@@ -69,6 +69,4 @@ def open_source(cfg: DictConfig, workspace: Workspace) -> Source:
             return TarSource(decompressed(path, workspace.work), cfg.val_fraction, str(path))
     if suffix == ".tar":
         return TarSource(path, cfg.val_fraction)
-    raise ValueError(
-        f"source={cfg.source}: a file must end in .zip, .tar, {', '.join(COMPRESSED)}; give a folder otherwise"
-    )
+    raise ValueError(f"source={cfg.source}: a file must end in .zip, .tar, {', '.join(COMPRESSED)}; else give a folder")

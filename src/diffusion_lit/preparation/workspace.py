@@ -52,9 +52,7 @@ class Workspace:
             except FileNotFoundError:  # the other process has finished, and removed the folder
                 continue
             except Timeout as error:
-                raise ValueError(
-                    f"another process is preparing into {self.out}; wait for it, or choose another out="
-                ) from error
+                raise ValueError(f"another process is preparing into {self.out}; wait, or set another out=") from error
         try:
             with self.explain_full_disk():
                 yield

@@ -48,18 +48,12 @@ class ShardCache:
         self.__dict__.update(state)
 
     def check(self, needed: int) -> None:
-        """Check the folder before training; `needed` are the bytes of the shards that are in use at a time.
-
-        Raises:
-            ValueError: if the folder cannot be written to, or `needed` is more than it may hold or has room for.
-        """
+        """Raise a ValueError if the folder cannot be written to, or cannot hold the bytes `needed` at a time."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as error:
-            raise ValueError(
-                f"data.cache={self.folder} cannot be written to ({error}); name another folder, data.cache=DIR"
-            ) from error
+            raise ValueError(f"data.cache={self.folder} cannot be written to ({error}); use data.cache=DIR") from error
         if needed > self.max_bytes:
             raise ValueError(
                 f"data.cache_gigabytes={self.max_bytes / 2**30:.3g} is too small: the shards in use at a time take "
@@ -82,12 +76,7 @@ class ShardCache:
         return {path: size for _, path, size in sorted(used)}
 
     def find(self, info: ShardInfo) -> Path:
-        """A shard's file; it is fetched if it is not there, and compared with the manifest.
-
-        Raises:
-            FileNotFoundError: if the storage does not have it.
-            ValueError: if what it has is damaged, or it does not answer.
-        """
+        """A shard's file, fetched if it is not there and verified; raises what `download` and `check_shard` do."""
         path = self.folder / info.file
         if is_cached(path, info):
             return path

@@ -41,11 +41,7 @@ class ShardInfo:
 
 
 def write_shard(items: Iterable[tuple[bytes, int]], path: Path, count: int) -> dict[str, Any]:
-    """Write `count` images and classes to `path`, whole or not at all.
-
-    Returns:
-        litdata's description of the format, which belongs into the split's index.
-    """
+    """Write `count` images and classes to `path`, whole or not at all; returns litdata's description for the index."""
     from litdata.streaming.writer import BinaryWriter
 
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -81,9 +77,7 @@ def checksum(path: Path) -> str:
 def check_shard(path: Path, info: ShardInfo, whole: bool, remedy: str) -> None:
     """Compare a shard's file with what the manifest says: its size and, if `whole`, its checksum.
 
-    Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is not the one that was written.
+    A FileNotFoundError if it is not there, and a ValueError if it is not the one that was written.
     """
     if not path.is_file():
         raise FileNotFoundError(f"shard {path} is missing; {remedy}")

@@ -1,4 +1,6 @@
+from diffusion_lit.sampler.base import Noise as Noise
 from diffusion_lit.sampler.base import Sampler as Sampler
+from diffusion_lit.sampler.base import Walk as Walk
 from diffusion_lit.sampler.ddim import DDIMSampler as DDIMSampler
 from diffusion_lit.sampler.ddpm import DDPMSampler as DDPMSampler
 from diffusion_lit.sampler.dpmpp_2m import DPMpp2MSampler as DPMpp2MSampler
@@ -9,5 +11,3 @@ from diffusion_lit.sampler.heun import HeunSampler as HeunSampler
 from diffusion_lit.sampler.ode import ODESampler as ODESampler
 from diffusion_lit.sampler.predictor_corrector import PredictorCorrectorSampler as PredictorCorrectorSampler
 from diffusion_lit.sampler.unipc import UniPCSampler as UniPCSampler
-from diffusion_lit.sampler.walk import Noise as Noise
-from diffusion_lit.sampler.walk import Walk as Walk

@@ -3,16 +3,51 @@
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from diffusion_lit.condition import UNCONDITIONAL, Condition
-from diffusion_lit.denoiser import BaseDenoiser
-from diffusion_lit.sampler.walk import Noise, Walk, no_noise
+from diffusion_lit.denoiser import BaseDenoiser, Prediction
 from diffusion_lit.schedule import Schedule, check_spacing, per_image, spaced_times
+
+Noise = Callable[[], Tensor]
+"""Gives standard Gaussian noise [B, C, H, W], new at each call."""
+
+
+def no_noise() -> Tensor:
+    raise ValueError("this sampler draws noise in its steps: give its walk a source of noise")
+
+
+@dataclass
+class Walk:
+    """What is the same for all steps of a batch."""
+
+    denoiser: BaseDenoiser
+    condition: Condition = UNCONDITIONAL
+    noise: Noise = no_noise
+    clip: float | None = None
+    """The limit that each estimate of x_0 is held to, or None."""
+    percentile: float | None = None
+    """Share of dynamic thresholding, see `Prediction.clip`."""
+    history: deque[Prediction] = field(default_factory=lambda: deque(maxlen=0))
+    """The last predictions that a multistep solver remembers, oldest first."""
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.denoiser.schedule
+
+    def predict(self, x_t: Tensor, t: Tensor) -> Prediction:
+        """What the model makes of `x_t`, with x_0 clipped if asked for."""
+        p = self.denoiser(x_t, t, self.condition)
+        return p if self.clip is None else p.clip(self.clip, self.percentile)
+
+    def remember(self, p: Prediction) -> None:
+        """Add a step to the history, unless log SNR is infinite at its time: nothing can be extrapolated from there."""
+        if p.log_snr.isfinite().all():
+            self.history.append(p)
 
 
 @dataclass
@@ -39,13 +74,9 @@ class Sampler(ABC):
 
     def __post_init__(self) -> None:
         if self.num_steps is not None and self.num_steps < 1:
-            raise ValueError(
-                f"a sampler needs num_steps >= 1, got {self.num_steps}; null takes every step of the schedule"
-            )
+            raise ValueError(f"a sampler needs num_steps >= 1, got {self.num_steps}; null takes the schedule's T")
         if self.clip is not None and self.clip <= 0:
-            raise ValueError(
-                f"clip is the largest |x_0| allowed and must be positive, got {self.clip}; null turns it off"
-            )
+            raise ValueError(f"clip is the largest |x_0| and must be positive, got {self.clip}; null turns it off")
         if self.percentile is not None and (self.clip is None or not 0 < self.percentile < 1):
             raise ValueError(
                 f"percentile must lie in (0, 1) and needs clip, got percentile={self.percentile}, clip={self.clip}; "
@@ -66,10 +97,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """One step from x_t to x_s [B, C, H, W], at times s < t [B, 1, 1, 1].
-
-        `walk` has the model, its condition, noise and the predictions before this one.
-        """
+        """One step from x_t to x_s [B, C, H, W], at times s < t [B, 1, 1, 1], with what `walk` has of the rest."""
 
     def times(self, schedule: Schedule) -> Tensor:
         """The times that the walk visits, float64 [num_steps + 1]. A ValueError if the schedule cannot be walked so."""

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffusion_lit.sampler.base import Sampler
-from diffusion_lit.sampler.walk import Walk
+from diffusion_lit.sampler.base import Sampler, Walk
 
 
 @dataclass(kw_only=True)

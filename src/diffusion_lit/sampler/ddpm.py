@@ -5,8 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from torch import Tensor
 
 from diffusion_lit.denoiser import VARIANCES, BaseDenoiser
-from diffusion_lit.sampler.base import Sampler
-from diffusion_lit.sampler.walk import Walk
+from diffusion_lit.sampler.base import Sampler, Walk
 
 
 @dataclass

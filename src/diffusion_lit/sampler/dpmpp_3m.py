@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffusion_lit.sampler.base import Sampler
-from diffusion_lit.sampler.walk import Walk
+from diffusion_lit.sampler.base import Sampler, Walk
 
 
 @dataclass

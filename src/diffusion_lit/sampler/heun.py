@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.denoiser import BaseDenoiser
-from diffusion_lit.sampler.base import Sampler
+from diffusion_lit.sampler.base import Sampler, Walk
 from diffusion_lit.sampler.euler import EulerSampler
-from diffusion_lit.sampler.walk import Walk
 from diffusion_lit.schedule import Schedule
 
 

@@ -5,8 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from torch import Tensor
 
 from diffusion_lit.ode import angle, at_angle, integrate, velocity
-from diffusion_lit.sampler.base import Sampler
-from diffusion_lit.sampler.walk import Walk
+from diffusion_lit.sampler.base import Sampler, Walk
 
 
 @dataclass

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from diffusion_lit.sampler.base import Walk
 from diffusion_lit.sampler.euler_maruyama import EulerMaruyamaSampler
-from diffusion_lit.sampler.walk import Walk
 
 
 @dataclass(kw_only=True)

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.denoiser import Prediction
-from diffusion_lit.sampler.base import Sampler
-from diffusion_lit.sampler.walk import Walk
+from diffusion_lit.sampler.base import Sampler, Walk
 
 
 @dataclass(kw_only=True)

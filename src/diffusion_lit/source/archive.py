@@ -23,11 +23,7 @@ MAX_RATIO = 200  # of a compressed tar file: images hardly shrink
 
 
 class ZipSource(FileSource):
-    """The images of a ZIP file.
-
-    Raises:
-        ValueError: if it is not a ZIP file, is encrypted, or has names or links that leave it.
-    """
+    """The images of a ZIP file; a ValueError if it is damaged, encrypted, or has names or links that leave it."""
 
     wrapped = True
 
@@ -69,13 +65,9 @@ class ZipSource(FileSource):
 
 
 class TarSource(FileSource):
-    """The images of an uncompressed tar file.
+    """The images of an uncompressed tar file; a ValueError if it is damaged, or has names or links that leave it.
 
-    Args:
-        description: for messages and the manifest, in place of the path.
-
-    Raises:
-        ValueError: if it is not a tar file, or has names or links that leave it.
+    `description` stands for the path in messages and in the manifest.
     """
 
     wrapped = True
@@ -110,11 +102,7 @@ class TarSource(FileSource):
 
 
 def decompressed(path: Path, folder: Path) -> Path:
-    """A compressed tar file's content, as a file in `folder` that can be read from the middle; kept for next time.
-
-    Raises:
-        ValueError: if it is damaged, or grows beyond all reason.
-    """
+    """A compressed tar file, decompressed into `folder` and kept there; a ValueError if it is damaged, or a bomb."""
     compressed = path.stat()
     target = folder / f"{path.name}.{compressed.st_size}.{compressed.st_mtime_ns}.tar"
     if target.exists():

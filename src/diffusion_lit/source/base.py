@@ -1,22 +1,25 @@
 """Where images come from: a folder, an archive, or a library's dataset."""
 
+import csv
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from torch import Tensor
 
 from diffusion_lit.source.file_kind import HIDDEN, IMAGE, LABELS, OTHER, kind_of
 from diffusion_lit.source.image_file import Reading
-from diffusion_lit.source.label_file import read_labels
 from diffusion_lit.source.layout import arrange, class_names_of, share_out, shared_folder
 
-__all__ = ["UNLABELLED", "Entry", "FileSource", "Source", "TableSource"]
+__all__ = ["UNLABELLED", "Entry", "FileSource", "Source", "TableSource", "read_labels"]
 
 UNLABELLED = -1
 """The class of an image that has none."""
+FILE_COLUMNS = ("file_name", "filename", "file", "path", "image")
+LABEL_COLUMNS = ("label", "class", "class_name")
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,7 @@ class TableSource(Source):
     """Where each image of a split is: the library's split, and the row."""
 
     def share_out(self, labels: Mapping[str, Sequence[int]], val_fraction: float, stamps: Mapping[str, str]) -> None:
-        """Sort rows into splits: see `layout.share_out`.
-
-        Args:
-            labels: the class of each row of the library's splits.
-            val_fraction: the share of its `train` that is set aside for each split that is missing.
-            stamps: what changes when one of its splits does.
-        """
+        """Sort rows, given by their classes, into splits, with what changes when one does: see `layout.share_out`."""
         sizes = {split: len(classes) for split, classes in labels.items()}
         self.places = share_out(sizes, self.description, val_fraction)
         self.splits = {
@@ -83,11 +80,7 @@ class TableSource(Source):
 
 
 class FileSource(Source):
-    """Image files with names, whose folders, or a `labels.csv` or `metadata.jsonl` beside them, are their classes.
-
-    Args:
-        val_fraction: the share set aside for each of `val` and `test` where it is missing.
-    """
+    """Image files with names, whose folders, or a `labels.csv` or `metadata.jsonl` beside them, are their classes."""
 
     wrapped = False
     """Whether names leave out the folders that all images lie in, which say nothing."""
@@ -95,11 +88,7 @@ class FileSource(Source):
     """Those folders."""
 
     def arrange(self, stamps: Mapping[str, str], val_fraction: float) -> None:
-        """Sort files into splits and classes, given by name with what changes when a file does: see `layout.arrange`.
-
-        Raises:
-            ValueError: if the files do not make a dataset.
-        """
+        """Sort files, by name with what changes when one does, into splits and classes: see `layout.arrange`."""
         kinds = {name: kind_of(name, self.open) for name in sorted(stamps)}
         self.left_out = {name: kind for name, kind in kinds.items() if kind in (HIDDEN, OTHER)}
         if self.wrapped:
@@ -131,11 +120,7 @@ class FileSource(Source):
 
     @abstractmethod
     def open(self, name: str, max_bytes: int) -> Path | BinaryIO:
-        """A file by its whole name, or where it is.
-
-        Raises:
-            ValueError: if it is larger than `max_bytes`, or cannot be read.
-        """
+        """A file by its whole name, or where it is; a ValueError if it is over `max_bytes`, or cannot be read."""
 
     def file(self, split: str, index: int, reading: Reading) -> Path | BinaryIO:
         return self.open(self.prefix + self.splits[split][index].name, reading.max_bytes)
@@ -144,3 +129,38 @@ class FileSource(Source):
         file = self.file(split, index, reading)
         name = self.splits[split][index].name
         return reading.read(file, str(file) if isinstance(file, Path) else f"{name} of {self.description}")
+
+
+def read_labels(text: str, file: str) -> dict[str, str]:
+    """The class of each image that a `labels.csv` or `metadata.jsonl` names, by its name below the file's folder.
+
+    A CSV has a header; the columns, or the keys of each JSON line, are `file_name` and `label`, or other usual words.
+
+    Raises:
+        ValueError: if the file is not like that, or names an image twice with different labels.
+    """
+    rows: list[dict[str, object]]
+    try:
+        if file.endswith(".jsonl"):
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            rows = list(csv.DictReader(text.splitlines()))
+    except (ValueError, RecursionError, csv.Error) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    keys = [key for row in rows[:1] if isinstance(row, dict) for key in row]
+    file_key = next((key for key in FILE_COLUMNS if key in keys), None)
+    label_key = next((key for key in LABEL_COLUMNS if key in keys), None)
+    if file_key is None or label_key is None:
+        raise ValueError(
+            f"{file} needs a column {' or '.join(FILE_COLUMNS)} and one of {', '.join(LABEL_COLUMNS)}; it has "
+            f"{', '.join(map(str, keys)) or 'nothing'}. Add them, or move the file elsewhere"
+        )
+    folder = PurePosixPath(file).parent
+    labels: dict[str, str] = {}
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or row.get(file_key) is None or row.get(label_key) is None:
+            raise ValueError(f"{file}: row {number} lacks {file_key} or {label_key}")
+        name, label = str(folder / str(row[file_key])), str(row[label_key])
+        if labels.setdefault(name, label) != label:
+            raise ValueError(f"{file}: {row[file_key]} is labelled both {labels[name]} and {label}")
+    return labels

@@ -72,11 +72,7 @@ class HuggingFaceSource(TableSource):
 
 
 def sample_of(image: Mapping[str, Any] | None, label: int | None, num_classes: int | None, name: str) -> Sample:
-    """A row as a sample: its image is {"bytes", "path"}, one of which may be None.
-
-    Raises:
-        ValueError: if it has no image, or none of the classes.
-    """
+    """A row as a sample, of whose image {"bytes", "path"} one may be None; a ValueError if it lacks image or class."""
     if image is None:
         raise ValueError(f"{name} has no image")
     if num_classes is not None and (label is None or not 0 <= label < num_classes):
@@ -104,9 +100,7 @@ def open_dataset(name: str, config: str | None, streaming: bool) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise ValueError(
-            f"Hugging Face datasets need a package: pip install 'diffusion-lit[hugging_face]' ({error})"
-        ) from error
+        raise ValueError(f"Hugging Face datasets need pip install 'diffusion-lit[hugging_face]' ({error})") from error
 
     try:
         return datasets.load_dataset(name, config, streaming=streaming)
@@ -122,11 +116,7 @@ def open_dataset(name: str, config: str | None, streaming: bool) -> Any:
 
 
 def choose_splits(name: str, there: list[str], val_split: str | None, test_split: str | None) -> dict[str, str]:
-    """The dataset's split for each of train, val and test; `train` where images of it have to be set aside.
-
-    Raises:
-        ValueError: if one is not there.
-    """
+    """The split for each of train, val and test, or train to set images aside from; a ValueError if it is missing."""
     asked = {"data.val_split": val_split, "data.test_split": test_split}
     for option, split in asked.items():
         if split is not None and split not in there:
@@ -142,8 +132,7 @@ def choose_columns(
 ) -> Columns:
     """The columns of the images and of the labels, if there are any.
 
-    Raises:
-        ValueError: if there is none of images, or several and none was chosen, or the chosen one is something else.
+    A ValueError if none is of images, or several and none was chosen, or the chosen one is of another type.
     """
     from datasets import ClassLabel, Image
 
@@ -159,9 +148,7 @@ def choose_columns(
             )
         if column is None and (len(fitting) > 1 or (kind is Image and not fitting)):
             many = "several columns" if fitting else "no column"
-            raise ValueError(
-                f"{name} has {many} of type {kind.__name__}; choose one with {prefix}{option}=: it has {listed}"
-            )
+            raise ValueError(f"{name} has {many} of type {kind.__name__}; choose one with {prefix}{option}=: {listed}")
         chosen.append(column or next(iter(fitting), None))
     image, label = chosen
     assert image is not None

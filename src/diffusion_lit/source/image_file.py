@@ -51,9 +51,7 @@ class Reading:
             if (value := getattr(self, name)) not in allowed:
                 raise ValueError(f"{prefix}{name} must be one of {', '.join(map(str, allowed))}, got {value}")
         if self.max_pixels > PILLOW_LIMIT:
-            raise ValueError(
-                f"{prefix}max_pixels must be at most {PILLOW_LIMIT}, where Pillow refuses; got {self.max_pixels}"
-            )
+            raise ValueError(f"{prefix}max_pixels must be at most {PILLOW_LIMIT} (Pillow's), got {self.max_pixels}")
         return self
 
     @property
@@ -108,11 +106,7 @@ class Sample(NamedTuple):
 
 
 def decode(samples: list[Sample], reading: Reading) -> tuple[Tensor, Tensor | None]:
-    """Images uint8 [B, C, H, W] and labels int64 [B], or None if there are none.
-
-    Raises:
-        ValueError: if one is not an image; the message names it.
-    """
+    """Images uint8 [B, C, H, W], and labels int64 [B] or None; a ValueError names one that is not an image."""
     images = [reading.read(io.BytesIO(sample.image), sample.name) for sample in samples]
     labels = [sample.label for sample in samples if sample.label is not None]
     return torch.stack(images), torch.tensor(labels) if labels else None

@@ -21,9 +21,7 @@ Named = tuple[str, str | None]
 def check_val_fraction(val_fraction: float, prefix: str = "") -> None:
     """Refuse what is not a share that can be set aside for each of two splits."""
     if not isinstance(val_fraction, int | float) or not 0 < val_fraction < 0.5:
-        raise ValueError(
-            f"{prefix}val_fraction is set aside twice and must be a number between 0 and 0.5, got {val_fraction}"
-        )
+        raise ValueError(f"{prefix}val_fraction is set aside twice: a number between 0 and 0.5, got {val_fraction}")
 
 
 def arrange(
@@ -87,12 +85,7 @@ def hashed_split(name: str, val_fraction: float) -> str:
 def share_out(sizes: Mapping[str, int], where: str, val_fraction: float) -> dict[str, list[tuple[str, int]]]:
     """The three splits as (split of the library, number), what is missing set aside from the library's `train`.
 
-    Args:
-        sizes: how many images each split of the library has, by its name.
-        where, val_fraction: as for `arrange`.
-
-    Raises:
-        ValueError: if there is no `train`, or there are too few images.
+    `sizes` are those of the library's splits; a ValueError if there is no `train`, or there are too few images.
     """
     known = {SPLIT_NAMES[name]: name for name in sizes if name in SPLIT_NAMES}
     if "train" not in known:
@@ -116,9 +109,7 @@ def set_aside(
         if not files[split]:
             largest = max(files.values(), key=len)
             if len(largest) < 2:
-                raise ValueError(
-                    f"{where} has too few images to set any aside for validation and testing; 3 is the least"
-                )
+                raise ValueError(f"{where} has too few images to set any aside for val and test; 3 is the least")
             files[split].append(largest.pop())
     return files
 

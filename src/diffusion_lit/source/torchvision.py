@@ -16,15 +16,7 @@ __all__ = ["TorchvisionSource", "open_dataset"]
 
 
 def open_dataset(name: str, root: Path, download: bool, prefix: str, **split: bool | str) -> Any:
-    """A split of a dataset of torchvision's.
-
-    Args:
-        name: name of its class, which takes `root`, `download` and `split`.
-        prefix: prefix of the settings' names in a message.
-
-    Raises:
-        FileNotFoundError: if it is not there and cannot be fetched.
-    """
+    """A split of a dataset; a FileNotFoundError, whose settings begin with `prefix`, if it cannot be fetched."""
     import torchvision.datasets
 
     try:
