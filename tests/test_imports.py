@@ -14,7 +14,8 @@ COMMANDS = ("train", "sample", "evaluate", "export", "prepare", "inspect", "plot
 LAYERS = (
     COMMANDS,
     ("training",),
-    ("trainer", "resume"),
+    ("trainer", "run_folder"),
+    ("resume", "restore"),
     ("agreement", "callback", "settings"),
     ("module", "figure", "contact_sheet"),
     ("budget", "csv_logger"),

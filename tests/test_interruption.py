@@ -34,7 +34,7 @@ class Signal(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.send(trainer, "start")
 
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.send(trainer, "step")
 
     def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:

@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 
 from diffusion_lit.checkpoint import damage, load_checkpoint, load_denoiser
 from diffusion_lit.data import ArrayImages, DigitsData, Images
+from diffusion_lit.restore import restore_settings
 from diffusion_lit.resume import find_earlier_run, find_origin
-from diffusion_lit.settings import Change, restore_settings
+from diffusion_lit.settings import Change
 from tests.launch import TINY, config, run_forked, train_in
 
 QUIET = ("callback.fid=null", "callback.sample_grid=null", "trainer.num_sanity_val_steps=0")

@@ -7,18 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_lit.command import CONFIG_FOLDER
-from diffusion_lit.plain import read_as
-from diffusion_lit.recorded import trusted_config
-from diffusion_lit.shell import PATHS, quote
+from diffusion_lit.shell import PATHS
 
-__all__ = ["Change", "changes", "plain_settings", "restore_settings"]
+__all__ = ["Change", "changes", "plain_settings"]
 
 ARCHITECTURE = (
     *("denoiser._target_", "module._target_", "model", "schedule", "parameterization", "loss._target_"),
@@ -26,8 +20,11 @@ ARCHITECTURE = (
 )
 """Settings that weights cannot outlive: by the beginning of their keys."""
 
+PLACES = ("run_dir", "output_root", "resume", "init")
+"""Settings of where one run is and comes from."""
+
 UNSEEN = (
-    *("run_dir", "output_root", "resume", "init", "logger", "callback.progress", "data.num_workers", "data.verify"),
+    *(*PLACES, "logger", "callback.progress", "data.num_workers", "data.verify"),
     *("data.cache", "data.ahead", "objective", "allow", "trainer.default_root_dir", "trainer.log_every_n_steps"),
     *("trainer.enable", "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "trainer.strategy"),
 )
@@ -118,7 +115,7 @@ RUN_DIR = "${run_dir}"
 DERIVED = ("denoiser", "module", "hydra")
 """Parts of a configuration that only repeat others."""
 
-TODAY = (*UNSEEN[:4], "overrides", "trainer.accelerator", *(f"{part}." for part in DERIVED))
+TODAY = (*PLACES, "overrides", "trainer.accelerator", *(f"{part}." for part in DERIVED))
 """Settings that a resumed run does not inherit."""
 
 
@@ -160,115 +157,8 @@ def place(text: str, folder: str | Path) -> str:
     return os.path.realpath(Path(folder) / text)
 
 
-def restore_settings(
-    recorded: Mapping[str, Any], origin: str, asked: DictConfig, overrides: Sequence[str], only: Sequence[str] = ("",)
-) -> DictConfig:
-    """The settings of an earlier run, and what this command line changes in them.
-
-    Both command lines are composed, the earlier one and the two together. Where these agree the recorded value stands,
-    whatever this version's default is; where they differ, or the new command line names the key, the new one does. What
-    comes from the file passes the gate of `trusted_config`.
-
-    Args:
-        recorded: the run's checkpoint: `config`, `overrides` (its command line) and `started_in` (its folder).
-        origin: its file, for messages.
-        asked: the configuration that this command line alone gives; its places for output are kept.
-        overrides: this command line.
-        only: beginnings of the keys that are inherited; by default all are.
-
-    Raises:
-        ValueError: if the command lines do not go together, or the file names what is not trusted.
-    """
-    own = [override for override in overrides if not under(key_of(override), ("hydra",))]
-    named = tuple(map(key_of, own))
-    inherited = [
-        override
-        for override in read_as(list[str], recorded.get("overrides", []), f"{origin}: overrides")
-        if under(key := key_of(override), only) and not under(key, ("hydra", "allow", *UNSEEN[:4]))
-    ]
-    earlier = [override for override in inherited if not any(supersedes(name, key_of(override)) for name in named)]
-    if hidden := [override for override in earlier if "${" in override]:
-        raise ValueError(f"{origin} was trained with {hidden[0]}, whose value only you can say: give {hidden[0]} again")
-    here = f"run_dir={quote(str(asked.run_dir))}"
-    try:
-        base, now = composed([*inherited, here]), composed([*earlier, *own, here])
-        told = base if earlier == inherited else composed([*earlier, here])
-    except HydraException as error:
-        raise ValueError(f"the run's own settings ({' '.join(inherited)}) do not go with these: {error}") from error
-    allow = list(asked.allow)
-    trusted_config({k: v for k, v in plain_settings(told).items() if k not in DERIVED}, origin, allow)
-    old, new = (flatten(plain_settings(cfg), os.getcwd()) for cfg in (base, now))
-    places = flatten(recorded["config"], recorded.get("started_in", os.getcwd()))
-    stands = {
-        key: value
-        for key, value in leaves(recorded["config"]).items()
-        if key in old
-        and key in new
-        and old[key] == new[key]
-        and under(key, only)
-        and not under(key, TODAY)
-        and not any(supersedes(name, key) for name in (*named, *renewed(recorded["config"])))
-    }
-    trusted_config(nested(stands | {"run_dir": recorded["config"].get("run_dir")}), origin, allow)
-    settings = plain_settings(now)
-    for key in stands:
-        value = places[key]
-        within = isinstance(value, str) and value.startswith(RUN_DIR)
-        put(settings, key, f"{asked.run_dir}{value[len(RUN_DIR) :]}" if within else value)
-    derived = OmegaConf.to_container(now, resolve=False)
-    assert isinstance(derived, dict)
-    settings |= {name: derived[name] for name in DERIVED if name in derived} | {"output_root": asked.output_root}
-    return OmegaConf.create({**settings, "overrides": [*earlier, *own]}, flags={"struct": True})
-
-
-def renewed(recorded: Mapping[str, Any]) -> list[str]:
-    """Groups of a run whose classes have been replaced since: rates were torch's schedulers, with an end."""
-    target = str(recorded.get("lr_schedule", {}).get("_target_"))
-    return ["lr_schedule"] if target.startswith("torch.") else []
-
-
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys as dictionaries in dictionaries."""
-    tree: dict[str, Any] = {}
-    for key, value in values.items():
-        *path, name = key.split(".")
-        part = tree
-        for step in path:
-            part = part.setdefault(step, {})
-        part[name] = value
-    return tree
-
-
-def supersedes(name: str, key: str) -> bool:
-    """Whether a setting of `name` leaves nothing of an earlier one of `key`: it is the same, or one is in the other.
-
-    A choice of a group, whose key has no dot, survives a setting within it.
-    """
-    return key == name or key.startswith(f"{name}.") or ("." in key and name.startswith(f"{key}."))
-
-
-def key_of(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0].partition("@")[0].lstrip("/")
-
-
-def put(settings: dict[str, Any], key: str, value: Any) -> None:
-    """Set the value of a dotted key, which is there."""
-    *path, name = key.split(".")
-    for part in path:
-        settings = settings[part]
-    settings[name] = value
-
-
 def plain_settings(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration, of plain containers; what names Hydra's own state is left out."""
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
-
-
-def composed(overrides: list[str]) -> DictConfig:
-    """conf/train.yaml with overrides, found where the running command finds it."""
-    if GlobalHydra.instance().is_initialized():
-        return compose("train", overrides)
-    with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-        return compose("train", overrides)

@@ -1,0 +1,105 @@
+"""The folder of one run: who may write to it, what it says of the run, and what it takes over from the run's parent."""
+
+import json
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from diffusion_lit.csv_logger import CSVLogger
+from diffusion_lit.files import remove_leftovers, replacing
+from diffusion_lit.module import DiffusionModule
+from diffusion_lit.resume import Origin
+from diffusion_lit.shell import command_line
+
+__all__ = ["claim", "continue_loggers", "say_finished", "write_record"]
+
+log = logging.getLogger(__name__)
+
+
+def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:
+    """Take a folder for one run of one process.
+
+    Raises:
+        ValueError: if it holds another run, or one is being trained in it.
+    """
+    folder = Path(cfg.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"another process is training in {folder}: stop it first, or choose another folder") from error
+    checkpoints = sorted((folder / "checkpoints").glob("*.ckpt"))
+    if checkpoints and (origin is None or origin.run.resolve() != folder.resolve()):
+        lock.release()
+        raise ValueError(
+            f"{folder} holds a run already ({checkpoints[0].name} and more), which would be overwritten. "
+            f"Continue it with\n  {command_line('train', {'resume': folder.resolve()})}\n"
+            "or choose another hydra.run.dir"
+        )
+    for file in remove_leftovers(folder / "checkpoints"):
+        log.info("removed %s, which a process that was killed had left", file)
+    return lock
+
+
+def continue_loggers(cfg: DictConfig, origin: Origin | None) -> None:
+    """Let the loggers of a resumed run continue where its parent's had come to, on the same axis."""
+    loggers = cfg.logger or {}
+    wandb = loggers.get("wandb")
+    if wandb is not None:
+        new = wandb.get("id") == "new"
+        with open_dict(cfg):
+            known = origin.recorded.get("wandb") if origin is not None else None
+            wandb.id = known if wandb.get("id") is None else None if new else wandb.id
+    tensorboard = loggers.get("tensorboard")
+    if origin is not None and tensorboard is not None:
+        with open_dict(cfg):
+            tensorboard.purge_step = origin.step + 1
+
+
+def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, origin: Origin | None) -> None:
+    """What the run is, in its folder; and the figures that its parent had."""
+    folder, earlier = Path(cfg.run_dir), None if origin is None else origin.run
+    same = earlier is not None and earlier.resolve() == folder.resolve()
+    for logger in trainer.loggers:
+        if origin is not None and isinstance(logger, CSVLogger):
+            logger.begin_with(origin.run / "metrics.csv", origin.step)
+        events = None if origin is None else origin.run / "tensorboard"
+        if isinstance(logger, TensorBoardLogger) and events is not None and events.is_dir() and not same:
+            shutil.copytree(events, logger.log_dir, dirs_exist_ok=True)
+    record: dict[str, Any] = {
+        "parent": module.record["parent"],
+        "step": 0 if origin is None else origin.step,
+        "command": ["python", "-m", "diffusion_lit.train", *module.record["overrides"]],
+        "started_in": module.record["started_in"],
+        "process": os.getpid(),
+    }
+    with replacing(folder / "config.yaml") as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.create(module.record["config"])).encode())
+    for logger in trainer.loggers:
+        logger.log_hyperparams(module.record["config"])
+        if isinstance(logger, WandbLogger):
+            record["wandb"] = module.record["wandb"] = logger.version
+    with replacing(folder / "run.json") as file:
+        file.write(json.dumps(record, indent=2).encode())
+
+
+def say_finished(cfg: DictConfig, origin: Origin) -> None:
+    """The run is trained to its end: say so, and leave no folder for the run that is not begun."""
+    run = origin.run.resolve()
+    longer = command_line("train", {"resume": run, "trainer.max_steps": 2 * origin.step})
+    print(
+        f"{run} is finished: it was trained to step {origin.step}, and nothing is left to do. To train on\n  {longer}"
+    )
+    folder = Path(cfg.run_dir)
+    ours = {".hydra", f"{Path(sys.argv[0]).stem}.log", "train.log"}
+    if folder.resolve() != run and folder.is_dir() and {path.name for path in folder.iterdir()} <= ours:
+        shutil.rmtree(folder)
