@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from diffusion_lit.checkpoint import load_denoiser
-from diffusion_lit.data.tar import TarShards
+from diffusion_lit.data.webdataset import TarShards
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.plain import read_yaml
 from diffusion_lit.prepared.manifest import Manifest
