@@ -113,7 +113,7 @@ class DiffusionModule(LightningModule):
         factor = self.lr_schedule.factor(self.global_step, budget_of(self.trainer).share(self.trainer))
         for group, base in zip(self.trainer.optimizers[0].param_groups, self.base_groups, strict=True):
             group["lr"] = base["lr"] * factor
-        self.log("train/lr", self.base_groups[0]["lr"] * factor)
+        self.log("train/lr", torch.tensor(self.base_groups[0]["lr"] * factor))  # on the host, where it is
 
     def configure_gradient_clipping(
         self,
