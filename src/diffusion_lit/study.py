@@ -41,17 +41,18 @@ class Study(Sweeper):
         if trials < 1 or parallel < 1:
             raise ValueError(f"sweep.trials and sweep.parallel must be positive, got {trials} and {parallel}")
         self.trials, self.parallel, self.seed = trials, parallel, seed
-        self.direction = {"min": "minimize", "max": "maximize"}[direction]
+        self.direction: Any = {"min": "minimize", "max": "maximize"}[direction]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config, self.hydra_context = config, hydra_context
+        self.settings = config
+        self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
+        self.hydra_context, self.config = hydra_context, config  # for `validate_batch_is_legal`
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides(arguments)
+        overrides = self.parser.parse_overrides(arguments)
         fixed = [argument for argument, o in zip(arguments, overrides, strict=True) if not o.is_sweep_override()]
         space = {o.get_key_element(): distribution_of(o) for o in overrides if o.is_sweep_override()}
         study = self.open_study()
@@ -71,11 +72,11 @@ class Study(Sweeper):
         except ImportError as error:
             raise ValueError("sweep=optuna needs Optuna: pip install 'diffusion-lit[sweep]'") from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        folder = Path(self.config.hydra.sweep.dir)
+        folder = Path(self.settings.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
         study = optuna.create_study(
-            storage=storage, study_name=self.config.objective, direction=self.direction, load_if_exists=True
+            storage=storage, study_name=self.settings.objective, direction=self.direction, load_if_exists=True
         )
         # Not the draws again that the earlier start's trials had.
         study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.get_trials(deepcopy=False)))
@@ -105,16 +106,15 @@ class Study(Sweeper):
 def distribution_of(override: Override) -> "optuna.distributions.BaseDistribution":
     """What an override on the command line lets Optuna choose from.
 
-    A choice is text, as it would be typed; an interval between two integers is one of integers.
+    A choice is text, as it would be typed; `int(interval(a,b))` is one of integers.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     value = override.value()
     if isinstance(value, IntervalSweep):
-        whole = (isinstance(value.start, int) and isinstance(value.end, int)) or "int" in value.tags
+        whole = isinstance(value.start, int) and isinstance(value.end, int)
         kind: Any = IntDistribution if whole else FloatDistribution
         return kind(value.start, value.end, log="log" in value.tags)
-    if isinstance(value, RangeSweep) and all(isinstance(n, int) for n in (value.start, value.stop, value.step)):
-        numbers = value.range()
-        return IntDistribution(numbers[0], numbers[-1], step=value.step)
+    if isinstance(value, RangeSweep) and isinstance(numbers := value.range(), range):
+        return IntDistribution(numbers[0], numbers[-1], step=numbers.step)
     return CategoricalDistribution(list(override.sweep_string_iterator()))
