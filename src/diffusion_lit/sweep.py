@@ -59,10 +59,9 @@ def folder_name(text: str) -> str:
     Where characters are replaced or cut, a checksum of the whole keeps different jobs apart.
     """
     name = re.sub(r"[^\w.+-]+", "-", re.sub(r"['\"\[\](){}\s]", "", text), flags=re.ASCII).strip("-+.")
-    if name == text and len(name) <= LONGEST:
-        return name
-    checksum = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{name[: LONGEST - 9]}_{checksum}" if text else "job"
+    if name != text or len(name) > LONGEST:
+        name = f"{name[: LONGEST - 9]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return name or "job"
 
 
 def identity(arguments: Sequence[str]) -> list[str]:
