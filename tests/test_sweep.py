@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +18,10 @@ from lightning.fabric.strategies.launchers.subprocess_script import _ChildProces
 from omegaconf import OmegaConf
 
 from diffusion_lit.checkpoint import load_checkpoint
+from diffusion_lit.job import end_ranks
 from diffusion_lit.objective import figures_of
-from diffusion_lit.shell import command_line, quote, read_arguments
-from diffusion_lit.study import distribution_of
+from diffusion_lit.shell import quote, read_arguments
+from diffusion_lit.study import Study, distribution_of
 from diffusion_lit.sweep import folder_name, identity, name_jobs
 from tests.launch import PATIENCE, TINY, Forked, read_by_bash, run_forked
 
@@ -133,15 +135,12 @@ def test_one_failing_job_ends_alone_and_the_table_has_all(tmp_path: Path) -> Non
     assert [name for name, row in rows.items() if row[""] == "best"] == ["optimizer.lr-0.001"]
     best = rows["optimizer.lr-0.001"]
     assert best["optimizer.lr"] == "0.001" and float(best["seconds"]) > 0
-    assert (
-        float(best["best val/loss"])
-        <= float(best["last val/loss"])
-        < float(rows["optimizer.lr-1e-09"]["best val/loss"])
-    )
+    assert float(best["best val/loss"]) <= float(best["last val/loss"])
+    assert float(best["best val/loss"]) < float(rows["optimizer.lr-1e-09"]["best val/loss"])
     assert (tmp_path / best["folder"] / "checkpoints" / "last.ckpt").is_file()
     assert len((sweep / "sweep.md").read_text().splitlines()) == 5
-    command = command_line("sample", {"ckpt": (tmp_path / best["folder"] / "checkpoints" / "best.ckpt").resolve()})
-    assert command in done.stdout
+    checkpoint = (tmp_path / best["folder"] / "checkpoints" / "best.ckpt").resolve()
+    assert f"-m diffusion_lit.sample ckpt={checkpoint}\n" in done.stdout
     loggers = [OmegaConf.load(file).logger.wandb for file in sorted(sweep.glob("*/config.yaml"))]
     assert {logger.group for logger in loggers} == {sweep.name}
     assert [logger.name for logger in loggers] == list(rows)
@@ -155,6 +154,17 @@ def test_one_failing_job_ends_alone_and_the_table_has_all(tmp_path: Path) -> Non
     assert table(sweep)["optimizer.lr-0.001"] == best, "and stay in the table"
 
 
+def test_a_rank_that_failed_does_not_end_the_process_that_runs_the_next_job() -> None:
+    """Lightning's watch over it would; here it watches for another process, with a shorter look-out than its 5 s."""
+    with subprocess.Popen(["sleep", "60"]) as main, subprocess.Popen(["false"]) as rank:
+        _ChildProcessObserver(main.pid, [rank], sleep_period=0.3).start()  # type: ignore[arg-type]
+        end_ranks()
+        with pytest.raises(subprocess.TimeoutExpired):
+            main.wait(0.6)
+        main.kill()
+
+
+@pytest.mark.slow
 def test_a_job_that_diverges_on_two_processes_ends_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its ranks fail; the next job trains for longer than Lightning's watch over them waits (by default 5 s)."""
     monkeypatch.setattr(_ChildProcessObserver.__init__, "__defaults__", (0.5,))
@@ -197,23 +207,23 @@ def search(*more: str) -> tuple[str, ...]:
     return ("-m", "sweep=optuna", *space, *QUICK, "resume=auto", *more)
 
 
-def trials(sweep: Path) -> list[Any]:
+def trials(sweep: Path, name: str = "val/loss") -> list[Any]:
     from optuna import load_study
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     storage = JournalStorage(JournalFileBackend(str(sweep / "study.journal")))
-    return load_study(study_name="val/loss", storage=storage).trials
+    return load_study(study_name=name, storage=storage).trials
 
 
 def test_a_search_tells_its_study_what_each_trial_came_to(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     assert run_forked("train", *search("sweep.trials=1"), cwd=tmp_path).returncode == 0
-    done = run_forked("train", *search("sweep.trials=3", "sweep.parallel=2"), cwd=tmp_path)  # two more
+    done = run_forked("train", *search("sweep.trials=2"), cwd=tmp_path)  # one more
     assert done.returncode == 0, done.stderr
     sweep = only_sweep(tmp_path)
     found, rows = trials(sweep), table(sweep)
-    assert [trial.state.name for trial in found] == ["COMPLETE"] * 3 and len(rows) == 3
+    assert [trial.state.name for trial in found] == ["COMPLETE"] * 2 and len(rows) == 2
     for trial in found:
         row = rows[f"optimizer.lr-{trial.params['optimizer.lr']}__parameterization-{trial.params['parameterization']}"]
         recorded = OmegaConf.load(tmp_path / row["folder"] / "config.yaml")
@@ -222,11 +232,34 @@ def test_a_search_tells_its_study_what_each_trial_came_to(tmp_path: Path) -> Non
         assert (row[""] == "best") == (trial.value == min(t.value for t in found))
 
 
-def test_a_trial_that_fails_is_told_to_the_study(tmp_path: Path) -> None:
+def test_a_study_takes_note_of_failures_and_does_first_what_was_cut(tmp_path: Path) -> None:
+    """The third job fails; in the fifth the process is killed; a second start has the very fifth again, and two more."""
     pytest.importorskip("optuna")
-    done = run_forked("train", *search("sweep.trials=2", "objective=fid/nothing"), cwd=tmp_path)
-    assert done.returncode == 1 and "objective=fid/nothing has no value" in done.stderr
-    assert "2 of 2 jobs failed" in done.stderr
+    seen: list[list[str]] = []
+
+    def launch(jobs: list[list[str]], initial_job_idx: int) -> list[Any]:
+        assert len(jobs) == 1 and jobs[0][0] == "seed=1"
+        seen.append(jobs[0])
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        return [SimpleNamespace(return_value=None if len(seen) == 3 else float(len(seen)))]
+
+    def sweep() -> None:
+        study = Study(trials=7, parallel=1, seed=0, direction="max")
+        study.settings = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}, "objective": "fid/x"})
+        study.parser, study.launcher = OverridesParser.create(), SimpleNamespace(launch=launch)  # type: ignore[assignment]
+        study.validate_batch_is_legal = lambda batch: None  # type: ignore[method-assign]
+        study.sweep(["a=interval(0,1)", "seed=1"])
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep()
+    sweep()
+    assert seen[5] == seen[4] and len({tuple(job) for job in seen}) == 7, "no other values twice"
+    found = trials(tmp_path, "fid/x")
+    assert [trial.state.name for trial in found] == ["COMPLETE"] * 2 + ["FAIL"] + ["COMPLETE"] * 4
+    assert [trial.value for trial in found] == [1.0, 2.0, None, 4.0, 6.0, 7.0, 8.0]
+    with pytest.raises(ValueError, match=r"sweep\.trials and sweep\.parallel must be positive, got 0 and 1"):
+        Study(0, 1, 0, "min")
 
 
 @pytest.mark.slow
