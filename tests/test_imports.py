@@ -13,7 +13,7 @@ PACKAGE = Path(diffusion_lit.__file__).parent
 COMMANDS = ("train", "sample", "evaluate", "export", "prepare", "inspect", "plot")
 LAYERS = (
     COMMANDS,
-    ("training",),
+    ("training", "objective"),
     ("agreement", "callback"),
     ("module", "figure", "contact_sheet"),
     ("evaluation",),
@@ -25,6 +25,8 @@ LAYERS = (
     ("schedule", "parameterization", "source", "augmentation", "feature", "model", "space"),
     ("condition", "autoencoder", "fixed_precision"),
     ("command",),
+    ("sweep", "study"),
+    ("job",),
     ("shell", "image", "random"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""

@@ -120,7 +120,7 @@ def test_what_optuna_may_choose_from(override: str, kind: str, settings: dict[st
 
 
 def test_one_failing_job_ends_alone_and_the_table_has_all(tmp_path: Path) -> None:
-    args = ("-m", "optimizer.lr=-1,0.001,1e-09", "seed=1", *QUICK, "logger=[csv,wandb]", "logger.wandb.offline=true")
+    args = ("-m", "optimizer.lr=-1,0.001,1e-09", "seed=1", *QUICK)
     done = run_forked("train", *args, cwd=tmp_path)
     assert done.returncode == 1
     assert "1 of 3 jobs failed:\n  optimizer.lr--1: Invalid learning rate: -1" in done.stderr
@@ -141,9 +141,6 @@ def test_one_failing_job_ends_alone_and_the_table_has_all(tmp_path: Path) -> Non
     assert len((sweep / "sweep.md").read_text().splitlines()) == 5
     checkpoint = (tmp_path / best["folder"] / "checkpoints" / "best.ckpt").resolve()
     assert f"-m diffusion_lit.sample ckpt={checkpoint}\n" in done.stdout
-    loggers = [OmegaConf.load(file).logger.wandb for file in sorted(sweep.glob("*/config.yaml"))]
-    assert {logger.group for logger in loggers} == {sweep.name}
-    assert [logger.name for logger in loggers] == list(rows)
 
     again = read_arguments(shlex.split(done.stderr.rsplit("diffusion_lit.train ", 1)[1]))
     steps = {file: file.stat().st_mtime_ns for file in sweep.glob("*/checkpoints/last.ckpt")}
@@ -233,7 +230,7 @@ def test_a_search_tells_its_study_what_each_trial_came_to(tmp_path: Path) -> Non
 
 
 def test_a_study_takes_note_of_failures_and_does_first_what_was_cut(tmp_path: Path) -> None:
-    """The third job fails; in the fifth the process is killed; a second start has the very fifth again, and two more."""
+    """The third job fails, the fifth is killed; a second start has the very fifth again, and two more."""
     pytest.importorskip("optuna")
     seen: list[list[str]] = []
 
