@@ -11,16 +11,17 @@ def main(cfg: DictConfig) -> float | None:
     """Train, and in a sweep return the best value of `cfg.objective`."""
     from hydra.core.hydra_config import HydraConfig
 
-    from diffusion_lit.objective import figures_of
+    from diffusion_lit.objective import check_objective, figures_of
     from diffusion_lit.training import train
 
+    check_objective(cfg)
     job = job_name()
     trainer = train(cfg, list(HydraConfig.get().overrides.task), job)
     if job is None:
         return None
     figures = figures_of(cfg)
     end_job(figures=figures, trained=trainer is not None)
-    return figures["best"]
+    return figures.get("best")
 
 
 if __name__ == "__main__":
