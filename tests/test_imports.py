@@ -13,7 +13,7 @@ PACKAGE = Path(diffusion_lit.__file__).parent
 COMMANDS = ("train", "sample", "evaluate", "export", "prepare", "inspect", "plot")
 LAYERS = (
     COMMANDS,
-    ("training",),
+    ("training", "objective"),
     ("trainer", "run_folder"),
     ("resume", "restore"),
     ("agreement", "callback", "settings"),
@@ -29,6 +29,8 @@ LAYERS = (
     ("condition", "autoencoder", "fixed_precision", "recorded"),
     ("gate", "lr_schedule"),
     ("command", "interruption"),
+    ("sweep", "study"),
+    ("job",),
     ("shell", "image", "random", "ranks", "files", "plain", "tensor_file"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""

@@ -456,6 +456,9 @@ def test_sweep_has_a_folder_for_each_job(tmp_path: Path) -> None:
     assert chosen == set(itertools.product(["LinearSchedule", "CosineSchedule"], [1, 2]))
     assert all((path.parent / "checkpoints" / "last.ckpt").is_file() for path in runs)
     assert all(len(list(path.parent.glob("wandb/offline-run-*"))) == 1 for path in runs)  # a W&B run for each job
+    for path in runs:
+        wandb = OmegaConf.load(path).logger.wandb
+        assert (wandb.name, wandb.group) == (path.parent.name, path.parents[1].name)
 
 
 def test_a_sweep_of_several_processes_trains_each_job_once(tmp_path: Path) -> None:

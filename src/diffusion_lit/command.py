@@ -4,22 +4,23 @@ import functools
 import multiprocessing
 import os
 import pickle
-import re
 import secrets
 import sys
 import traceback
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
-from hydra.types import RunMode
-from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf, read_write
+from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 
+from diffusion_lit.job import begin_job, end_job, finish_job, in_sweep, prepare_subprocesses
 from diffusion_lit.ranks import from_first_rank, join, outlive_nobody
-from diffusion_lit.shell import quote, read_arguments
+from diffusion_lit.shell import read_arguments
+from diffusion_lit.sweep import find_sweep, name_jobs, repeat_command
 
 __all__ = ["CONFIG_FOLDER", "command"]
 
@@ -32,53 +33,71 @@ MISTAKES = (ValueError, FloatingPointError, FileNotFoundError, NotADirectoryErro
 
 CONNECTIONS = Path(multiprocessing.__file__).parent
 
-# When a run starts, for the name of its folder: the same on all its ranks. Six random digits keep apart runs that start
-# in the same second.
+
+def new_stamp() -> str:
+    """When a run starts, for the name of its folder; six random digits keep apart those of the same second."""
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"
+
+
+# The same on all ranks of a run.
+OmegaConf.register_new_resolver("stamp", lambda: from_first_rank("STAMP", new_stamp), use_cache=True, replace=True)
+# As `stamp`, for a sweep's folder; a sweep that is run again with resume=auto finds the one that it had.
 OmegaConf.register_new_resolver(
-    "stamp",
-    lambda: from_first_rank("STAMP", lambda: f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"),
+    "sweep_stamp",
+    lambda output_root, resume: from_first_rank(
+        "STAMP", lambda: (find_sweep(output_root) if resume == "auto" else None) or new_stamp()
+    ),
     use_cache=True,
-    replace=True,
-)
-# A job's folder in a sweep is named by its overrides: without slashes and quotes, and cut to what file systems take.
-OmegaConf.register_new_resolver(
-    "folder_name",
-    lambda text: re.sub(r"[/\\]", "-", re.sub("['\"]", "", text)).encode()[:100].decode(errors="ignore"),
     replace=True,
 )
 OmegaConf.register_new_resolver("product", lambda a, b: a * b, replace=True)
 
 
-def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a function of a configuration into the main function of `python -m diffusion_lit.NAME`.
 
     A mistake of the user's ends the process with exit code 1 and its message alone; HYDRA_FULL_ERROR=1 shows the
-    traceback.
+    traceback. In a sweep it ends the job, and the others are done.
 
     Args:
         name: the top-level configuration, `conf/NAME.yaml`.
     """
 
-    def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @functools.wraps(task)
-        def run(cfg: DictConfig) -> None:
+        def run(cfg: DictConfig) -> Any:
+            contained = in_sweep() and name == "train"  # whose sweeps keep records and end with a table
             try:
+                if contained:
+                    begin_job()
                 refuse_unknown_keys(cfg, name)
-                prepare_subprocesses()
-                task(cfg)
+                prepare_subprocesses(name)
+                return task(cfg)
             except Exception as error:
                 if (exit_code := getattr(error, "exit_code", None)) is not None:  # an interruption, not a fault
-                    print(f"\n{error}", file=sys.stderr)
+                    again = (
+                        f"\nThe whole sweep:\n  {repeat_command(Path(HydraConfig.get().runtime.output_dir).parent)}"
+                        if contained
+                        else ""
+                    )
+                    print(f"\n{error}{again}", file=sys.stderr)
                     sys.exit(exit_code)
                 mistake = explain(error)
-                if mistake is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+                full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+                if (mistake is None or full) and not contained:
                     raise
                 record = Path(HydraConfig.get().runtime.output_dir) / "error.log"
                 record.write_text(traceback.format_exc())
+                if mistake is None or full:
+                    traceback.print_exc()
+                mistake = mistake or f"{type(error).__name__}: {error}"
                 print(f"\nerror: {mistake}\n(details: {record}, or run again with HYDRA_FULL_ERROR=1)", file=sys.stderr)
-                sys.exit(1)
+                if not contained:
+                    sys.exit(1)
+                end_job(mistake)
+                return None
             finally:
-                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                if in_sweep():
                     finish_job()
 
         start = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=name)(run)
@@ -86,7 +105,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
         @functools.wraps(start)
         def main() -> None:
             try:
-                sys.argv[1:] = read_arguments(sys.argv[1:])
+                sys.argv[1:] = name_jobs(read_arguments(sys.argv[1:]))
                 outlive_nobody()
                 join()
             except ValueError as error:
@@ -139,33 +158,9 @@ def lost_worker(error: BaseException) -> bool:
     return broken and any(file.name == "dataloader.py" for file in files) and files[-1].parent == CONNECTIONS
 
 
-def finish_job() -> None:
-    """Leave nothing of this job to the sweep's next one: no process group, no W&B run."""
-    if torch := sys.modules.get("torch"):
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-        for key in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-            os.environ.pop(key, None)
-    if wandb := sys.modules.get("wandb"):
-        wandb.finish()
-
-
 def refuse_unknown_keys(cfg: DictConfig, name: str) -> None:
     """Refuse a key of `cfg` that `conf/NAME.yaml` lacks: Hydra takes any `+key=value`, and nothing would read it."""
     own = OmegaConf.load(CONFIG_FOLDER / f"{name}.yaml")
     groups = {key for entry in own.defaults if isinstance(entry, DictConfig) for key in entry}
     if unknown := sorted(str(key) for key in cfg.keys() - own.keys() - groups):
         raise ValueError(f"nothing reads {', '.join(unknown)}: see --cfg job for what there is")
-
-
-def prepare_subprocesses() -> None:
-    """Let the processes that Lightning starts for `trainer.devices=N` do this job, in its folder.
-
-    Lightning runs `sys.argv` again, which in a multirun would be every job of the sweep in each process; and it sets
-    marks around the folder's name without quoting what is in it.
-    """
-    config = HydraConfig.get()
-    if config.mode == RunMode.MULTIRUN:
-        sys.argv[1:] = list(config.overrides.task)
-    with read_write(config):  # type: ignore[arg-type]
-        config.run.dir = quote(config.runtime.output_dir, always=True)[1:-1]

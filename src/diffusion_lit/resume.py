@@ -95,21 +95,24 @@ def verified(origins: Iterable[Origin], say: bool = True) -> Iterator[Origin]:
 
 
 def find_earlier_run(cfg: DictConfig, cell: str | None = None) -> Origin | None:
-    """What `resume=auto` means: the furthest checkpoint below `output_root` of a run with the same result as `cfg`'s.
+    """What `resume=auto` means: the furthest checkpoint of a run with the same result as `cfg`'s.
+
+    It is looked for below `output_root`; by a job of a sweep in its own folder, which has the same name in each
+    repetition of the sweep.
 
     Runs that agree in all that decides the result take the same steps, so that the furthest is the best of them; how
     long they were to train does not count. Modification times, which clocks and copies change, are not looked at.
 
     Args:
         cfg: a run's settings, every `auto` replaced.
-        cell: in a sweep, the name of the job's folder: only runs in a folder of that name are the same job's.
+        cell: in a sweep, the name of the job's folder.
     """
     origins: list[Origin] = []
-    for folder in sorted(Path(cfg.output_root).glob("**/checkpoints")):
-        if cell is None or folder.parent.name == cell:
-            for origin in readable(folder):
-                if not any(change.decides or change.forbidden for change in changes(origin.recorded, cfg)):
-                    origins.append(origin)
+    own = Path(cfg.run_dir) / "checkpoints"
+    for folder in sorted(Path(cfg.output_root).glob("**/checkpoints")) if cell is None else [own]:
+        for origin in readable(folder):
+            if not any(change.decides or change.forbidden for change in changes(origin.recorded, cfg)):
+                origins.append(origin)
     return next(verified(origins), None)
 
 

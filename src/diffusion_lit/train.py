@@ -3,20 +3,25 @@
 from omegaconf import DictConfig
 
 from diffusion_lit.command import command
+from diffusion_lit.job import end_job, job_name
 
 
 @command("train")
-def main(cfg: DictConfig) -> None:
-    from pathlib import Path
-
+def main(cfg: DictConfig) -> float | None:
+    """Train, and in a sweep return the best value of `cfg.objective`."""
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
+    from diffusion_lit.objective import check_objective, figures_of
     from diffusion_lit.training import train
 
-    hydra = HydraConfig.get()
-    cell = Path(hydra.runtime.output_dir).name if hydra.mode == RunMode.MULTIRUN else None
-    train(cfg, list(hydra.overrides.task), cell)
+    check_objective(cfg)
+    job = job_name()
+    trainer = train(cfg, list(HydraConfig.get().overrides.task), job)
+    if job is None:
+        return None
+    figures = figures_of(cfg)
+    end_job(figures=figures, trained=trainer is not None)
+    return figures.get("best")
 
 
 if __name__ == "__main__":

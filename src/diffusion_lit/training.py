@@ -142,7 +142,7 @@ def announce(
         for change in changed:
             log.info("  %s (%s)", change, change.meaning)
     elif cfg.resume == "auto":
-        log.info("resume=auto: no earlier run of these settings below %s, starting anew", cfg.output_root)
+        log.info("resume=auto: there is no earlier run of these settings, starting anew")
     if began is not None:
         log.info("beginning with %s", began)
 

@@ -1,0 +1,7 @@
+"""Where Hydra looks for plugins: it takes a sweeper from this package only."""
+
+from diffusion_lit.study import Study
+
+
+class OptunaSweeper(Study):
+    """`sweep=optuna`, see conf/sweep/optuna.yaml."""
