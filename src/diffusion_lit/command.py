@@ -12,6 +12,7 @@ import secrets
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
                 refuse_unknown_keys(cfg, name)
                 prepare_subprocesses()
                 task(cfg)
-            except Exception as error:
+            except BaseException as error:
                 if (exit_code := getattr(error, "exit_code", None)) is not None:  # an interruption, not a fault
                     print(f"\n{error}", file=sys.stderr)
                     sys.exit(exit_code)
@@ -77,8 +78,11 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
                 if mistake is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                     raise
                 record = Path(HydraConfig.get().runtime.output_dir) / "error.log"
-                record.write_text(traceback.format_exc())
-                print(f"\nerror: {mistake}\n(details: {record}, or run again with HYDRA_FULL_ERROR=1)", file=sys.stderr)
+                details = "run again with HYDRA_FULL_ERROR=1"
+                with suppress(OSError):  # a disk that is full, or read-only
+                    record.write_text(traceback.format_exc())
+                    details = f"{record}, or {details}"
+                print(f"\nerror: {mistake}\n(details: {details})", file=sys.stderr)
                 sys.exit(1)
             finally:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
