@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ __all__ = ["train"]
 log = logging.getLogger(__name__)
 
 ARCHITECTURE = ("model", "schedule", "parameterization")
+LOCK_PATIENCE = 10.0  # seconds; loading processes of a process that was killed notice it, and let go, after up to 5
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | None = None) -> Trainer | None:
@@ -109,9 +111,10 @@ def run(
         "parent": str(origin.file.resolve()) if origin is not None else None,
         "class_names": data.class_names,
     }
-    lock = claim(cfg, origin) if trainer.is_global_zero else None
+    lock, record = None, {}
     if trainer.is_global_zero:
-        write_record(cfg, module, trainer, origin)
+        lock = claim(cfg, origin)
+        record = write_record(cfg, module, trainer, origin)
         announce(cfg, data, module, origin, changed, began)
 
     start = time.monotonic()
@@ -121,6 +124,7 @@ def run(
         if lock is not None:
             lock.release()
     if trainer.is_global_zero:
+        write_json(record | {"finished": trainer.global_step}, Path(cfg.run_dir) / "run.json")
         report(cfg, trainer, time.monotonic() - start)
     return trainer
 
@@ -133,12 +137,15 @@ def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:
     """
     folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / ".lock")
     try:
-        lock.acquire()
+        lock.acquire(timeout=LOCK_PATIENCE)
     except Timeout as error:
         raise ValueError(f"another process is training in {folder}: stop it first, or choose another folder") from error
     checkpoints = sorted((folder / "checkpoints").glob("*.ckpt"))
+    if in_the_way := next(filter(Path.is_dir, checkpoints), None):
+        lock.release()
+        raise ValueError(f"{in_the_way} is a folder, where a checkpoint goes: move it, or use another hydra.run.dir")
     if checkpoints and (origin is None or origin.run.resolve() != folder.resolve()):
         lock.release()
         raise ValueError(
@@ -146,8 +153,10 @@ def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:
             f"Continue it with\n  {command_line('train', {'resume': folder.resolve()})}\n"
             "or choose another hydra.run.dir"
         )
-    for file in remove_leftovers(folder / "checkpoints"):
-        log.info("removed %s, which a process that was killed had left", file)
+    remove_leftovers(folder)
+    if origin is not None and origin.run.resolve() != folder.resolve() and (origin.run / ".lock").is_file():
+        with suppress(OSError), FileLock(origin.run / ".lock", timeout=0):  # nobody writes there any more
+            remove_leftovers(origin.run)
     return lock
 
 
@@ -166,8 +175,8 @@ def continue_loggers(cfg: DictConfig, origin: Origin | None) -> None:
             tensorboard.purge_step = origin.step + 1
 
 
-def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, origin: Origin | None) -> None:
-    """What the run is, in its folder; and the figures that its parent had."""
+def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, origin: Origin | None) -> dict[str, Any]:
+    """What the run is, in its folder; and the figures that its parent had. Returns what is in run.json."""
     folder, earlier = Path(cfg.run_dir), None if origin is None else origin.run
     same = earlier is not None and earlier.resolve() == folder.resolve()
     for logger in trainer.loggers:
@@ -189,8 +198,13 @@ def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, ori
         logger.log_hyperparams(module.record["config"])
         if isinstance(logger, WandbLogger):
             record["wandb"] = module.record["wandb"] = logger.version
-    with replacing(folder / "run.json") as file:
-        file.write(json.dumps(record, indent=2).encode())
+    write_json(record, folder / "run.json")
+    return record
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    with replacing(path) as file:
+        file.write(json.dumps(content, indent=2).encode())
 
 
 def announce(
