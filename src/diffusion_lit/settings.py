@@ -93,12 +93,18 @@ def changes(recorded: Mapping[str, Any], cfg: DictConfig) -> list[Change]:
         recorded: `config`, and `started_in` where it is known.
         cfg: the settings of a run to be started here.
     """
-    before = flatten(recorded["config"], recorded.get("started_in", os.getcwd()))
-    after = flatten(plain(cfg), os.getcwd())
+    before = own_paths(flatten(recorded["config"], recorded.get("started_in", os.getcwd())))
+    after = own_paths(flatten(plain(cfg), os.getcwd()))
     for key in after.keys() - before.keys():  # an option that there was not yet
         before[key] = default_of(cfg, key)
     keys = [key for key in sorted(before.keys() | after.keys()) if not under(key, (*UNSEEN, *TODAY))]
     return [Change(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+
+
+def own_paths(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` with the places in a run's own folder as such: they are others in each run, and mean the same."""
+    run = str(values["run_dir"]) + os.sep
+    return {k: f"RUN/{v[len(run) :]}" if isinstance(v, str) and v.startswith(run) else v for k, v in values.items()}
 
 
 def default_of(cfg: DictConfig, key: str) -> Any:
