@@ -115,7 +115,7 @@ def test_a_run_by_images_that_is_cut_in_its_last_validation_takes_no_further_ste
     cut = ("+callback.cut._target_=tests.test_chaos.Fails", "+callback.cut.step=5")
     with pytest.raises(RuntimeError, match="cut"):
         train_in(tmp_path / "a", *options, *cut)
-    train_in(tmp_path / "b", f"resume={tmp_path / 'a'}", "+callback.cut=null")
+    train_in(tmp_path / "b", f"resume={tmp_path / 'a'}", "+callback.cut=null", *QUIET)
     ends = [torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "b")]
     assert ends[0]["global_step"] == ends[1]["global_step"] == 5
     assert table(tmp_path / "whole") == table(tmp_path / "b")
@@ -136,6 +136,16 @@ def test_the_last_figures_of_a_run_that_is_cut_before_them_are_made_by_a_resume(
     train_in(tmp_path / "at_once", "trainer.max_steps=6", *options[1:])
     ends = [torch.load(tmp_path / n / "checkpoints" / "last.ckpt", weights_only=True) for n in ("longer", "at_once")]
     assert not list(unequal(ends[0]["state_dict"], ends[1]["state_dict"], ""))
+
+
+def test_a_resumed_run_measures_fid_when_the_undisturbed_one_does(tmp_path: Path) -> None:
+    """Not by how long ago the process began."""
+    options = ("callback.fid.every_n_steps=4", "callback.sample_grid=null", "trainer.val_check_interval=2")
+    train_in(tmp_path / "whole", "trainer.max_steps=8", *options)
+    train_in(tmp_path / "a", "trainer.max_steps=5", *options)
+    train_in(tmp_path / "b", "trainer.max_steps=8", f"resume={tmp_path / 'a' / 'checkpoints' / 'best.ckpt'}", *options)
+    assert sorted(table(tmp_path / "whole")["fid/pixels_21"]) == [4, 8]
+    assert table(tmp_path / "whole")["fid/pixels_21"] == table(tmp_path / "b")["fid/pixels_21"]
 
 
 class Spoiled(EMA):

@@ -33,7 +33,7 @@ def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], loggers: Seque
     Raises:
         ValueError: if a limit or the number of processes is wrong.
     """
-    settings = {str(key): value for key, value in cfg.items()}
+    settings: Any = OmegaConf.to_container(cfg, resolve=True)  # which refers to what is around it
     budget = Budget(
         settings["max_steps"], settings["max_epochs"], settings.pop("max_images"), settings.pop("max_minutes")
     )

@@ -94,13 +94,16 @@ class LastCheckpoint(Checkpoint):
         if trainer.global_step != self.saved_step:
             self.save(trainer)
         elif trainer.is_global_zero and trainer.ckpt_path and not self.path.is_file():  # there was no step left
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            keep(Path(trainer.ckpt_path), self.path)
+            state = trainer.strategy.checkpoint_io.load_checkpoint(trainer.ckpt_path, weights_only=True)
+            pl_module.on_save_checkpoint(state)  # the same state, of another run
+            trainer.strategy.checkpoint_io.save_checkpoint(state, self.path)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The last step's checkpoint says that its validation is done; written after `fit` it would end the epoch."""
         if not trainer.sanity_checking and self.is_last(trainer):
             self.save(trainer)
+            if trainer.world_size == 1:
+                self.interruption.release()
 
     def is_last(self, trainer: Trainer) -> bool:
         return trainer.should_stop or trainer.global_step == trainer.max_steps
