@@ -4,7 +4,7 @@ BIN := .venv/bin
 SETUP := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sample test test-slow mutants lint format check-digits clean
+.PHONY: help setup train sample test test-slow mutants chaos lint format check-digits clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ test-slow: setup ## Run the tests that train a model for minutes, and those that
 
 mutants: setup ## Look for MINUTES (10) for changes that no test notices; ARGS='src/diffusion_lit/sampler' says where
 	$(BIN)/python -m tests.mutants --minutes $(MINUTES) $(ARGS)
+
+chaos: setup ## Kill runs at random for MINUTES (10), resume them, and see that nothing is lost; ARGS='--seed 1'
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(ARGS)
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check .

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from diffusion_lit.autoencoder import Autoencoder
 from diffusion_lit.checkpoint import load_denoiser
@@ -152,13 +151,12 @@ def test_pickles_of_every_age_are_refused(room: Room) -> None:
 
 
 def test_resume_auto_reads_runs_as_data(room: Room) -> None:
-    folder = room.work / "outputs" / "train" / "stranger"
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / "checkpoints" / "last.ckpt").write_bytes(saved(GOOD))
-    recorded = OmegaConf.to_yaml(OmegaConf.create(GOOD["config"]))
-    recorded = recorded.replace("dropout: 0.0", f"dropout: ${{oc.env:{SECRET}}}")
-    (folder / "config.yaml").write_text(recorded)
-    assert "without interpolations" in room.refused("train", "resume=auto", "callback.fid=null", *TINY[:4])
+    """What a checkpoint below the output folder hides is left aside, and not even read."""
+    folder = room.work / "outputs" / "train" / "stranger" / "checkpoints"
+    folder.mkdir(parents=True)
+    config = changed(GOOD["config"], "model.dropout", f"${{oc.env:{SECRET}}}")
+    (folder / "last.ckpt").write_bytes(saved({**GOOD, "config": config}))
+    assert "model.dropout=2" in room.refused("train", "resume=auto", "callback.fid=null", "model.dropout=2", *TINY[:4])
 
 
 def test_a_file_of_features_weights_is_data(room: Room) -> None:

@@ -82,7 +82,8 @@ def test_a_resume_with_other_classes_is_refused(run: Path, tmp_path: Path, monke
     """In another order, as a set's that sorts its folders otherwise, too."""
     for names in (["1", "0", *"23456789"], ["one", *"123456789"], None):
         monkeypatch.setattr(DigitsData, "class_names", property(lambda self, names=names: names, lambda self, _: None))
-        with pytest.raises(ValueError, match=r"its classes are \['0', '1', .* and the data's are"):
+        said = r"its classes are \['0', '1', .* and the data's are" if names else "num_classes=10 does not fit the data"
+        with pytest.raises(ValueError, match=said):
             train_in(tmp_path, "trainer.max_steps=20", f"resume={run}")
     assert not (tmp_path / "checkpoints").exists()
 

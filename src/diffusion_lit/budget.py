@@ -65,6 +65,7 @@ class Budget(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.began, self.minutes_before, self.last_step = time.monotonic(), self.minutes, trainer.global_step
+        self.stop_at_limits(trainer)  # a run that was cut in its last validation has no step left
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -76,9 +77,11 @@ class Budget(Callback):
         if trainer.world_size == 1 or trainer.global_step % AGREE_EVERY == 0:
             minutes = self.minutes_before + (time.monotonic() - self.began) / 60
             self.minutes = trainer.strategy.broadcast(minutes) if "max_minutes" in self.limits else minutes
-        if self.images >= self.limits.get("max_images", math.inf) or self.minutes >= self.limits.get(
-            "max_minutes", math.inf
-        ):
+        self.stop_at_limits(trainer)
+
+    def stop_at_limits(self, trainer: Trainer) -> None:
+        done = {"max_images": self.images, "max_minutes": self.minutes}
+        if any(value >= self.limits.get(name, math.inf) for name, value in done.items()):
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:

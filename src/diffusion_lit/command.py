@@ -8,6 +8,7 @@ import secrets
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                 refuse_unknown_keys(cfg, name)
                 prepare_subprocesses(name)
                 return task(cfg)
-            except Exception as error:
+            except BaseException as error:
                 if (exit_code := getattr(error, "exit_code", None)) is not None:  # an interruption, not a fault
                     again = (
                         f"\nThe whole sweep:\n  {repeat_command(Path(HydraConfig.get().runtime.output_dir).parent)}"
@@ -84,14 +85,17 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                     sys.exit(exit_code)
                 mistake = explain(error)
                 full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-                if (mistake is None or full) and not contained:
+                if not isinstance(error, Exception) or ((mistake is None or full) and not contained):
                     raise
                 record = Path(HydraConfig.get().runtime.output_dir) / "error.log"
-                record.write_text(traceback.format_exc())
+                details = "run again with HYDRA_FULL_ERROR=1"
+                with suppress(OSError):  # a disk that is full, or read-only
+                    record.write_text(traceback.format_exc())
+                    details = f"{record}, or {details}"
                 if mistake is None or full:
                     traceback.print_exc()
                 mistake = mistake or f"{type(error).__name__}: {error}"
-                print(f"\nerror: {mistake}\n(details: {record}, or run again with HYDRA_FULL_ERROR=1)", file=sys.stderr)
+                print(f"\nerror: {mistake}\n(details: {details})", file=sys.stderr)
                 if not contained:
                     sys.exit(1)
                 end_job(mistake)

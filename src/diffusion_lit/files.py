@@ -1,21 +1,28 @@
 """Files that are whole, or not there."""
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
-__all__ = ["DiskFullError", "remove_leftovers", "replacing"]
+from diffusion_lit.interruption import Interrupted
 
+__all__ = ["UnwritableError", "remove_leftovers", "replacing"]
+
+log = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=BaseException)
 LEFTOVER = ".{name}.{pid}.partial"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR)
 
 
-class DiskFullError(ValueError):
-    """A file could not be written for want of space; its predecessor is untouched."""
+class UnwritableError(ValueError):
+    """A file could not be written: the disk is full or read-only, or something is in the way."""
 
 
 @contextmanager
@@ -26,12 +33,12 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     the machine ends, `path` is the old file or the new one, whole.
 
     Raises:
-        DiskFullError: if the disk is full.
+        UnwritableError: if the disk is full or read-only, or the place is taken by a folder.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path, size = Path(path), 0
     partial = path.with_name(LEFTOVER.format(name=path.name, pid=os.getpid()))
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as file:
             yield file
             file.flush()
@@ -43,22 +50,28 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
             size = partial.stat().st_size
         with suppress(OSError):
             partial.unlink()
-        if is_full(error):
-            free = shutil.disk_usage(path.parent).free / 2**30
-            raise DiskFullError(
+        if (stop := behind(error, Interrupted)) is not None:
+            raise stop from None
+        cause = behind(error, OSError)
+        if cause is not None and cause.errno in FULL:
+            free = next(shutil.disk_usage(folder).free for folder in path.parents if folder.is_dir()) / 2**30
+            raise UnwritableError(
                 f"the disk is full: {path} was not written ({size / 2**30:.2f} GiB of it were; {free:.2f} GiB are free "
                 "now). What was saved before is whole: make room, and continue with resume=auto"
+            ) from error
+        if cause is not None and cause.errno in FORBIDDEN:
+            raise UnwritableError(
+                f"{path} cannot be written ({cause.strerror}). What was saved before is whole: make the folder "
+                "writable, or choose another hydra.run.dir, and continue with resume=auto"
             ) from error
         raise
 
 
-def is_full(error: BaseException | None) -> bool:
-    """Whether a full disk is behind `error`; torch wraps the system's error into its own."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in FULL:
-            return True
+def behind(error: BaseException | None, kind: type[E]) -> E | None:
+    """What torch, when writing ends in an exception of this kind, hides behind one of its own."""
+    while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
-    return False
+    return error
 
 
 def flush_folder(folder: Path) -> None:
@@ -71,9 +84,9 @@ def flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def remove_leftovers(folder: Path) -> list[Path]:
-    """Delete what writers that were killed have left in `folder`, and say which files these were."""
-    found = sorted(folder.glob(LEFTOVER.format(name="*", pid="*")))
-    for file in found:
-        file.unlink(missing_ok=True)
-    return found
+def remove_leftovers(run: Path) -> None:
+    """Delete what writers that were killed have left in a run's folder, which nobody else may be writing to."""
+    for folder in (run, run / "checkpoints", run / "samples"):
+        for file in folder.glob(LEFTOVER.format(name="*", pid="*")):
+            file.unlink(missing_ok=True)
+            log.info("removed %s, which a process that was killed had left", file)

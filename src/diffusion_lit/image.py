@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -78,10 +79,11 @@ def as_array(image: Tensor) -> np.ndarray:
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
-def save_image(image: Tensor, path: Path) -> None:
-    """Write one uint8 image [C, H, W], C = 1 or 3, as PNG; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(as_array(image)).save(path)
+def save_image(image: Tensor, file: Path | IO[bytes]) -> None:
+    """Write one uint8 image [C, H, W], C = 1 or 3, as PNG, to a path, whose folders are made, or to an open file."""
+    if isinstance(file, Path):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(as_array(image)).save(file, "png")
 
 
 def save_npz(images: Tensor, labels: Sequence[int] | None, path: Path) -> None:

@@ -20,8 +20,8 @@ PATIENCE = 1.0  # seconds after the first signal from which on a second one ends
 START_PATIENCE = 5.0  # seconds after a signal in which a process that has not started to train must have ended
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error
-    """A run was asked to stop.
+class Interrupted(BaseException):
+    """A run was asked to stop: not an error, and not for code to catch that catches any `Exception`.
 
     Args:
         number: number of the signal; the process exits with 128 + it.
@@ -55,7 +55,7 @@ class Interruption:
         self.number = 0
         """Of the first signal that came; 0 before."""
         self.held = False
-        """Whether a signal only sets `number`, for which whoever holds it asks."""
+        """Whether a signal only sets `number`, until it is released."""
         self.started = False
         """Whether training has started, and with it whoever asks for `number`."""
         self.handlers: dict[int, Any] = {}
@@ -78,6 +78,16 @@ class Interruption:
             self.ends[1].close()
         self.handlers = {}
 
+    def release(self) -> None:
+        """Hold signals no longer.
+
+        Raises:
+            Interrupted: if one came meanwhile.
+        """
+        self.held = False
+        if self.number:
+            raise Interrupted(self.number)
+
     def receive(self, number: int, frame: FrameType | None) -> None:
         self.number = self.number or number
         if not self.held and os.getpid() == self.process:  # and not one of its loading processes
@@ -97,5 +107,5 @@ class Interruption:
 
     def give_up(self, number: int) -> None:
         time.sleep(START_PATIENCE)
-        if not self.started:
+        if self.handlers and not self.started:
             os._exit(128 + number)

@@ -69,6 +69,9 @@ class DiffusionModule(LightningModule):
         self.held_out = LossByTime()
         self.times: tuple[Tensor, Tensor] = (torch.zeros(()), torch.zeros(()))
         """The least and the greatest t of the newest batch."""
+        self.batch_weight = 1.0
+        """Makes a step's gradient the mean over its batches: Lightning divides an epoch's last, short step by the number
+        of a whole one."""
 
     def configure_model(self) -> None:
         sharded = isinstance(self.denoiser.network, FSDPModule)  # Lightning may call this more than once
@@ -100,16 +103,11 @@ class DiffusionModule(LightningModule):
         self.log("train/loss", loss.detach(), prog_bar=True)
         for name, part in terms.parts.items():
             self.log(f"train/{name}", part.detach().mean())
-        return loss * self.accumulation_weight(batch_idx)
-
-    def accumulation_weight(self, batch_idx: int) -> float:
-        """What makes a step's gradient the mean over its batches: Lightning divides an epoch's last, short step by the
-        number of a whole one."""
-        count, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
-        here = min(count, batches - batch_idx // count * count)
-        return count / here
+        return loss * self.batch_weight
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        count, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
+        self.batch_weight = count / min(count, batches - batch_idx // count * count)
         factor = self.lr_schedule.factor(self.global_step, budget_of(self.trainer).share(self.trainer))
         for group, base in zip(self.trainer.optimizers[0].param_groups, self.base_groups, strict=True):
             group["lr"] = base["lr"] * factor

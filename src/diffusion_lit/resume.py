@@ -1,7 +1,9 @@
 """Where a run begins: anew, where an earlier one stopped, or with an earlier one's weights."""
 
+import json
 import logging
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,15 @@ def read(file: Path) -> dict[str, Any]:
     recorded, found = peek(file)
     if recorded is None:
         raise ValueError(found)
+    if not resumable(recorded):
+        raise ValueError(f"{file} holds no more than weights: begin a new run with them, init={file}")
     return recorded
+
+
+def resumable(recorded: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint has what Lightning continues with."""
+    parts = {"loops": dict, "callbacks": dict, "optimizer_states": list, "global_step": int}
+    return all(isinstance(recorded.get(name), kind) for name, kind in parts.items())
 
 
 def undamaged(folder: Path, say: bool = True) -> Iterator[Origin]:
@@ -79,15 +89,15 @@ def readable(folder: Path, say: bool = True) -> list[Origin]:
     origins = []
     for file in sorted(folder.glob("*.ckpt")):
         recorded, _ = peek(file)
-        if recorded is not None and isinstance(recorded.get("global_step"), int):
+        if recorded is not None and resumable(recorded):
             origins.append(Origin(file, recorded))
         elif say:
-            log.warning("left aside: %s", damage(file) or f"{file}, which does not say its step")
+            log.warning("left aside: %s", damage(file) or f"{file}, which holds no more than weights")
     return origins
 
 
 def verified(origins: Iterable[Origin], say: bool = True) -> Iterator[Origin]:
-    for origin in sorted(origins, key=lambda origin: (-origin.step, origin.file.name != "last.ckpt")):
+    for origin in sorted(origins, key=lambda o: (-o.step, not is_closed(o), o.file.name != "last.ckpt")):
         if (found := damage(origin.file)) is None:
             yield origin
         elif say:
@@ -140,11 +150,9 @@ def check_origin(origin: Origin, cfg: DictConfig, class_names: list[str] | None)
 
 
 def is_finished(origin: Origin, limits: dict[str, float], trainer: Trainer) -> bool:
-    """Whether a run has used up its budget already, its last validation included."""
-    progress = origin.recorded["loops"]["fit_loop"]
-    budget: dict[str, float] = next(
-        (state for key, state in origin.recorded["callbacks"].items() if key.startswith("Budget")), {}
-    )
+    """Whether a run has used up its budget already, and all that follows its last step is done too."""
+    progress, states = origin.recorded["loops"]["fit_loop"], origin.recorded["callbacks"].items()
+    budget: dict[str, float] = next((state for key, state in states if key.startswith("Budget")), {})
     done = {
         "max_steps": origin.step,
         "max_epochs": progress["epoch_progress"]["current"]["processed"],
@@ -153,8 +161,17 @@ def is_finished(origin: Origin, limits: dict[str, float], trainer: Trainer) -> b
     }
     validated = progress["epoch_loop.state_dict"].get("validated_step", origin.step)
     every = trainer.val_check_interval
-    validates = isinstance(every, int) and origin.step % every == 0 and validated != origin.step
-    return any(done[name] >= limit for name, limit in limits.items()) and not validates
+    stopped_early = any(done[name] >= limits.get(name, math.inf) for name in ("max_images", "max_minutes"))
+    validates = isinstance(every, int) and (origin.step % every == 0 or stopped_early) and validated != origin.step
+    return any(done[name] >= limit for name, limit in limits.items()) and not validates and is_closed(origin)
+
+
+def is_closed(origin: Origin) -> bool:
+    """Whether the run of a checkpoint says that it ended at this step, its last figures and pictures included."""
+    try:
+        return bool(json.loads((origin.run / "run.json").read_text())["finished"] == origin.step)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def load_weights(module: DiffusionModule, path: str | Path, weights: str) -> str:

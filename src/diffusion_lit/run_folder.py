@@ -1,10 +1,10 @@
 """The folder of one run: who may write to it, what it says of the run, and what it takes over from the run's parent."""
 
 import json
-import logging
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from diffusion_lit.module import DiffusionModule
 from diffusion_lit.resume import Origin
 from diffusion_lit.shell import command_line
 
-__all__ = ["claim", "continue_loggers", "say_finished", "write_record"]
+__all__ = ["claim", "continue_loggers", "say_finished", "write_json", "write_record"]
 
-log = logging.getLogger(__name__)
+LOCK_PATIENCE = 10.0  # seconds; loading processes of a process that was killed notice it, and let go, after up to 5
 
 
 def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:
@@ -32,12 +32,15 @@ def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:
     """
     folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / ".lock")
     try:
-        lock.acquire()
+        lock.acquire(timeout=LOCK_PATIENCE)
     except Timeout as error:
         raise ValueError(f"another process is training in {folder}: stop it first, or choose another folder") from error
     checkpoints = sorted((folder / "checkpoints").glob("*.ckpt"))
+    if in_the_way := next(filter(Path.is_dir, checkpoints), None):
+        lock.release()
+        raise ValueError(f"{in_the_way} is a folder, where a checkpoint goes: move it, or use another hydra.run.dir")
     if checkpoints and (origin is None or origin.run.resolve() != folder.resolve()):
         lock.release()
         raise ValueError(
@@ -45,8 +48,10 @@ def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:
             f"Continue it with\n  {command_line('train', {'resume': folder.resolve()})}\n"
             "or choose another hydra.run.dir"
         )
-    for file in remove_leftovers(folder / "checkpoints"):
-        log.info("removed %s, which a process that was killed had left", file)
+    remove_leftovers(folder)
+    if origin is not None and origin.run.resolve() != folder.resolve() and (origin.run / ".lock").is_file():
+        with suppress(OSError), FileLock(origin.run / ".lock", timeout=0):  # nobody writes there any more
+            remove_leftovers(origin.run)
     return lock
 
 
@@ -65,8 +70,8 @@ def continue_loggers(cfg: DictConfig, origin: Origin | None) -> None:
             tensorboard.purge_step = origin.step + 1
 
 
-def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, origin: Origin | None) -> None:
-    """What the run is, in its folder; and the figures that its parent had."""
+def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, origin: Origin | None) -> dict[str, Any]:
+    """What the run is, in its folder; and the figures that its parent had. Returns what is in run.json."""
     folder, earlier = Path(cfg.run_dir), None if origin is None else origin.run
     same = earlier is not None and earlier.resolve() == folder.resolve()
     for logger in trainer.loggers:
@@ -88,8 +93,8 @@ def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, ori
         logger.log_hyperparams(module.record["config"])
         if isinstance(logger, WandbLogger):
             record["wandb"] = module.record["wandb"] = logger.version
-    with replacing(folder / "run.json") as file:
-        file.write(json.dumps(record, indent=2).encode())
+    write_json(record, folder / "run.json")
+    return record
 
 
 def say_finished(cfg: DictConfig, origin: Origin) -> None:
@@ -103,3 +108,8 @@ def say_finished(cfg: DictConfig, origin: Origin) -> None:
     ours = {".hydra", f"{Path(sys.argv[0]).stem}.log", "train.log"}
     if folder.resolve() != run and folder.is_dir() and {path.name for path in folder.iterdir()} <= ours:
         shutil.rmtree(folder)
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    with replacing(path) as file:
+        file.write(json.dumps(content, indent=2).encode())

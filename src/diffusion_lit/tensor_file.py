@@ -5,6 +5,7 @@ import re
 import warnings
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 
@@ -25,7 +26,7 @@ def load_tensors(file: Path, otherwise: str = "is not a checkpoint, or is damage
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, on the protocol of a pickle that it then refuses
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap or None)
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=(mmap and is_zipfile(file)) or None)
     except Exception as error:  # damaged bytes raise nearly anything
         [reason, *_] = str(error).splitlines() or [""]
         if isinstance(error, pickle.UnpicklingError):

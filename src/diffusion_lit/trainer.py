@@ -33,8 +33,7 @@ def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], loggers: Seque
     Raises:
         ValueError: if a limit or the number of processes is wrong.
     """
-    settings = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(settings, dict)
+    settings: Any = OmegaConf.to_container(cfg, resolve=True)  # which refers to what is around it
     budget = Budget(
         settings["max_steps"], settings["max_epochs"], settings.pop("max_images"), settings.pop("max_minutes")
     )
@@ -85,9 +84,13 @@ class CheckpointFiles(CheckpointIO):
 
 
 class FitLoop(_FitLoop):
-    """Ends only after the last step's validation, also where a run was cut between the two."""
+    """Ends only after the last step's validation and what else `on_train_end` does, also where a run was cut before."""
 
     epoch_loop: "EpochLoop"
+
+    @property
+    def skip(self) -> bool:
+        return bool(self.trainer.limit_train_batches == 0)  # and not where only the end is left
 
     @property
     def done(self) -> bool:
@@ -108,6 +111,10 @@ class EpochLoop(_TrainingEpochLoop):
         )
         self.validated_step: int | None = 0
         """The step of the newest validation; None where an older checkpoint does not say."""
+
+    @property
+    def done(self) -> bool:
+        return super().done and not (self.restarting and self.validation_is_due)
 
     @property
     def validation_is_due(self) -> bool:
@@ -159,4 +166,6 @@ class ValidationLoop(_EvaluationLoop):
         loop = self.trainer.fit_loop.epoch_loop
         if isinstance(loop, EpochLoop) and not self.trainer.sanity_checking:
             loop.validated_step = loop.global_step
+            for logger in self.trainer.loggers:
+                logger.save()  # its figures, before a checkpoint says that there are any
         super()._on_evaluation_end(*args, **kwargs)

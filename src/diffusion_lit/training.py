@@ -26,7 +26,7 @@ from diffusion_lit.module import DiffusionModule
 from diffusion_lit.ranks import from_first_rank
 from diffusion_lit.restore import restore_settings
 from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, load_weights
-from diffusion_lit.run_folder import claim, continue_loggers, say_finished, write_record
+from diffusion_lit.run_folder import claim, continue_loggers, say_finished, write_json, write_record
 from diffusion_lit.settings import Change, plain_settings
 from diffusion_lit.shell import command_line
 from diffusion_lit.trainer import build_trainer
@@ -105,9 +105,10 @@ def run(
         "parent": str(origin.file.resolve()) if origin is not None else None,
         "class_names": data.class_names,
     }
-    lock = claim(cfg, origin) if trainer.is_global_zero else None
+    lock, record = None, {}
     if trainer.is_global_zero:
-        write_record(cfg, module, trainer, origin)
+        lock = claim(cfg, origin)
+        record = write_record(cfg, module, trainer, origin)
         announce(cfg, data, module, origin, changed, began)
 
     start = time.monotonic()
@@ -117,6 +118,7 @@ def run(
         if lock is not None:
             lock.release()
     if trainer.is_global_zero:
+        write_json(record | {"finished": trainer.global_step}, Path(cfg.run_dir) / "run.json")
         report(cfg, trainer, time.monotonic() - start)
     return trainer
 

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -59,6 +60,16 @@ class FID(Callback):
         self.reference: FIDReference | None = None
         self.announced = False
         self.last_step = 0
+
+    @property
+    def state_key(self) -> str:
+        return self._generate_state_key(name=self.metric_name)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last_step": self.last_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.last_step = state_dict["last_step"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         assert isinstance(pl_module, DiffusionModule)

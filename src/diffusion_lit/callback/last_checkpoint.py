@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from diffusion_lit.files import DiskFullError
+from diffusion_lit.files import UnwritableError
 from diffusion_lit.interruption import SIGCHLD, Interrupted, Interruption
 
 __all__ = ["LastCheckpoint"]
@@ -81,9 +81,10 @@ class LastCheckpoint(Checkpoint):
         number = self.stopping.exchange(self.interruption.number)
         if number or self.is_last(trainer) or trainer.global_step % self.every_n_steps == 0:
             self.save(trainer)
-        self.interruption.held = trainer.world_size > 1
         if number:
             raise Interrupted(number, self.path.parents[1])
+        if trainer.world_size == 1:
+            self.interruption.release()  # also raises where one came while the file was written
         if self.lost_worker:
             assert SIGCHLD is not None
             self.lose_worker(SIGCHLD, None)
@@ -92,11 +93,17 @@ class LastCheckpoint(Checkpoint):
         self.stopping.exchange(0)
         if trainer.global_step != self.saved_step:
             self.save(trainer)
+        elif trainer.is_global_zero and trainer.ckpt_path and not self.path.is_file():  # there was no step left
+            state = trainer.strategy.checkpoint_io.load_checkpoint(trainer.ckpt_path, weights_only=True)
+            pl_module.on_save_checkpoint(state)  # the same state, of another run
+            trainer.strategy.checkpoint_io.save_checkpoint(state, self.path)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The last step's checkpoint says that its validation is done; written after `fit` it would end the epoch."""
         if not trainer.sanity_checking and self.is_last(trainer):
             self.save(trainer)
+            if trainer.world_size == 1:
+                self.interruption.release()
 
     def is_last(self, trainer: Trainer) -> bool:
         return trainer.should_stop or trainer.global_step == trainer.max_steps
@@ -119,7 +126,7 @@ class LastCheckpoint(Checkpoint):
         self.restore_handler()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        saves = not isinstance(exception, KeyboardInterrupt | FloatingPointError | DiskFullError)
+        saves = not isinstance(exception, KeyboardInterrupt | FloatingPointError | UnwritableError)
         if self.between_steps and saves and trainer.world_size == 1 and trainer.global_step != self.saved_step:
             self.save(trainer)
             log.warning("step %d was saved to %s before this", trainer.global_step, self.path)

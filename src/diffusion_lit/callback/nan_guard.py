@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from diffusion_lit.callback.ema import averages_of
 from diffusion_lit.callback.last_checkpoint import LastCheckpoint
 from diffusion_lit.checkpoint import damage
 from diffusion_lit.module import DiffusionModule
@@ -91,8 +92,9 @@ class NaNGuard(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.check(trainer)
-        parts = ("state_dict", *(key for key in checkpoint if key.startswith("ema")), "optimizer_states")
-        bad = next((part for part in parts if not all_finite(tensors(checkpoint.get(part)))), None)
+        parts = {name: checkpoint.get(name) for name in ("state_dict", "optimizer_states")}
+        parts |= {callback.name: [callback.average, callback.raw] for callback in averages_of(trainer)}
+        bad = next((name for name, part in parts.items() if not all_finite(tensors(part))), None)
         if not trainer.strategy.reduce_boolean_decision(bad is None, all=True):
             self.stop(trainer, f"{bad or 'what another process would save'} in the checkpoint would not be finite")
 

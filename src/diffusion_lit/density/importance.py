@@ -73,6 +73,8 @@ class ImportanceDensity(FixedPrecision, Density):
         if not self.training:
             return
         part, loss = gathered(self.part(t.flatten())), gathered(loss.detach().float())
+        finite = loss.isfinite()  # a step that is left out for others must leave no trace
+        part, loss = part[finite], loss[finite]
         order = part.argsort(stable=True)
         part, loss = part[order], loss[order]
         num = torch.bincount(part, minlength=len(self.counts))
