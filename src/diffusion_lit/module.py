@@ -70,8 +70,8 @@ class DiffusionModule(LightningModule):
         self.times: tuple[Tensor, Tensor] = (torch.zeros(()), torch.zeros(()))
         """The least and the greatest t of the newest batch."""
         self.batch_weight = 1.0
-        """Makes a step's gradient the mean over its batches: Lightning divides an epoch's last, short step by the number
-        of a whole one."""
+        """Makes a step's gradient the mean over its batches: Lightning divides an epoch's last, short step by the
+        number of a whole one."""
 
     def configure_model(self) -> None:
         sharded = isinstance(self.denoiser.network, FSDPModule)  # Lightning may call this more than once
