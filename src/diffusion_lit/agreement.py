@@ -50,7 +50,9 @@ def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:
         if cfg.model[key] == "auto":
             cfg.model[key] = fact
         elif cfg.model[key] != fact and not (key == "num_classes" and cfg.model[key] is None):
-            raise ValueError(f"model.{key}={cfg.model[key]} does not fit the data's {fact}; leave it at auto")
+            raise ValueError(
+                f"model.{key}={cfg.model[key]} does not fit the data, whose {key} is {fact}; leave it at auto"
+            )
     space = relocate(data.space.config(), cfg.autoencoder)
     if cfg.space == "auto":
         cfg.space = space
