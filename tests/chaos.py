@@ -26,6 +26,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -379,7 +380,7 @@ class Campaign:
         self.chains += 1
         return self.folder / f"chain_{self.chains:03d}"
 
-    def chain(self, variant: Variant, most: int = 5) -> None:
+    def chain(self, variant: Variant, most: int = 8) -> None:
         """Start a run, end it, damage it, resume it, until it is finished; after `most` attempts it is left alone."""
         reference, chain, failed = self.reference(variant), self.new_chain(), len(self.lost)
         run, damaged, attempt = chain / "00", set[Path](), 0
@@ -612,16 +613,17 @@ class Campaign:
             shutil.rmtree(chain)
 
     def everything(self) -> None:
-        """Each fault once, then chains of all variants in turn until the time is over."""
-        self.refusals(VARIANTS[0])
+        """Chains of all variants in turn until the time is over; between them everything else, once."""
+        once: list[tuple[str, Callable[[], None]]] = [("prepare", self.prepare)]
         for variant in (VARIANTS[0], VARIANTS[3]):
-            for fault in FAULTS:
-                self.fault(variant, fault)
-        self.prepare()
-        self.sweep()
+            once += [(f"{fault}, {variant}", partial(self.fault, variant, fault)) for fault in FAULTS]
+        once[6:6] = [("sweep", self.sweep), ("refusals", partial(self.refusals, VARIANTS[0]))]
         turn = 0
         while time.monotonic() < self.deadline:
-            self.chain(VARIANTS[turn % len(VARIANTS)])
+            variant = VARIANTS[turn % len(VARIANTS)]
+            for what, attempt in [(str(variant), partial(self.chain, variant)), *once[turn : turn + 1]]:
+                attempt()
+                print(f"{self.tally['kills']:4} kills, {len(self.lost)} lost: {what}", flush=True)
             turn += 1
 
 

@@ -148,6 +148,15 @@ def test_a_resumed_run_measures_fid_when_the_undisturbed_one_does(tmp_path: Path
     assert table(tmp_path / "whole")["fid/pixels_21"] == table(tmp_path / "b")["fid/pixels_21"]
 
 
+def test_a_run_that_is_cut_at_the_end_of_an_epoch_begins_the_next_with_loading_processes_too(tmp_path: Path) -> None:
+    options = ("data._target_=tests.chaos.FewDigits", "data.batch_size=60", "data.num_workers=2", *QUIET)
+    train_in(tmp_path / "whole", "trainer.max_steps=6", *options)
+    train_in(tmp_path / "a", "trainer.max_steps=4", *options)
+    train_in(tmp_path / "b", "trainer.max_steps=6", f"resume={tmp_path / 'a'}", *options)
+    ends = [torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "b")]
+    assert not list(unequal(ends[0]["state_dict"], ends[1]["state_dict"], ""))
+
+
 class Spoiled(EMA):
     """An average that is not finite."""
 

@@ -163,7 +163,7 @@ class DiffusionModule(LightningModule):
     def on_train_start(self) -> None:
         """A resumed optimizer keeps its state; its settings are those asked for now."""
         for group, base in zip(self.trainer.optimizers[0].param_groups, self.base_groups, strict=True):
-            group.update(base)
+            group.update({name: value for name, value in base.items() if name != "lr"})  # which each step sets
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self.record)

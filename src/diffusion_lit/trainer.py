@@ -137,6 +137,8 @@ class EpochLoop(_TrainingEpochLoop):
     def advance(self, data_fetcher: Any) -> None:
         self.val_loop.restarting = False  # from its first image
         self.trained = not (self.restarting and self._should_check_val_fx(data_fetcher))
+        if self.restarting and self.trained and self._num_ready_batches_reached():
+            raise StopIteration  # the epoch is over, and loading processes are at the next one's batches
         if self.trained:
             super().advance(data_fetcher)
 
