@@ -34,6 +34,7 @@ def join() -> None:
     """Connect the processes that a launcher has started; without one, nothing.
 
     Raises:
+        ValueError: if SLURM was not asked for processes by node, as Lightning needs them.
         RuntimeError: torch's, if not all of them appear in time.
     """
     if (launcher := launched_by()) is None:
@@ -42,7 +43,10 @@ def join() -> None:
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
     from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
-    environment = SLURMEnvironment() if launcher == "srun" else TorchElasticEnvironment()
+    try:
+        environment = SLURMEnvironment() if launcher == "srun" else TorchElasticEnvironment()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
     os.environ.setdefault("MASTER_ADDR", environment.main_address)
     os.environ.setdefault("MASTER_PORT", str(environment.main_port))
     torch.distributed.init_process_group(
