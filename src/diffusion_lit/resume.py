@@ -16,7 +16,7 @@ from diffusion_lit.checkpoint import damage, load_checkpoint, peek
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.settings import Change, changes
 
-__all__ = ["Origin", "check_origin", "find_earlier_run", "find_origin", "is_finished", "load_weights"]
+__all__ = ["Origin", "check_origin", "find_earlier_run", "find_origin", "is_finished", "load_weights", "read"]
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,10 @@ def find_origin(path: str | Path) -> Origin:
             others = [origin.file for origin in undamaged(path.parent, say=False)]
             hint = f"; undamaged beside it: {others[0]}" if others else ""
             raise ValueError(f"{found}{hint}")
-        return Origin(path, read(path))
+        recorded = read(path)
+        if not resumable(recorded):
+            raise ValueError(f"{path} holds no more than weights: begin a new run with them, init={path}")
+        return Origin(path, recorded)
     folder = path / "checkpoints"
     if not folder.is_dir():
         load_checkpoint(path)  # says what is wrong
@@ -65,11 +68,10 @@ def find_origin(path: str | Path) -> Origin:
 
 
 def read(file: Path) -> dict[str, Any]:
+    """A checkpoint whose tensors stay on the disk until they are used; a ValueError if it is damaged."""
     recorded, found = peek(file)
     if recorded is None:
         raise ValueError(found)
-    if not resumable(recorded):
-        raise ValueError(f"{file} holds no more than weights: begin a new run with them, init={file}")
     return recorded
 
 

@@ -65,6 +65,11 @@ class Change:
         return not under(self.key, (*UNSEEN, *SPECTATORS, *BUDGET))
 
     @property
+    def resets_optimizer(self) -> bool:
+        """Whether the optimizer's state means nothing under it."""
+        return self.key.startswith("optimizer.") and not under(self.key, KEPT_STATE)
+
+    @property
     def meaning(self) -> str:
         """What it does to a run that is resumed with it, and to its exactness."""
         if under(self.key, BUDGET):
@@ -72,8 +77,8 @@ class Change:
         if not self.decides:
             return "training itself stays the same to the bit"
         if self.key.startswith("optimizer."):
-            kept = under(self.key, KEPT_STATE)
-            return f"from the next step on; the optimizer's state {'is kept' if kept else 'starts anew'}"
+            state = "starts anew" if self.resets_optimizer else "is kept"
+            return f"from the next step on; the optimizer's state {state}"
         if self.key.startswith("callback.ema"):
             return "from the next step on; the average so far is kept"
         if self.key == "data.batch_size":

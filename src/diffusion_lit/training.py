@@ -20,12 +20,13 @@ from diffusion_lit.agreement import (
 )
 from diffusion_lit.budget import budget_of
 from diffusion_lit.callback import LastCheckpoint
+from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.interruption import Interruption
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.ranks import from_first_rank
 from diffusion_lit.restore import restore_settings
-from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, load_weights
+from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, load_weights, read
 from diffusion_lit.run_folder import claim, continue_loggers, say_finished, write_json, write_record
 from diffusion_lit.settings import Change, plain_settings
 from diffusion_lit.shell import command_line
@@ -64,8 +65,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | N
             if overrides is not None:
                 cfg = restore_settings(origin.recorded, str(origin.file), cfg, overrides)
         elif cfg.init is not None and overrides is not None:
-            source = find_origin(cfg.init)
-            cfg = restore_settings(source.recorded, str(source.file), cfg, overrides, ARCHITECTURE)
+            source = find_checkpoint(cfg.init)
+            cfg = restore_settings(read(source), str(source), cfg, overrides, ARCHITECTURE)
             for key in ("resolution", "image_channels", "num_classes"):
                 if f"model.{key}" not in {override.partition("=")[0] for override in overrides}:
                     cfg.model[key] = "auto"
@@ -91,7 +92,7 @@ def run(
     trainer = build_trainer(cfg.trainer, callbacks, loggers)
     module: DiffusionModule = instantiate(cfg.module)
     began = load_weights(module, cfg.init, cfg.init_weights) if origin is None and cfg.init is not None else None
-    module.forgets_optimizer = any(change.meaning.endswith("starts anew") for change in changed)
+    module.forgets_optimizer = any(change.resets_optimizer for change in changed)
     for callback in callbacks:
         if isinstance(callback, LastCheckpoint):
             callback.interruption = interruption
