@@ -15,7 +15,7 @@ LAYERS = (
     COMMANDS,
     ("training", "objective"),
     ("trainer", "run_folder"),
-    ("resume", "restore"),
+    ("resume", "restore", "fine_tuning"),
     ("agreement", "callback", "settings"),
     ("module", "figure", "contact_sheet"),
     ("budget", "csv_logger"),

@@ -1,4 +1,4 @@
-"""Where a run begins: anew, where an earlier one stopped, or with an earlier one's weights."""
+"""Where a run begins: anew, or where an earlier one stopped."""
 
 import json
 import logging
@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from diffusion_lit.checkpoint import damage, load_checkpoint, peek
-from diffusion_lit.module import DiffusionModule
 from diffusion_lit.settings import Change, changes
 
-__all__ = ["Origin", "check_origin", "find_earlier_run", "find_origin", "is_finished", "load_weights", "read"]
+__all__ = ["Origin", "check_origin", "find_earlier_run", "find_origin", "is_finished", "read"]
 
 log = logging.getLogger(__name__)
 
@@ -174,40 +172,3 @@ def is_closed(origin: Origin) -> bool:
         return bool(json.loads((origin.run / "run.json").read_text())["finished"] == origin.step)
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def load_weights(module: DiffusionModule, path: str | Path, weights: str) -> str:
-    """Begin with an earlier run's weights, and nothing else of it.
-
-    Args:
-        module: whose weights are replaced.
-        path: a run's folder or a checkpoint file.
-        weights: `ema`, another average's name, or `raw`.
-
-    Returns:
-        What was done, for the log.
-
-    Raises:
-        FileNotFoundError: if there is no checkpoint.
-        ValueError: if it lacks these weights, or is of another architecture.
-    """
-    checkpoint = load_checkpoint(path)
-    averages = [key for key, value in checkpoint.items() if key.startswith("ema") and isinstance(value, dict) and value]
-    if weights not in (choices := [*averages, "raw"]):
-        raise ValueError(f"{path} has no weights named {weights}; use init_weights={' or '.join(choices)}")
-    given = checkpoint["state_dict" if weights == "raw" else weights]
-    own = {name: w for name, w in module.named_parameters() if name.startswith("denoiser.")}
-    renewed = module.denoiser.network.class_parameters()
-    new = [name for name, w in own.items() if name not in given or given[name].shape != w.shape]
-    if wrong := [name for name in new if name.removeprefix("denoiser.network.") not in renewed]:
-        listed = "".join(
-            f"\n  {name}: {list(given[name].shape) if name in given else 'missing'} in the checkpoint, "
-            f"{list(own[name].shape)} now"
-            for name in wrong[:5]
-        )
-        raise ValueError(f"init={path} is of another architecture:{listed}\nUse its model, or start without init")
-    with torch.no_grad():
-        for name in own.keys() - set(new):
-            own[name].copy_(given[name])
-    classes = f"; new: {', '.join(new)}, since the classes are others" if new else ""
-    return f"weights {weights} of {path} (step {checkpoint['global_step']}){classes}"

@@ -22,11 +22,12 @@ from diffusion_lit.budget import budget_of
 from diffusion_lit.callback import LastCheckpoint
 from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.data import ImageDataModule
+from diffusion_lit.fine_tuning import load_weights
 from diffusion_lit.interruption import Interruption
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.ranks import from_first_rank
 from diffusion_lit.restore import restore_settings
-from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, load_weights, read
+from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, read
 from diffusion_lit.run_folder import claim, continue_loggers, say_finished, write_json, write_record
 from diffusion_lit.settings import Change, plain_settings
 from diffusion_lit.shell import command_line
