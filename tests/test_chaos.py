@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from diffusion_lit import files, training
+from diffusion_lit import files, run_folder
 from diffusion_lit.callback import EMA
 from diffusion_lit.checkpoint import damage
 from diffusion_lit.data import DigitsData
@@ -243,7 +243,7 @@ def test_a_folder_whose_process_was_just_killed_is_let_go(run: Path, tmp_path: P
     """Its loading processes hold the lock for a few seconds more."""
     lock = FileLock(run / ".lock", thread_local=False)
     lock.acquire()
-    monkeypatch.setattr(training, "LOCK_PATIENCE", 0.1)
+    monkeypatch.setattr(run_folder, "LOCK_PATIENCE", 0.1)
     with pytest.raises(ValueError, match="another process is training"):
         train_in(run, "trainer.max_steps=3", f"resume={run}")
     monkeypatch.undo()

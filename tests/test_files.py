@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_lit.files import DiskFullError, remove_leftovers, replacing
+from diffusion_lit.files import UnwritableError, remove_leftovers, replacing
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -40,7 +40,8 @@ def test_a_kill_while_writing_leaves_the_old_one_and_a_leftover_that_is_removed(
             os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 2
-    assert len(remove_leftovers(tmp_path)) == 1 and [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+    remove_leftovers(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
@@ -57,7 +58,7 @@ def test_a_full_disk_is_a_message_and_the_old_file_stays(tmp_path: Path, what: s
             resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
             with replacing(path) as file:
                 torch.save(torch.zeros(2**16), file) if what == "torch" else file.write(bytes(2**20))
-        except DiskFullError as error:
+        except UnwritableError as error:
             said.write_text(str(error))
             code = 0
         finally:
@@ -71,5 +72,5 @@ def test_what_is_not_a_leftover_stays(tmp_path: Path) -> None:
     for name in ("last.ckpt", ".hidden", "a.partial", ".lock"):
         (tmp_path / name).touch()
     (tmp_path / ".last.ckpt.123.partial").touch()
-    assert [p.name for p in remove_leftovers(tmp_path)] == [".last.ckpt.123.partial"]
-    assert len(list(tmp_path.iterdir())) == 4
+    remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", ".lock", "a.partial", "last.ckpt"]

@@ -28,10 +28,12 @@ LAYERS = (
     ("schedule", "parameterization", "source", "augmentation", "feature", "model", "space"),
     ("condition", "autoencoder", "fixed_precision", "recorded"),
     ("gate", "lr_schedule"),
-    ("command", "interruption"),
+    ("command",),
     ("sweep", "study"),
     ("job",),
-    ("shell", "image", "random", "ranks", "files", "plain", "tensor_file"),
+    ("files",),
+    ("interruption",),
+    ("shell", "image", "random", "ranks", "plain", "tensor_file"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""
 WITHOUT_LIGHTNING = ("source", "prepared", "schedule", "sampler")

@@ -156,7 +156,8 @@ def test_resume_auto_reads_runs_as_data(room: Room) -> None:
     folder.mkdir(parents=True)
     config = changed(GOOD["config"], "model.dropout", f"${{oc.env:{SECRET}}}")
     (folder / "last.ckpt").write_bytes(saved({**GOOD, "config": config}))
-    assert "model.dropout=2" in room.refused("train", "resume=auto", "callback.fid=null", "model.dropout=2", *TINY[:4])
+    said = room.refused("train", "resume=auto", "callback.fid=null", "label_dropout=2", *TINY[:4])
+    assert "left aside" in said and "without interpolations" in said and "label_dropout is a probability" in said
 
 
 def test_a_file_of_features_weights_is_data(room: Room) -> None:

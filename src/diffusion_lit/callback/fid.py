@@ -88,7 +88,6 @@ class FID(Callback):
     def measure(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Generate, compare and log, unless there are too few images to compare with."""
         assert isinstance(pl_module, DiffusionModule)
-        self.last_step = trainer.global_step
         num_real = len(trainer.datamodule.splits["val"])  # type: ignore[attr-defined]
         if num_real < 2:
             if self.announces(trainer):
@@ -112,6 +111,7 @@ class FID(Callback):
         trainer.callback_metrics[name] = value
         for logger in trainer.loggers:
             logger.log_metrics({name: float(value)}, trainer.global_step)
+        self.last_step = trainer.global_step  # not before: a measurement that is cut is made again
 
     def announces(self, trainer: Trainer) -> bool:
         """Whether this is the first time, on the first rank."""
