@@ -147,5 +147,7 @@ def run_forked(name: str, *args: str, cwd: Path, env: dict[str, str] | None = No
 
 def read_by_bash(command: str) -> list[str]:
     """The arguments that bash gives to Python in this command."""
-    script = f'python() {{ printf "%s\\0" "$@"; }}; {command}'
-    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split("\0")[:-1]
+    script = f'set -- {command}; printf "%s\\0" "$@"'
+    words = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split("\0")[:-1]
+    assert Path(words[0]).name.startswith("python"), words
+    return words[1:]

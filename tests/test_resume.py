@@ -354,7 +354,7 @@ def test_a_pasted_command_resumes_from_any_folder(run: Path, tmp_path: Path) -> 
     assert again.returncode == 0 and "is finished" in again.stdout, again.stderr
     assert not list(tmp_path.glob("elsewhere/outputs/train/*"))
     line = again.stdout.strip().splitlines()[-1].strip()
-    arguments = read_by_bash(line.replace(line.split()[0], "python", 1))
+    arguments = read_by_bash(line)
     done = run_forked("train", *arguments[2:], cwd=tmp_path / "elsewhere")
     assert done.returncode == 0 and "Trained to step 8" in done.stdout, done.stderr
 

@@ -3,9 +3,9 @@
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -88,6 +88,6 @@ def quote(text: str, always: bool = False) -> str:
 
 
 def command_line(name: str, settings: Mapping[str, object]) -> str:
-    """`python -m diffusion_lit.NAME KEY=VALUE ...`, to be pasted into a shell."""
-    python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else "python"
+    """`python -m diffusion_lit.NAME KEY=VALUE ...`, to be pasted into a shell, in whatever folder."""
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
     return shlex.join([python, "-m", f"diffusion_lit.{name}", *(f"{key}={value}" for key, value in settings.items())])
