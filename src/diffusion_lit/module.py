@@ -28,8 +28,9 @@ class DiffusionModule(LightningModule):
     """Minimises `loss` of `denoiser`.
 
     Training noise is a function of (seed, rank, step): ranks draw their own, and a resumed run never replays it. On a
-    CPU, whose generator keeps 32 bits, about 19 pairs among the 400,000 batches of 8 ranks by 50,000 steps have the same
-    noise by chance; on CUDA, which keeps 64, none have.
+    CPU, whose generator keeps 32 bits, about 19 pairs among the 400,000 batches of 8 ranks by 50,000 steps have the
+    same noise by chance; on CUDA, which keeps 64, none have.
+
     Validation noise is the same at every validation, so that its curve shows the model and not the draw.
 
     Args:
