@@ -146,7 +146,7 @@ def test_what_it_says_to_do_next_works(
     lines = printed.split("Try next\n")[1].splitlines()
     assert len(lines) == 2
     for line, name in zip(lines, ("inspect", "train"), strict=True):
-        assert f"python -m diffusion_lit.{name} " in line
+        assert f" -m diffusion_lit.{name} " in line
         tiny = [*TINY, "data.batch_size=8", "trainer.max_steps=2", "callback.fid=null"] if name == "train" else []
         dash, module, *arguments = read_by_bash(f"{line} {shlex.join(tiny)}")
         assert (dash, module) == ("-m", f"diffusion_lit.{name}")
