@@ -652,6 +652,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=10, help="when to begin nothing new (10)")
     parser.add_argument("--seed", type=int, default=random.randrange(1000), help="of the draws; any by default")
     args = parser.parse_args(argv)
+    places = [str(ROOT / "src"), str(ROOT)]  # for ranks and loading processes, which start in other folders
+    os.environ["PYTHONPATH"], sys.path[:0] = os.pathsep.join(places), places
     start = time.monotonic()
     load()
     folder = Path(tempfile.mkdtemp(prefix="chaos_"))

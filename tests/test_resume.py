@@ -17,7 +17,7 @@ from diffusion_lit.csv_logger import read_table
 from diffusion_lit.data import ArrayImages, DigitsData, Images
 from diffusion_lit.restore import restore_settings
 from diffusion_lit.resume import find_earlier_run, find_origin
-from diffusion_lit.settings import Change
+from diffusion_lit.settings import Change, changes
 from tests.launch import TINY, config, run_forked, train_in
 
 QUIET = ("callback.fid=null", "callback.sample_grid=null", "trainer.num_sanity_val_steps=0")
@@ -187,6 +187,14 @@ def test_paths_are_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_a_change_means(key: str, decides: bool, forbidden: bool, words: str) -> None:
     change = Change(key, 1, 2)
     assert (change.decides, change.forbidden) == (decides, forbidden) and words in change.meaning
+
+
+def test_a_part_that_is_turned_off_is_one_change(tmp_path: Path) -> None:
+    old = OmegaConf.to_container(config(tmp_path / "old", tiny=False), resolve=True)
+    recorded = {"config": old, "started_in": os.getcwd()}
+    assert [str(c) for c in changes(recorded, config(tmp_path / "new", tiny=False))] == []
+    found = changes(recorded, config(tmp_path / "new", "callback.fid=null", "callback.ema=null", tiny=False))
+    assert [str(change) for change in found] == ["callback.ema: on -> None", "callback.fid: on -> None"]
 
 
 # Which run, and which of its checkpoints.

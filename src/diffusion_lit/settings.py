@@ -99,6 +99,14 @@ def changes(recorded: Mapping[str, Any], cfg: DictConfig) -> list[Change]:
     """
     before = flatten(recorded["config"], recorded.get("started_in", os.getcwd()))
     after = flatten(plain_settings(cfg), os.getcwd())
+    for one, other in ((before, after), (after, before)):
+        for part in [
+            key for key, value in one.items() if value is None
+        ]:  # a part that is on in one and off in the other
+            if within := [key for key in other if key.startswith(f"{part}.")]:
+                other[part] = "on"
+                for key in within:
+                    del other[key]
     for key in after.keys() - before.keys():  # an option that there was not yet
         before[key] = default_of(cfg, key)
     keys = [key for key in sorted(before.keys() | after.keys()) if not under(key, (*UNSEEN, *TODAY))]
