@@ -20,7 +20,7 @@ from diffusion_lit.plain import plain, read_as
 from diffusion_lit.space import relocate
 from diffusion_lit.tensor_file import load_tensors
 
-__all__ = ["damage", "find_checkpoint", "load_checkpoint", "load_denoiser", "peek"]
+__all__ = ["choose_weights", "damage", "find_checkpoint", "load_checkpoint", "load_denoiser", "peek"]
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -88,6 +88,14 @@ def peek(file: Path) -> tuple[dict[str, Any] | None, str | None]:
     return checkpoint, None
 
 
+def choose_weights(checkpoint: dict[str, Any], weights: str, origin: str | Path, option: str = "weights") -> Any:
+    """The weights of a checkpoint that `weights` names: `raw`, or an average; a ValueError if it lacks them."""
+    averages = [key for key, value in checkpoint.items() if key.startswith("ema") and isinstance(value, dict) and value]
+    if weights not in (choices := [*averages, "raw"]):
+        raise ValueError(f"{origin} has no weights named {weights}; use {option}={' or '.join(choices)}")
+    return checkpoint.get("state_dict" if weights == "raw" else weights)
+
+
 def load_denoiser(
     path: str | Path,
     weights: str = "ema",
@@ -111,10 +119,7 @@ def load_denoiser(
     """
     file = find_checkpoint(path)
     checkpoint = load_checkpoint(file)  # its optimizer state has no business on the device
-    averages = [key for key, value in checkpoint.items() if key.startswith("ema") and isinstance(value, dict) and value]
-    if weights not in (choices := [*averages, "raw"]):
-        raise ValueError(f"{file} has no weights named {weights}; use weights={' or '.join(choices)}")
-    state: Any = checkpoint.get("state_dict" if weights == "raw" else weights)
+    state = choose_weights(checkpoint, weights, file)
     config = trusted(checkpoint["config"].get("denoiser"), Denoiser, f"{file}: denoiser", allow)
     prefix = "denoiser."
     try:

@@ -1,6 +1,7 @@
 """Files that are whole, or not there."""
 
 import errno
+import json
 import logging
 import os
 import shutil
@@ -11,7 +12,7 @@ from typing import IO, TypeVar
 
 from diffusion_lit.interruption import Interrupted
 
-__all__ = ["UnwritableError", "remove_leftovers", "replacing"]
+__all__ = ["UnwritableError", "remove_leftovers", "replacing", "write_json"]
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,12 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
                 "writable, or choose another hydra.run.dir, and continue with resume=auto"
             ) from error
         raise
+
+
+def write_json(content: object, path: Path) -> None:
+    """Write a JSON file, whole or not at all (see `replacing`)."""
+    with replacing(path) as file:
+        file.write(json.dumps(content, indent=2).encode())
 
 
 def behind(error: BaseException | None, kind: type[E]) -> E | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from diffusion_lit.checkpoint import load_checkpoint
+from diffusion_lit.checkpoint import choose_weights, load_checkpoint
 from diffusion_lit.module import DiffusionModule
 
 __all__ = ["load_weights"]
@@ -26,10 +26,7 @@ def load_weights(module: DiffusionModule, path: str | Path, weights: str) -> str
         ValueError: if it lacks these weights, or is of another architecture.
     """
     checkpoint = load_checkpoint(path)
-    averages = [key for key, value in checkpoint.items() if key.startswith("ema") and isinstance(value, dict) and value]
-    if weights not in (choices := [*averages, "raw"]):
-        raise ValueError(f"{path} has no weights named {weights}; use init_weights={' or '.join(choices)}")
-    given = checkpoint["state_dict" if weights == "raw" else weights]
+    given = choose_weights(checkpoint, weights, path, "init_weights")
     own = {name: w for name, w in module.named_parameters() if name.startswith("denoiser.")}
     renewed = module.denoiser.network.class_parameters()
     new = [name for name, w in own.items() if name not in given or given[name].shape != w.shape]

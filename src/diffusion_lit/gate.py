@@ -21,7 +21,7 @@ __all__ = ["Gate", "trusted"]
 OWN = "diffusion_lit"
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 RESERVED = re.compile(r"_\w+_")
-"""Keys by which Hydra is told how to build."""
+"""Keys that tell Hydra how to build."""
 
 
 def trusted(config: object, kind: type, origin: str, allow: Sequence[str] = ()) -> DictConfig:

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf, read_write
 
-from diffusion_lit.files import replacing
+from diffusion_lit.files import write_json
 from diffusion_lit.ranks import is_first
 from diffusion_lit.shell import quote
 
@@ -73,10 +73,8 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    if not is_first():
-        return
-    with replacing(folder / RECORD) as file:
-        file.write(json.dumps(record, indent=2).encode())
+    if is_first():
+        write_json(record, folder / RECORD)
 
 
 def prepare_subprocesses(name: str) -> None:

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ class Origin:
     file: Path
     recorded: dict[str, Any]
     """What it holds, apart from its tensors: those stay on the disk."""
-    changes: list[Change] = field(default_factory=list)
 
     @property
     def step(self) -> int:

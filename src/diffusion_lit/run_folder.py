@@ -1,6 +1,5 @@
 """The folder of one run: who may write to it, what it says of the run, and what it takes over from the run's parent."""
 
-import json
 import os
 import shutil
 import sys
@@ -14,12 +13,12 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffusion_lit.csv_logger import CSVLogger
-from diffusion_lit.files import remove_leftovers, replacing
+from diffusion_lit.files import remove_leftovers, replacing, write_json
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.resume import Origin
 from diffusion_lit.shell import command_line
 
-__all__ = ["claim", "continue_loggers", "say_finished", "write_json", "write_record"]
+__all__ = ["claim", "continue_loggers", "say_finished", "write_record"]
 
 LOCK_PATIENCE = 10.0  # seconds; loading processes of a process that was killed notice it, and let go, after up to 5
 
@@ -108,8 +107,3 @@ def say_finished(cfg: DictConfig, origin: Origin) -> None:
     ours = {".hydra", f"{Path(sys.argv[0]).stem}.log", "train.log"}
     if folder.resolve() != run and folder.is_dir() and {path.name for path in folder.iterdir()} <= ours:
         shutil.rmtree(folder)
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    with replacing(path) as file:
-        file.write(json.dumps(content, indent=2).encode())

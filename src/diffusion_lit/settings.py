@@ -100,10 +100,8 @@ def changes(recorded: Mapping[str, Any], cfg: DictConfig) -> list[Change]:
     before = flatten(recorded["config"], recorded.get("started_in", os.getcwd()))
     after = flatten(plain_settings(cfg), os.getcwd())
     for one, other in ((before, after), (after, before)):
-        for part in [
-            key for key, value in one.items() if value is None
-        ]:  # a part that is on in one and off in the other
-            if within := [key for key in other if key.startswith(f"{part}.")]:
+        for part in [key for key, value in one.items() if value is None]:
+            if within := [key for key in other if key.startswith(f"{part}.")]:  # off in the one, on in the other
                 other[part] = "on"
                 for key in within:
                     del other[key]

@@ -29,7 +29,7 @@ class Study(Sweeper):
 
     Args:
         trials: how many in all.
-        parallel: how many are asked for at a time, before any of them is told.
+        parallel: how many are asked for at a time, before the result of any is known.
         seed: of the choices (TPE, Bergstra et al. 2011).
         direction: `min` or `max`.
 

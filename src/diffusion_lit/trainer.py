@@ -1,6 +1,5 @@
 """Lightning's trainer, where a run needs more of it than it gives."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,6 @@ from diffusion_lit.files import replacing
 from diffusion_lit.ranks import launched_by
 
 __all__ = ["CheckpointFiles", "build_trainer"]
-
-log = logging.getLogger(__name__)
 
 
 def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> Trainer:

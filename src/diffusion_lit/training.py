@@ -22,13 +22,14 @@ from diffusion_lit.budget import budget_of
 from diffusion_lit.callback import LastCheckpoint
 from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.data import ImageDataModule
+from diffusion_lit.files import write_json
 from diffusion_lit.fine_tuning import load_weights
 from diffusion_lit.interruption import Interruption
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.ranks import from_first_rank
 from diffusion_lit.restore import restore_settings
 from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, read
-from diffusion_lit.run_folder import claim, continue_loggers, say_finished, write_json, write_record
+from diffusion_lit.run_folder import claim, continue_loggers, say_finished, write_record
 from diffusion_lit.settings import Change, plain_settings
 from diffusion_lit.shell import command_line
 from diffusion_lit.trainer import build_trainer
@@ -37,7 +38,8 @@ __all__ = ["train"]
 
 log = logging.getLogger(__name__)
 
-ARCHITECTURE = ("model", "schedule", "parameterization")
+INHERITED = ("model", "schedule", "parameterization")
+"""What a run that begins with another's weights takes over of its settings."""
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | None = None) -> Trainer | None:
@@ -62,12 +64,13 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | N
         quiet_the_platform()
         origin = None
         if cfg.resume not in (None, "auto"):
-            origin = find_origin(from_first_rank("RESUME", lambda: str(find_origin(cfg.resume).file)))
+            file = Path(from_first_rank("RESUME", lambda: str(find_origin(cfg.resume).file)))
+            origin = Origin(file, read(file))
             if overrides is not None:
                 cfg = restore_settings(origin.recorded, str(origin.file), cfg, overrides)
         elif cfg.init is not None and overrides is not None:
             source = find_checkpoint(cfg.init)
-            cfg = restore_settings(read(source), str(source), cfg, overrides, ARCHITECTURE)
+            cfg = restore_settings(read(source), str(source), cfg, overrides, INHERITED)
             for key in ("resolution", "image_channels", "num_classes"):
                 if f"model.{key}" not in {override.partition("=")[0] for override in overrides}:
                     cfg.model[key] = "auto"
@@ -84,8 +87,8 @@ def run(
     refuse_ignored_augmentation(cfg)
     fit_model_to_data(cfg, data)
     if cfg.resume == "auto":
-        file = from_first_rank("RESUME", lambda: str(getattr(find_earlier_run(cfg, cell), "file", "")))
-        origin = find_origin(file) if file else None
+        found = from_first_rank("RESUME", lambda: str(getattr(find_earlier_run(cfg, cell), "file", "")))
+        origin = Origin(Path(found), read(Path(found))) if found else None
     changed = [] if origin is None else check_origin(origin, cfg, data.class_names)
     continue_loggers(cfg, origin)
     callbacks = [instantiate(c) for c in cfg.callback.values() if c is not None]
@@ -146,7 +149,7 @@ def announce(
         for change in changed:
             log.info("  %s (%s)", change, change.meaning)
     elif cfg.resume == "auto":
-        log.info("resume=auto: there is no earlier run of these settings, starting anew")
+        log.info("resume=auto: no earlier run has these settings; this one starts anew")
     if began is not None:
         log.info("beginning with %s", began)
 
