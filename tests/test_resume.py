@@ -301,6 +301,15 @@ def test_auto_compares_all_that_decides_the_result(copy: Path, tmp_path: Path, o
     assert find_earlier_run(cfg, cell="another job of the sweep") is None
 
 
+def test_a_run_that_validates_by_epochs_resumes(tmp_path: Path) -> None:
+    """With an interval that is a share of an epoch, in which no step is a multiple of it."""
+    interval = ("trainer.check_val_every_n_epoch=1", "trainer.val_check_interval=0.5")
+    options = (*interval, "callback.last_checkpoint.every_n_steps=1")
+    for name, more in (("a", ("trainer.max_steps=3",)), ("b", ("trainer.max_steps=5", f"resume={tmp_path / 'a'}"))):
+        trainer = train_in(tmp_path / name, *QUIET, *options, *more)
+    assert trainer is not None and trainer.global_step == 5
+
+
 # A folder for one run.
 
 

@@ -116,6 +116,8 @@ class EpochLoop(_TrainingEpochLoop):
     @property
     def validation_is_due(self) -> bool:
         step = self.global_step
+        if self.trainer.check_val_every_n_epoch is not None:  # by epochs, which are Lightning's
+            return False
         regular = step % int(self.trainer.val_check_interval) == 0
         return self.validated_step not in (None, step) and (regular or self.trainer.should_stop)
 
