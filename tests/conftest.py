@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffusion_lit.data import DigitsData
+from tests.launch import few
+
 ROOT = Path(__file__).parents[1]
 
 gc.disable()  # until everything is imported; that stays, and looking through it would take half a second each time
@@ -17,6 +20,9 @@ torch.set_num_threads(1)  # on images this small, threads only wait for each oth
 os.environ["OMP_NUM_THREADS"] = "1"
 # This checkout's source, whatever is installed; and the tests, of which loading processes unpickle classes.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+
+
+DigitsData.load = few  # type: ignore[method-assign, assignment]
 
 
 @pytest.fixture

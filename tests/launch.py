@@ -1,5 +1,6 @@
 """Running the project as its users do: in this process from overrides, or as a command."""
 
+import importlib
 import os
 import runpy
 import signal
@@ -9,6 +10,8 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
+from copy import deepcopy
+from functools import cache, lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +22,7 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from diffusion_lit.command import CONFIG_FOLDER
-from diffusion_lit.shell import quote
+from diffusion_lit.data import ArrayImages, DigitsData, Images
 from diffusion_lit.training import train
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +31,7 @@ TINY = (
     "model.channels=8",
     "model.num_groups=4",
     "model.channel_multipliers=[1,2]",
-    "data.batch_size=300",
+    "data.batch_size=60",
     "sampler.num_steps=3",
     "feature=pixels",
     "callback.fid.num_samples=21",
@@ -36,16 +39,31 @@ TINY = (
     "trainer.accelerator=cpu",
     "trainer.val_check_interval=3",
 )
-"""A run of seconds: four steps an epoch on the digits."""
+"""A run of seconds: four steps an epoch, and some images left over, on `few` digits."""
+
+ALL_DIGITS = DigitsData.load
 
 PATIENCE = 300.0
 """Seconds after which a command counts as hanging, however busy the machine is."""
 
 
+def few(data: DigitsData) -> dict[str, Images]:
+    """A fifth of the digits: 288 to train on, 36 to validate and to test."""
+    return {name: ArrayImages(*images.fetch(range(0, len(images), 5))) for name, images in ALL_DIGITS(data).items()}
+
+
+@lru_cache(maxsize=50)
+def composed(*overrides: str) -> DictConfig:
+    """conf/train.yaml with overrides; composing takes longer than a step of training, and tests repeat themselves."""
+    with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
 def config(folder: Path, *overrides: str, tiny: bool = True) -> DictConfig:
     """conf/train.yaml with overrides, for a run in `folder`."""
-    with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-        return compose("train", [f"run_dir={quote(str(folder))}", *(TINY if tiny else ()), *overrides])
+    cfg = deepcopy(composed(*(TINY if tiny else ()), *overrides))
+    cfg.run_dir = str(folder)
+    return cfg
 
 
 def train_in(folder: Path, *overrides: str) -> Trainer | None:
@@ -69,6 +87,13 @@ def run_command(
     )
 
 
+@cache
+def load() -> None:
+    """Import what most commands import only as they need it, once for all copies of this process."""
+    for name in ("sklearn.datasets", "torchmetrics.image", "torchvision", "diffusion_lit.prepare"):
+        importlib.import_module(name)
+
+
 class Forked:
     """`python -m MODULE ARGS` in a copy of this process, which has loaded everything already.
 
@@ -81,6 +106,7 @@ class Forked:
         python, option, module, *args = command
         assert (python, option) == (sys.executable, "-m"), command
         self.returncode: int | None = None
+        load()
         self.pid = os.fork()
         if self.pid == 0:
             os._exit(self.run(module, args, cwd, env, (stdout, stderr)))

@@ -11,7 +11,7 @@ from diffusion_lit.budget import Budget, budget_of
 from diffusion_lit.checkpoint import load_checkpoint
 from tests.launch import train_in
 
-QUIET = ("callback.fid=null", "callback.sample_grid=null", "trainer.max_steps=null", "data.batch_size=300")
+QUIET = ("callback.fid=null", "callback.sample_grid=null", "trainer.max_steps=null")
 
 
 class Shares(Callback):
@@ -29,18 +29,18 @@ class Shares(Callback):
     [
         ("max_steps=5", 5, [0, 1 / 5, 2 / 5, 3 / 5, 4 / 5]),
         ("max_epochs=2", 8, [i / 8 for i in range(8)]),
-        ("max_images=1000", 4, [0, 0.3, 0.6, 0.9]),
+        ("max_images=200", 4, [0, 0.3, 0.6, 0.9]),
         ("max_minutes=0.0001", 1, [0]),
     ],
 )
 def test_each_limit_ends_training(limit: str, steps: int, shares: list[float], tmp_path: Path) -> None:
-    """1,437 images are four steps of 300 an epoch."""
+    """288 images are four steps of 60 an epoch."""
     probe = "+callback.probe._target_=tests.test_budget.Shares"
     trainer = train_in(tmp_path, *QUIET, f"trainer.{limit}", probe)
     assert trainer is not None and trainer.global_step == steps
     [seen] = [callback for callback in trainer.callbacks if isinstance(callback, Shares)]  # type: ignore[attr-defined]
     assert seen.shares == pytest.approx(shares)
-    assert load_checkpoint(tmp_path)["callbacks"]["Budget"]["images"] == 300 * steps
+    assert load_checkpoint(tmp_path)["callbacks"]["Budget"]["images"] == 60 * steps
 
 
 def test_a_rate_that_follows_the_budget_follows_a_larger_one(tmp_path: Path) -> None:
@@ -53,9 +53,9 @@ def test_a_rate_that_follows_the_budget_follows_a_larger_one(tmp_path: Path) -> 
 
 
 def test_images_and_minutes_are_counted_over_resumptions(tmp_path: Path) -> None:
-    train_in(tmp_path / "a", *QUIET, "trainer.max_images=600")
-    trainer = train_in(tmp_path / "b", *QUIET, "trainer.max_images=1200", f"resume={tmp_path / 'a'}")
-    assert trainer is not None and trainer.global_step == 4 and budget_of(trainer).images == 1200
+    train_in(tmp_path / "a", *QUIET, "trainer.max_images=120")
+    trainer = train_in(tmp_path / "b", *QUIET, "trainer.max_images=240", f"resume={tmp_path / 'a'}")
+    assert trainer is not None and trainer.global_step == 4 and budget_of(trainer).images == 240
 
 
 @pytest.mark.parametrize(

@@ -287,7 +287,7 @@ def test_which_is_newest_is_decided_by_the_step(copy: Path) -> None:
         ("optimizer.lr=1e-3", False),
         ("weighting=min_snr", False),
         ("callback.ema.decay=0.9", False),
-        ("data.batch_size=299", False),
+        ("data.batch_size=59", False),
         ("trainer.precision=bf16-mixed", False),
         ("augmentation=flip", False),
         ("label_dropout=0.2", False),

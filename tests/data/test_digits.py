@@ -1,5 +1,7 @@
 """The digits: scikit-learn's own images and labels, split once and for all."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from diffusion_lit.data import ArrayImages, DigitsData
+from tests.launch import ALL_DIGITS
 
 SIZES = {"train": 1437, "val": 180, "test": 180}
 
@@ -17,6 +20,14 @@ def splits_of(data: DigitsData) -> dict[str, tuple[Tensor, Tensor]]:
     fetched = {name: images.fetch(list(range(len(images)))) for name, images in data.splits.items()}
     assert all(labels is not None for _, labels in fetched.values())
     return {name: (images, labels) for name, (images, labels) in fetched.items() if labels is not None}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_digits() -> Iterator[None]:
+    """And not the few that other tests train on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DigitsData, "load", ALL_DIGITS)
+        yield
 
 
 @pytest.fixture(scope="module")
