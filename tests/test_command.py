@@ -145,6 +145,27 @@ def test_a_user_error_is_reported_on_one_screen(args: list[str], words: str, tmp
     assert len(said.splitlines()) <= 24
 
 
+TAKEN = {
+    "plot": (
+        ["schedule=vp", "out=out"],
+        "schedules.png",
+        "another (out=DIR), and run the same command again",
+    ),
+    "prepare": (["source=images", "out=out", "resolution=8"], ".prepare/plan", "Finished shards are kept"),
+    "train": ([*TINY, "hydra.run.dir=out"], "config.yaml", "(hydra.run.dir=DIR), and continue with resume=auto"),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_file_that_cannot_be_written_is_named_with_how_to_go_on(name: str, tmp_path: Path) -> None:
+    args, taken, remedy = TAKEN[name]
+    write_images(tmp_path / "images")
+    (tmp_path / "out" / taken).mkdir(parents=True)
+    done = run_forked(name, *args, cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"{taken} cannot be written (Is a directory)" in done.stderr and remedy in done.stderr, done.stderr
+
+
 def test_wandb_without_a_key_says_what_to_do(tmp_path: Path) -> None:
     done = run_forked(
         "train",

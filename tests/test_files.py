@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,7 +46,7 @@ def test_a_kill_while_writing_leaves_the_old_one_and_a_leftover_that_is_removed(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
-@pytest.mark.parametrize("what", ["bytes", "torch"])
+@pytest.mark.parametrize("what", ["bytes", "torch", "npz"])
 def test_a_full_disk_is_a_message_and_the_old_file_stays(tmp_path: Path, what: str) -> None:
     """In a process that may write no more than 64 KiB to a file, which the system reports as it does a full disk."""
     path, said = tmp_path / "last.ckpt", tmp_path / "said"
@@ -57,7 +58,13 @@ def test_a_full_disk_is_a_message_and_the_old_file_stays(tmp_path: Path, what: s
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
             with replacing(path) as file:
-                torch.save(torch.zeros(2**16), file) if what == "torch" else file.write(bytes(2**20))
+                match what:
+                    case "bytes":
+                        file.write(bytes(2**20))
+                    case "torch":
+                        torch.save(torch.zeros(2**16), file)
+                    case "npz":
+                        np.savez(file, np.zeros(2**16))
         except UnwritableError as error:
             said.write_text(str(error))
             code = 0

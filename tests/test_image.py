@@ -73,7 +73,9 @@ def test_saved_image_is_the_image(tmp_path: Path, channels: int) -> None:
 def test_saved_npz_follows_adm(tmp_path: Path, labels: list[int] | None) -> None:
     images = random_images(4, 3, 5, 6)
     path = tmp_path / "new" / "samples.npz"
+    save_npz(images[:1], None, path)
     save_npz(images, labels, path)
+    assert [file.name for file in path.parent.iterdir()] == ["samples.npz"]
     with np.load(path, allow_pickle=False) as arrays:
         assert sorted(arrays.files) == (["arr_0"] if labels is None else ["arr_0", "arr_1"])
         assert arrays["arr_0"].dtype == np.uint8

@@ -30,10 +30,9 @@ LAYERS = (
     ("gate", "lr_schedule"),
     ("command",),
     ("sweep", "study"),
-    ("job",),
-    ("files",),
-    ("interruption",),
-    ("shell", "image", "random", "ranks", "plain", "tensor_file"),
+    ("job", "image"),
+    ("files", "interruption"),
+    ("shell", "random", "ranks", "plain", "tensor_file"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""
 WITHOUT_LIGHTNING = ("source", "prepared", "schedule", "sampler")

@@ -139,7 +139,8 @@ def test_command_lines_add_up(
         "overrides": earlier,
         "started_in": os.getcwd(),
     }
-    cfg = restore_settings(recorded, "FILE", config(tmp_path / "new", *own, tiny=False), own)
+    cfg, both = restore_settings(recorded, "FILE", config(tmp_path / "new", *own, tiny=False), own)
+    assert both[len(both) - len(own) :] == own and "overrides" not in cfg
     assert {key: OmegaConf.select(cfg, key) for key in kept} == kept
     assert all(OmegaConf.select(cfg, key) is None for key in dropped)
     assert cfg.run_dir == str(tmp_path / "new") and str(tmp_path / "old") not in OmegaConf.to_yaml(cfg, resolve=True)
@@ -152,9 +153,9 @@ def test_a_default_that_has_changed_since_leaves_a_run_as_it_was(tmp_path: Path)
     old["optimizer"]["lr"] = 0.5
     del old["schedule"]["shift"]
     recorded = {"config": old, "overrides": [], "started_in": os.getcwd()}
-    cfg = restore_settings(recorded, "FILE", config(tmp_path / "new", "seed=1", tiny=False), ["seed=1"])
+    cfg, _ = restore_settings(recorded, "FILE", config(tmp_path / "new", "seed=1", tiny=False), ["seed=1"])
     assert cfg.optimizer.lr == 0.5 and cfg.schedule.shift == 1.0 and cfg.seed == 1
-    explicit = restore_settings(recorded, "FILE", config(tmp_path / "new", tiny=False), ["optimizer.lr=1e-3"])
+    explicit, _ = restore_settings(recorded, "FILE", config(tmp_path / "new", tiny=False), ["optimizer.lr=1e-3"])
     assert explicit.optimizer.lr == 1e-3
 
 
@@ -166,7 +167,7 @@ def test_paths_are_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     old = OmegaConf.to_container(config(tmp_path / "old", *options, tiny=False), resolve=True)
     recorded = {"config": old, "overrides": list(options), "started_in": str(tmp_path)}
     monkeypatch.chdir("/")
-    cfg = restore_settings(recorded, "FILE", config(tmp_path / "new", tiny=False), [])
+    cfg, _ = restore_settings(recorded, "FILE", config(tmp_path / "new", tiny=False), [])
     assert cfg.data.root == str(tmp_path / "data")
 
 
@@ -324,7 +325,9 @@ def test_a_second_run_into_a_folder_is_refused(copy: Path) -> None:
 def test_a_run_may_continue_in_its_own_folder(copy: Path) -> None:
     """As a job script does that a scheduler starts again."""
     rows = (copy / "metrics.csv").read_text().splitlines()
+    settings = set(OmegaConf.load(copy / "config.yaml"))
     resumed(copy, f"resume={json.dumps(str(copy))}", "trainer.max_steps=6")
+    assert set(OmegaConf.load(copy / "config.yaml")) == settings
     after = (copy / "metrics.csv").read_text().splitlines()
     assert after[: len(rows)] == rows and len(after) > len(rows)
     assert load_checkpoint(copy)["global_step"] == 6

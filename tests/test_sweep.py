@@ -22,7 +22,7 @@ from diffusion_lit.job import end_ranks
 from diffusion_lit.objective import check_objective, figures_of
 from diffusion_lit.shell import quote, read_arguments
 from diffusion_lit.study import Study, distribution_of
-from diffusion_lit.sweep import folder_name, identity, name_jobs
+from diffusion_lit.sweep import SweepTable, folder_name, identity, name_jobs
 from tests.launch import PATIENCE, TINY, Forked, read_by_bash, run_forked
 
 QUICK = (*TINY, "callback.fid=null", "callback.sample_grid=null", "trainer.max_steps=3")
@@ -65,6 +65,12 @@ def test_a_folder_has_a_name_that_nothing_trips_over(text: str, name: str) -> No
     assert name.endswith("_") or len(text) > 120 or found == name  # a checksum follows where something was replaced
     assert quote(found) == found and read_by_bash(f"python {found} ~/{found}")[0] == found  # as it is, to either
     assert folder_name(text) != folder_name(text + "'"), "different jobs have different folders"
+
+
+def test_what_a_killed_sweep_left_half_written_is_removed_at_its_next_start(tmp_path: Path) -> None:
+    (tmp_path / ".sweep.csv.7.partial").touch()
+    SweepTable().on_multirun_start(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert [file.name for file in tmp_path.iterdir()] == ["sweep.json"]
 
 
 def test_what_is_not_swept_is_not_in_a_name() -> None:

@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 
+from diffusion_lit.files import UnwritableError
 from diffusion_lit.job import begin_job, end_job, finish_job, in_sweep, prepare_subprocesses
 from diffusion_lit.ranks import from_first_rank, join, outlive_nobody
 from diffusion_lit.shell import read_arguments
@@ -31,6 +32,12 @@ CONFIG_FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.par
 
 MISTAKES = (ValueError, FloatingPointError, FileNotFoundError, NotADirectoryError)
 """Errors whose message is written for the user: it is shown alone, and the traceback goes to a file."""
+
+REMEDIES = {
+    "train": " (hydra.run.dir=DIR), and continue with resume=auto",
+    "prepare": " (out=DIR), and run the same command again. Finished shards are kept",
+}
+"""How a command goes on once a file can be written; others begin again."""
 
 CONNECTIONS = Path(multiprocessing.__file__).parent
 
@@ -84,6 +91,8 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                     print(f"\n{error}{again}", file=sys.stderr)
                     sys.exit(exit_code)
                 mistake = explain(error)
+                if isinstance(error, UnwritableError):
+                    mistake = f"{error}{REMEDIES.get(name, ' (out=DIR), and run the same command again')}"
                 full = os.environ.get("HYDRA_FULL_ERROR") == "1"
                 if not isinstance(error, Exception) or ((mistake is None or full) and not contained):
                     raise

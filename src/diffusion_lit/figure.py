@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffusion_lit.condition import Condition
 from diffusion_lit.denoiser import BaseDenoiser
+from diffusion_lit.files import replacing
 from diffusion_lit.image import as_array, image_grid, to_uint8
 from diffusion_lit.random import ImageNoise
 from diffusion_lit.sampler import Sampler
@@ -58,7 +59,8 @@ def draw_schedules(schedules: dict[str, Schedule], image: Tensor, path: Path, nu
     times = np.linspace(0, 1, num_images)
     noisy = [[to_uint8(noised(s, image[None], eps, float(t))[0]) for t in times] for s in schedules.values()]
     draw_rows(strips, list(zip(schedules, noisy, strict=True)), [f"t = {t:.3g}" for t in times])
-    figure.savefig(path, dpi=110)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=110)
 
 
 def draw_rows(figure: Any, rows: Sequence[tuple[str, Sequence[Tensor]]], titles: Sequence[str]) -> None:
@@ -143,7 +145,8 @@ def draw_strip(trajectory: Trajectory, path: Path, columns: int = 9) -> None:
     ]
     figure = Figure(figsize=(1.25 * len(chosen) + 0.6, 1.25 * len(rows) + 0.5), layout="constrained")
     draw_rows(figure, rows, [f"t = {time:.2f}" for time in trajectory.times[chosen]])
-    figure.savefig(path, dpi=110)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=110)
 
 
 def save_animation(trajectory: Trajectory, path: Path, columns: int, seconds: float = 4.0) -> None:
@@ -151,4 +154,6 @@ def save_animation(trajectory: Trajectory, path: Path, columns: int, seconds: fl
     frames = [*trajectory.reverse, *([trajectory.reverse[-1]] * 5), *trajectory.forward.flip(0)]
     pictures = [Image.fromarray(as_array(image_grid(trajectory.decode(frame), columns))) for frame in frames]
     duration = max(20, int(1000 * seconds / len(pictures)))
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0)
+    options: Any = {"save_all": True, "append_images": pictures[1:], "duration": duration, "loop": 0}
+    with replacing(path) as file:
+        pictures[0].save(file, path.suffix[1:], **options)

@@ -4,34 +4,35 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
-from diffusion_lit.interruption import Interrupted
-
-__all__ = ["UnwritableError", "remove_leftovers", "replacing", "write_json"]
+__all__ = ["UnwritableError", "final_name", "is_full", "remove_leftovers", "replacement", "replacing", "write_json"]
 
 log = logging.getLogger(__name__)
 
-E = TypeVar("E", bound=BaseException)
 LEFTOVER = ".{name}.{pid}.partial"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR)
 
 
 class UnwritableError(ValueError):
-    """A file could not be written: the disk is full or read-only, or something is in the way."""
+    """A file could not be written: the disk is full or read-only, or something is in the way.
+
+    The message says what to do about that; how to go on then, only the command knows that was given.
+    """
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[IO[bytes]]:
-    """A file to write to, which takes the place of `path` once it is complete and on the disk.
+def replacement(path: str | Path) -> Iterator[Path]:
+    """A name for a file, which takes the place of `path` once it is complete and on the disk.
 
-    It is written beside its place, on the same file system, flushed to the disk and renamed: whenever the process or
-    the machine ends, `path` is the old file or the new one, whole.
+    It is beside its place, on the same file system; the file is flushed to the disk and renamed: whenever the process
+    or the machine ends, `path` is the old file or the new one, whole.
 
     Raises:
         UnwritableError: if the disk is full or read-only, or the place is taken by a folder.
@@ -40,60 +41,87 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     partial = path.with_name(LEFTOVER.format(name=path.name, pid=os.getpid()))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
+        flush(partial, os.O_RDWR)
         partial.replace(path)
-        flush_folder(path.parent)
+        with suppress(OSError):  # not all systems can open a folder
+            flush(path.parent, os.O_RDONLY)
     except BaseException as error:
         with suppress(OSError):
             size = partial.stat().st_size
         with suppress(OSError):
             partial.unlink()
-        if (stop := behind(error, Interrupted)) is not None:
+        if (stop := behind(error, lambda hidden: not isinstance(hidden, Exception))) is not None:
             raise stop from None
-        cause = behind(error, OSError)
-        if cause is not None and cause.errno in FULL:
+        explained = isinstance(error, ValueError) and error.__cause__ is not None  # by whoever wrote
+        number = None if explained else system_error(error)
+        if number in FULL:
             free = next(shutil.disk_usage(folder).free for folder in path.parents if folder.is_dir()) / 2**30
             raise UnwritableError(
                 f"the disk is full: {path} was not written ({size / 2**30:.2f} GiB of it were; {free:.2f} GiB are free "
-                "now). What was saved before is whole: make room, and continue with resume=auto"
+                "now). What was there before is whole: make room, or choose another folder"
             ) from error
-        if cause is not None and cause.errno in FORBIDDEN:
+        if number in FORBIDDEN:
             raise UnwritableError(
-                f"{path} cannot be written ({cause.strerror}). What was saved before is whole: make the folder "
-                "writable, or choose another hydra.run.dir, and continue with resume=auto"
+                f"{path} cannot be written ({os.strerror(number)}). What was there before is whole: make the folder "
+                "writable, or choose another"
             ) from error
         raise
 
 
-def write_json(content: object, path: Path) -> None:
-    """Write a JSON file, whole or not at all (see `replacing`)."""
+@contextmanager
+def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file to write to, which takes the place of `path` as a `replacement` does."""
+    with replacement(path) as partial, open(partial, "wb") as file:
+        yield file
+
+
+def write_json(content: object, path: Path, indent: int | None = 2) -> None:
+    """Write a JSON file, whole or not at all (see `replacement`)."""
     with replacing(path) as file:
-        file.write(json.dumps(content, indent=2).encode())
+        file.write(json.dumps(content, indent=indent).encode())
 
 
-def behind(error: BaseException | None, kind: type[E]) -> E | None:
-    """What torch, when writing ends in an exception of this kind, hides behind one of its own."""
-    while error is not None and not isinstance(error, kind):
+def is_full(error: BaseException) -> bool:
+    """Whether an error is, or hides, what the system says of a full disk."""
+    return system_error(error) in FULL
+
+
+def system_error(error: BaseException) -> int | None:
+    """The system's number of the error that this one is, or hides."""
+    cause = behind(error, lambda hidden: isinstance(hidden, OSError))
+    return cause.errno if isinstance(cause, OSError) else None
+
+
+def behind(error: BaseException | None, is_meant: Callable[[BaseException], bool]) -> BaseException | None:
+    """What torch, when writing ends in an exception of a certain kind, hides behind one of its own."""
+    while error is not None and not is_meant(error):
         error = error.__cause__ or error.__context__
     return error
 
 
-def flush_folder(folder: Path) -> None:
-    """Make a renaming last. Not all systems can open a folder."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def flush(path: Path, mode: int) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, mode)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def remove_leftovers(run: Path) -> None:
-    """Delete what writers that were killed have left in a run's folder, which nobody else may be writing to."""
-    for folder in (run, run / "checkpoints", run / "samples"):
-        for file in folder.glob(LEFTOVER.format(name="*", pid="*")):
-            file.unlink(missing_ok=True)
-            log.info("removed %s, which a process that was killed had left", file)
+def final_name(path: Path) -> str:
+    """The name of a file; of one that was left half-written, the name that it was to have."""
+    half = re.fullmatch(r"\.(.+)\.\d+\.partial.*", path.name)
+    return path.name if half is None else half[1]
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Delete what writers that were killed have left in a folder; nobody else may be writing these files.
+
+    Args:
+        folder: it need not exist.
+        name: a pattern of the names that the files were to have, as `glob` takes it.
+    """
+    for file in folder.glob(LEFTOVER.format(name=name, pid="*") + "*"):  # storage clients append to names
+        file.unlink(missing_ok=True)
+        log.info("removed %s, which a process that was killed had left", file)

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from diffusion_lit.files import replacing
 
 __all__ = ["as_array", "column_titles", "from_uint8", "image_grid", "save_image", "save_npz", "to_uint8"]
 
@@ -79,17 +80,16 @@ def as_array(image: Tensor) -> np.ndarray:
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
-def save_image(image: Tensor, file: Path | IO[bytes]) -> None:
-    """Write one uint8 image [C, H, W], C = 1 or 3, as PNG, to a path, whose folders are made, or to an open file."""
-    if isinstance(file, Path):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(as_array(image)).save(file, "png")
+def save_image(image: Tensor, path: Path) -> None:
+    """Write one uint8 image [C, H, W], C = 1 or 3, as PNG."""
+    with replacing(path) as file:
+        Image.fromarray(as_array(image)).save(file, "png")
 
 
 def save_npz(images: Tensor, labels: Sequence[int] | None, path: Path) -> None:
     """Write images uint8 [N, C, H, W] as ADM's evaluation does: `arr_0` uint8 [N, H, W, C], `arr_1` int64 labels."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays = [images.cpu().permute(0, 2, 3, 1).numpy()]
     if labels is not None:
         arrays.append(np.asarray(labels, dtype=np.int64))
-    np.savez(path, *arrays)
+    with replacing(path) as file:
+        np.savez(file, *arrays)

@@ -35,7 +35,6 @@ def main(cfg: DictConfig) -> None:
         trajectory = follow(setup.denoiser, setup.sampler, indices, condition, cfg.seed, setup.device)
         schedules = {type(setup.denoiser.schedule).__name__: setup.denoiser.schedule.cpu()}
     out = Path(cfg.out)
-    out.mkdir(parents=True, exist_ok=True)
     draw_schedules(schedules, example_image(), out / "schedules.png")
     print(out / "schedules.png")
     if trajectory is not None:

@@ -20,8 +20,8 @@ __all__ = ["restore_settings"]
 
 def restore_settings(
     recorded: Mapping[str, Any], origin: str, asked: DictConfig, overrides: Sequence[str], only: Sequence[str] = ("",)
-) -> DictConfig:
-    """The settings of an earlier run, and what this command line changes in them.
+) -> tuple[DictConfig, list[str]]:
+    """The settings of an earlier run with what this command line changes in them, and a command line for both.
 
     Both command lines are composed, the earlier one and the two together. Where these agree the recorded value stands,
     whatever this version's default is; where they differ, or the new command line names the key, the new one does. What
@@ -76,7 +76,7 @@ def restore_settings(
     derived = OmegaConf.to_container(now, resolve=False)
     assert isinstance(derived, dict)
     settings |= {name: derived[name] for name in DERIVED if name in derived} | {"output_root": asked.output_root}
-    return OmegaConf.create({**settings, "overrides": [*earlier, *own]}, flags={"struct": True})
+    return OmegaConf.create(settings, flags={"struct": True}), [*earlier, *own]
 
 
 def renewed(recorded: Mapping[str, Any]) -> list[str]:

@@ -47,11 +47,16 @@ def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:
             f"Continue it with\n  {command_line('train', {'resume': folder.resolve()})}\n"
             "or choose another hydra.run.dir"
         )
-    remove_leftovers(folder)
+    remove_all_leftovers(folder)
     if origin is not None and origin.run.resolve() != folder.resolve() and (origin.run / ".lock").is_file():
         with suppress(OSError), FileLock(origin.run / ".lock", timeout=0):  # nobody writes there any more
-            remove_leftovers(origin.run)
+            remove_all_leftovers(origin.run)
     return lock
+
+
+def remove_all_leftovers(run: Path) -> None:
+    for folder in (run, run / "checkpoints", run / "samples"):
+        remove_leftovers(folder)
 
 
 def continue_loggers(cfg: DictConfig, origin: Origin | None) -> None:

@@ -127,7 +127,7 @@ DERIVED = ("denoiser", "module", "hydra")
 """Parts of a configuration that only repeat others."""
 
 TODAY = (*PLACES, "overrides", "trainer.accelerator", *(f"{part}." for part in DERIVED))
-"""Settings that a resumed run does not inherit."""
+"""Settings that a resumed run does not inherit; its command line, `overrides`, older versions had among them."""
 
 
 def leaves(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_lit.files import replacing, write_json
+from diffusion_lit.files import remove_leftovers, replacing, write_json
 from diffusion_lit.job import RECORD, read_record
 from diffusion_lit.ranks import is_first
 from diffusion_lit.shell import command_line, quote
@@ -94,6 +94,7 @@ class SweepTable(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)  # is agreed on by all ranks
         if is_first():
+            remove_leftovers(folder)
             write_json({"arguments": sys.argv[1:]}, folder / SWEEP)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

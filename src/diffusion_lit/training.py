@@ -67,12 +67,13 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | N
             file = Path(from_first_rank("RESUME", lambda: str(find_origin(cfg.resume).file)))
             origin = Origin(file, read(file))
             if overrides is not None:
-                cfg = restore_settings(origin.recorded, str(origin.file), cfg, overrides)
+                cfg, overrides = restore_settings(origin.recorded, str(origin.file), cfg, overrides)
         elif cfg.init is not None and overrides is not None:
             source = find_checkpoint(cfg.init)
-            cfg = restore_settings(read(source), str(source), cfg, overrides, INHERITED)
+            given = {override.partition("=")[0] for override in overrides}
+            cfg, overrides = restore_settings(read(source), str(source), cfg, overrides, INHERITED)
             for key in ("resolution", "image_channels", "num_classes"):
-                if f"model.{key}" not in {override.partition("=")[0] for override in overrides}:
+                if f"model.{key}" not in given:
                     cfg.model[key] = "auto"
         return run(cfg, overrides or (), origin, cell, interruption)
 
@@ -105,7 +106,7 @@ def run(
         return None
     module.record = {
         "config": plain_settings(cfg),
-        "overrides": list(cfg.get("overrides") or overrides),
+        "overrides": list(overrides),
         "started_in": os.getcwd(),
         "parent": str(origin.file.resolve()) if origin is not None else None,
         "class_names": data.class_names,

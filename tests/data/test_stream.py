@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffusion_lit import files
 from diffusion_lit.data import StreamData
 from diffusion_lit.data.order import permute_shards
 from diffusion_lit.prepared.cache import ShardCache
@@ -131,19 +132,25 @@ def cached(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*.bin"))
 
 
-def test_the_cache_stays_within_its_bounds(root: Path) -> None:
-    """A cache of four shards serves an epoch of eight."""
+def test_the_cache_stays_within_its_bounds(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of four shards serves an epoch of eight; each is on the disk before it has its name."""
+    flushed, flush = [], files.flush
+    monkeypatch.setattr(files, "flush", lambda path, mode: (flushed.append(files.final_name(path)), flush(path, mode)))
     shard = (root / "set" / "train" / "shard-00000.bin").stat().st_size
     data = data_module("remote", root, num_lanes=2, ahead=1, cache=str(root / "small"), batch_size=4)
     assert isinstance(data, StreamData)
     data.shard_cache.max_bytes = 4 * shard
     data.check()
+    for name in (".shard-00003.bin.7.partial", ".shard-00005.bin.7.partial.0aF4b6"):  # of a process that was killed
+        (data.shard_cache.folder / "train").mkdir(exist_ok=True)
+        (data.shard_cache.folder / "train" / name).touch()
     seen = []
     for batch in data.train_dataloader():
         seen += numbers(batch.images)
         assert cached(root / "small") <= 4 * shard
     assert sorted(seen) == list(range(NUM_IMAGES)) and cached(root / "small") > 2 * shard
-    assert not list((root / "small").rglob("*.tmp"))
+    assert not list((root / "small").rglob("*.partial*"))
+    assert {f"shard-{i:05d}.bin" for i in range(8)} <= set(flushed)
 
 
 def test_shards_are_fetched_before_they_are_needed(root: Path, tmp_path: Path) -> None:
@@ -183,7 +190,7 @@ def test_a_cache_on_a_full_disk_is_named(root: Path, tmp_path: Path) -> None:
             raise OSError(28, "No space left on device")
 
         patch.setattr("diffusion_lit.prepared.cache.fetch", full)
-        with pytest.raises(ValueError, match=r"the disk is full; make room, or name another data\.cache="):
+        with pytest.raises(ValueError, match=r"the disk is full.*\(data\.cache=DIR\), and continue with resume=auto"):
             data.splits["train"].fetch([0])
 
 

@@ -21,11 +21,12 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
+from diffusion_lit import files
+from diffusion_lit.files import UnwritableError
 from diffusion_lit.preparation.build import Plan, build
 from diffusion_lit.preparation.maker import Job, Maker, Record
 from diffusion_lit.preparation.workspace import REPORT
 from diffusion_lit.prepare import main
-from diffusion_lit.prepared import shard as shard_module
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
 from diffusion_lit.prepared.shard import checksum
 from diffusion_lit.source.folder import FolderSource
@@ -373,14 +374,17 @@ def test_killed_and_continued(
 ) -> None:
     out = tmp_path / "out"
     process = command(many, out, 2)
-    wait_for(lambda: list(out.glob(f"{WORK}/*.json")) and list(out.glob("*/*.tmp")), process)
+    wait_for(lambda: list(out.glob(f"{WORK}/*.json")) and list(out.glob("*/.*.partial")), process)
     workers = [pid for pid in processes_in(process.pid) if pid != process.pid]
     assert len(workers) >= 2
     process.kill()
     process.communicate()
     kept = {name: when for name, when in times(out).items() if (out / WORK / f"{shard_name(name)}.json").exists()}
     assert kept and not (out / MANIFEST).exists()
-    (out / "train" / "shard-00003.bin.1.tmp").mkdir(exist_ok=True)  # as a killed process may leave
+    leftovers = ("manifest.json", "unreadable.txt", "val/index.json", f"{WORK}/plan", f"{WORK}/train-00003.json")
+    for file in map(out.joinpath, leftovers):  # as a killed process may leave
+        file.parent.mkdir(exist_ok=True)
+        file.with_name(f".{file.name}.7.partial").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["prepare", *options_of(many, out, 2)])
     others = set(multiprocessing.active_children())  # of other tests
@@ -410,7 +414,7 @@ def test_asked_to_stop(number: signal.Signals, workers: int, many: Path, uninter
     assert process.returncode == 128 + number
     assert f"stopped by {number.name}" in mistakes and "Continue with the same command" in mistakes
     assert "Traceback" not in mistakes and not processes_in(process.pid)
-    assert not (out / MANIFEST).exists() and not list(out.glob("*/*.tmp"))
+    assert not (out / MANIFEST).exists() and not list(out.glob("*/.*.partial"))
     kept = {name: when for name, when in times(out).items() if (out / WORK / f"{shard_name(name)}.json").exists()}
     assert kept
     source = FolderSource(many, 0.05)
@@ -458,28 +462,59 @@ def test_who_waits_for_another_finds_its_work_done(images: Path, tmp_path: Path)
 # The disk.
 
 
+def test_all_of_a_set_is_on_the_disk_before_it_has_its_name(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest last: where there is one, all that it names is there."""
+    out, flush, flushed = tmp_path / "out", files.flush, []
+    (images / "cat" / "broken.png").write_bytes(b"none")
+
+    def recorded(path: Path, mode: int) -> None:
+        if path.is_file():
+            flushed.append(str(path.with_name(files.final_name(path)).relative_to(out)))
+        flush(path, mode)
+
+    monkeypatch.setattr(files, "flush", recorded)
+    manifest = prepare(images, out, max_unreadable=0.5)
+    assert manifest.num_unreadable == 1 and flushed[0] == f"{WORK}/plan" and flushed[-1] == MANIFEST
+    assert {name for name in flushed if not name.startswith(WORK)} == set(times(out))
+    for shard in manifest.shards:
+        assert flushed.index(shard.file) < flushed.index(f"{WORK}/{shard_name(shard.file)}.json")
+
+
+@pytest.mark.parametrize("writing", ["manifest.json", "unreadable.txt", "train/shard-00000.bin", "val/index.json"])
+def test_what_a_killed_process_left_is_ours(writing: str, images: Path, tmp_path: Path) -> None:
+    """A set with other settings may take its place."""
+    prepare(images, tmp_path / "out")
+    file = tmp_path / "out" / writing
+    file.with_name(f".{file.name}.7.partial").touch()
+    prepare(images, tmp_path / "out", fit="resize", overwrite=True)
+    prepare(images, tmp_path / "whole", fit="resize")
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("after", [0, 3])
 def test_a_disk_that_fills_up(
     number: int, after: int, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left, replace = [after], os.replace
+    left, replace = [after], Path.replace
 
-    def full(source: str, target: Path) -> None:
-        if Path(target).suffix == ".bin":
+    def full(source: Path, target: Path) -> Path:
+        if target.suffix == ".bin":
             if not left[0]:
                 raise OSError(number, os.strerror(number))
             left[0] -= 1
-        replace(source, target)
+        return replace(source, target)
 
     out = tmp_path / "out"
-    monkeypatch.setattr(shard_module.os, "replace", full)
-    with pytest.raises(ValueError) as caught:
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(UnwritableError) as caught:
         prepare(images, out)
-    for words in (str(out), "disk is full", "Finished shards are kept", "same command"):
+    for words in (str(out), "disk is full", "make room"):
         assert words in str(caught.value)
     monkeypatch.undo()
-    assert not list(out.glob("*/*.tmp"))
+    assert not list(out.glob("*/.*.partial"))
     kept = {name: when for name, when in times(out).items() if name.endswith(".bin")}
     assert len(kept) == after
     manifest = prepare(images, out)
@@ -511,7 +546,7 @@ def test_a_real_disk_that_fills_up(workers: int, images: Path, small_disk: Path)
         prepare(images, out, **options)  # type: ignore[arg-type]
     (small_disk / "ballast").unlink()
     prepare(images, out, **options)  # type: ignore[arg-type]
-    assert not list(out.glob("*/*.tmp")) and not (out / WORK).exists()
+    assert not list(out.glob("*/.*.partial")) and not (out / WORK).exists()
 
 
 def test_too_little_room_is_reported_before_anything_is_made(
@@ -706,7 +741,7 @@ def test_a_worker_that_is_killed(images: Path, tmp_path: Path) -> None:
     manifest = prepare(source, out, workers=2)
     assert kept.items() <= times(out).items()
     assert manifest.content_hash == content_of(images, tmp_path / "whole")
-    assert not list(out.glob("*/*.tmp"))
+    assert not list(out.glob("*/.*.partial"))
 
 
 def test_a_worker_s_fault_is_reported(images: Path, tmp_path: Path) -> None:

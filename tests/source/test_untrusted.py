@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
+from diffusion_lit import files
 from diffusion_lit.preparation.settings import open_source
 from diffusion_lit.preparation.workspace import Workspace
 from diffusion_lit.prepared.manifest import WORK
@@ -47,7 +48,7 @@ def refused(path: Path, *words: str) -> str:
         opened(path)
     left = tree(folder).keys() - before.keys() - {"out", f"out/{WORK}"}
     assert {name: data for name, data in tree(folder).items() if name in before} == before
-    assert all(name.startswith(f"out/{WORK}/{path.name}.") and name.endswith(".tar") for name in left)
+    assert all(name.startswith(f"out/{WORK}/{path.name}.") and name.endswith((".tar", ".tar.lock")) for name in left)
     for word in (str(path), *words):
         assert word in str(caught.value)
     return str(caught.value)
@@ -232,7 +233,19 @@ def test_a_decompression_bomb_is_stopped(tmp_path: Path) -> None:
             file.write(bytes(2**20))
     with pytest.raises(ValueError, match="decompression bomb") as caught:
         decompressed(path, work)
-    assert str(path) in str(caught.value) and not list(work.iterdir())
+    assert str(path) in str(caught.value) and {file.suffix for file in work.iterdir()} == {".lock"}
+
+
+def test_what_a_killed_process_left_of_an_archive_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there is whole, for it was on the disk before it had its name."""
+    flushed, flush = [], files.flush
+    monkeypatch.setattr(files, "flush", lambda path, mode: (flushed.append(files.final_name(path)), flush(path, mode)))
+    path, work = write_tar(tmp_path / "in" / "a[1].tar.gz", FILES, "w:gz"), tmp_path / "out"
+    target = decompressed(path, work)
+    whole = target.read_bytes()
+    target.rename(work / f".{target.name}.7.partial")
+    assert decompressed(path, work) == target and target.read_bytes() == whole
+    assert not list(work.glob(".*")) and target.name in flushed
 
 
 def test_truncated_zip_files(tmp_path: Path) -> None:

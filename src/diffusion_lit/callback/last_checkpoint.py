@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from diffusion_lit.files import UnwritableError
+from diffusion_lit.files import UnwritableError, replacing
 from diffusion_lit.interruption import SIGCHLD, Interrupted, Interruption
 
 __all__ = ["LastCheckpoint"]
@@ -168,4 +168,5 @@ def keep(path: Path, name: Path) -> None:
         name.unlink(missing_ok=True)
         os.link(path, name)
     except OSError:
-        shutil.copyfile(path, name)
+        with path.open("rb") as source, replacing(name) as file:
+            shutil.copyfileobj(source, file)

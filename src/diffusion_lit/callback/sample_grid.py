@@ -7,7 +7,6 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from diffusion_lit.callback.ema import averaged_weights
-from diffusion_lit.files import replacing
 from diffusion_lit.generate import default_labels, generate
 from diffusion_lit.guidance import guided
 from diffusion_lit.image import column_titles, image_grid, save_image
@@ -94,8 +93,7 @@ class SampleGrid(Callback):
 
     def write(self, trainer: Trainer, grid: Tensor) -> None:
         step = trainer.global_step
-        with replacing(self.folder / f"step_{step:07d}.png") as file:
-            save_image(grid, file)
+        save_image(grid, self.folder / f"step_{step:07d}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("samples", grid, step)

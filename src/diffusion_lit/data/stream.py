@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffusion_lit.data.order import TrainingOrder, permute_shards
 from diffusion_lit.data.prepared import PreparedData
+from diffusion_lit.files import replacement
 from diffusion_lit.prepared.cache import ShardCache, download
 from diffusion_lit.prepared.manifest import MANIFEST, Manifest
 from diffusion_lit.prepared.reader import PreparedImages
@@ -77,7 +78,8 @@ class StreamData(PreparedData):
             return super().read_manifest()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / MANIFEST
-            download(f"{self.root}/{MANIFEST}", path, self.client_options)
+            with replacement(path) as partial:
+                download(f"{self.root}/{MANIFEST}", partial, self.client_options)
             return Manifest.load(path)
 
     def check(self) -> None:

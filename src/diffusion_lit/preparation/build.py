@@ -115,8 +115,6 @@ def make(plan: Plan, workspace: Workspace, workers: int, max_unreadable: float) 
     total = sum(job.end - job.begin for job in plan.jobs)
     unreadable = [name for record in done.values() for name in record.unreadable]
     check_unreadable(workspace, unreadable, total, max_unreadable)
-    for split in plan.maker.source.splits:
-        (workspace.out / split).mkdir(exist_ok=True)
     with (
         tqdm(total=total, initial=sum(job.end - job.begin for job in done), desc="preparing", unit="image") as bar,
         Pool(plan.maker, workers) as pool,

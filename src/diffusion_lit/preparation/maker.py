@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diffusion_lit.files import write_json
 from diffusion_lit.image import as_array
 from diffusion_lit.plain import read_as, read_json
 from diffusion_lit.prepared.shard import checksum, write_shard
@@ -62,9 +62,7 @@ class Record:
     """litdata's, None where no image could be read and there is no shard."""
 
     def save(self, path: Path) -> None:
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asdict(self)))
-        temporary.replace(path)
+        write_json(asdict(self), path, indent=None)
 
     @classmethod
     def load(cls, path: Path) -> "Record":

@@ -65,8 +65,7 @@ def open_source(cfg: DictConfig, workspace: Workspace) -> Source:
         return ZipSource(path, cfg.val_fraction)
     if suffix in COMPRESSED:
         workspace.make()
-        with workspace.explain_full_disk():
-            return TarSource(decompressed(path, workspace.work), cfg.val_fraction, str(path))
+        return TarSource(decompressed(path, workspace.work), cfg.val_fraction, str(path))
     if suffix == ".tar":
         return TarSource(path, cfg.val_fraction)
     raise ValueError(f"source={cfg.source}: a file must end in .zip, .tar, {', '.join(COMPRESSED)}; else give a folder")

@@ -1,6 +1,5 @@
 """The folder that a set is prepared in."""
 
-import errno
 import re
 import shutil
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from diffusion_lit.files import final_name, remove_leftovers, replacing
 from diffusion_lit.preparation.maker import Job, Record
 from diffusion_lit.prepared.manifest import MANIFEST, SHARD, WORK, Manifest
 from diffusion_lit.source.layout import SPLITS
@@ -17,8 +17,10 @@ from diffusion_lit.source.layout import SPLITS
 __all__ = ["REPORT", "Workspace"]
 
 REPORT = "unreadable.txt"
-OURS = re.compile(rf"index\.json|{SHARD}(\.\d+\.tmp)?")
+OURS = re.compile(rf"index\.json|{SHARD}")
 """What there is in a split's folder."""
+WRITTEN = {"": (MANIFEST, REPORT), WORK: ("plan", "*.json"), **dict.fromkeys(SPLITS, ("index.json", "shard-*.bin"))}
+"""What only the process writes that has the folder, below it."""
 
 
 @dataclass(eq=False)
@@ -43,7 +45,7 @@ class Workspace:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes out of the folder; a ValueError if one has it, or the disk is full meanwhile."""
+        """Keep other processes out of the folder; a ValueError if one has it."""
         lock = FileLock(self.work / "lock")
         while not lock.is_locked:
             self.make()
@@ -54,37 +56,25 @@ class Workspace:
             except Timeout as error:
                 raise ValueError(f"another process is preparing into {self.out}; wait, or set another out=") from error
         try:
-            with self.explain_full_disk():
-                yield
+            yield
         finally:
             lock.release()
 
-    @contextmanager
-    def explain_full_disk(self) -> Iterator[None]:
-        """Turn the error of a full disk into one that says what to do."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise ValueError(
-                f"{self.out}: the disk is full. Finished shards are kept: make room, and run the same command again"
-            ) from error
-
     def claim(self, plan: str, overwrite: bool) -> None:
         """Make the folder over to a plan, by its hash; `overwrite` removes the set of another, else it is refused."""
+        for folder, names in WRITTEN.items():
+            for name in names:
+                remove_leftovers(self.out / folder, name)
         if self.plan.is_file() and self.plan.read_text() == plan and not (self.out / MANIFEST).is_file():
-            for temporary in self.out.glob("*/*.tmp"):  # of a killed process
-                shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
             return
         self.refuse_foreign()
         if self.plan.is_file() or self.is_prepared():
             if not overwrite:
                 raise self.other_set()
-            self.plan.write_text("")  # still ours if this ends half-way
+            self.write(self.plan, "")  # still ours if this ends half-way
         for path in [*(path for path in self.out.iterdir() if path != self.work), *self.work.glob("*.json")]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        self.plan.write_text(plan)
+        self.write(self.plan, plan)
 
     def made_before(self, plan: str) -> Manifest | None:
         """The finished set, if there is one; that of another plan is refused."""
@@ -105,9 +95,9 @@ class Workspace:
         ours = self.plan.is_file() or self.is_prepared()
         for path in self.out.iterdir() if self.out.is_dir() else ():
             if ours and path.is_dir() and path.name in SPLITS:
-                foreign = [inner for inner in path.iterdir() if not OURS.fullmatch(inner.name)]
+                foreign = [inner for inner in path.iterdir() if not OURS.fullmatch(final_name(inner))]
             else:
-                known = path == self.work or (ours and path.name in (MANIFEST, f"{MANIFEST}.tmp", REPORT))
+                known = path == self.work or (ours and final_name(path) in (MANIFEST, REPORT))
                 foreign = [] if known else [path]
             if foreign:
                 what = "has more in it than a prepared set" if ours else "is not a prepared set, but not empty either"
@@ -137,7 +127,12 @@ class Workspace:
         """List the images that are left out, with reasons, if there are any."""
         if unreadable:
             text = "".join(f"{name}\t{reason}\n" for name, reason in unreadable)
-            (self.out / REPORT).write_text(text, encoding="utf-8", errors="surrogateescape")
+            self.write(self.out / REPORT, text)
+
+    @staticmethod
+    def write(path: Path, text: str) -> None:
+        with replacing(path) as file:
+            file.write(text.encode(errors="surrogateescape"))
 
     def close(self) -> None:
         """Remove what is of no use once the set is finished."""

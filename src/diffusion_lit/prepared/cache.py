@@ -1,12 +1,11 @@
 """Shards of object storage, on this machine's disk for as long as there is room."""
 
-import errno
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from diffusion_lit.files import UnwritableError, is_full, remove_leftovers, replacement
 from diffusion_lit.prepared.shard import ShardInfo, check_shard
 
 __all__ = ["ShardCache", "download"]
@@ -76,22 +76,27 @@ class ShardCache:
         return {path: size for _, path, size in sorted(used)}
 
     def find(self, info: ShardInfo) -> Path:
-        """A shard's file, fetched if it is not there and verified; raises what `download` and `check_shard` do."""
+        """A shard's file, fetched if it is not there and verified.
+
+        Raises:
+            FileNotFoundError: if the storage does not have it.
+            ValueError: if it is damaged, the storage does not answer, or the disk is full.
+        """
         path = self.folder / info.file
         if is_cached(path, info):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):  # others that want it wait
             if not is_cached(path, info):
-                temporary = path.with_suffix(f".{os.getpid()}.tmp")
+                remove_leftovers(path.parent, path.name)  # whoever has left one had this lock
                 try:
-                    download(f"{self.url}/{info.file}", temporary, self.storage_options)
-                    check_shard(temporary, info, True, f"it came from {self.url}/{info.file}: upload it again")
-                    with FileLock(self.folder / "lock"):
+                    with ExitStack() as until_it_is_there, replacement(path) as partial:
+                        download(f"{self.url}/{info.file}", partial, self.storage_options)
+                        check_shard(partial, info, True, f"it came from {self.url}/{info.file}: upload it again")
+                        until_it_is_there.enter_context(FileLock(self.folder / "lock"))
                         self.make_room(info.bytes)
-                        temporary.replace(path)
-                finally:
-                    temporary.unlink(missing_ok=True)
+                except UnwritableError as error:
+                    raise ValueError(f"{error} (data.cache=DIR), and continue with resume=auto") from error
         return path
 
     def make_room(self, size: int) -> None:
@@ -120,14 +125,15 @@ def download(url: str, path: Path, storage_options: Mapping[str, Any]) -> None:
     Raises:
         FileNotFoundError: if it is not there.
         ValueError: if the storage does not answer, or refuses.
+        OSError: if the disk is full.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
             fetch(url, path, storage_options)
             return
         except Exception as error:  # each client has errors of its own
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise ValueError(f"{path.parent}: the disk is full; make room, or name another data.cache=") from error
+            if is_full(error):
+                raise
             status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode")
             if isinstance(error, FileNotFoundError) or status == 404:
                 raise FileNotFoundError(f"{url} is not there: is data.root right, and all of it uploaded?") from error

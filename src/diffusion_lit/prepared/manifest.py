@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from diffusion_lit.files import write_json
 from diffusion_lit.plain import printable, read_as, read_json
 from diffusion_lit.prepared.shard import ShardInfo
 from diffusion_lit.source.layout import SPLITS
@@ -98,9 +99,7 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Write it to `folder`, whole or not at all."""
-        temporary = folder / f"{MANIFEST}.tmp"
-        temporary.write_text(json.dumps(asdict(self), indent=1))
-        temporary.replace(folder / MANIFEST)
+        write_json(asdict(self), folder / MANIFEST, indent=1)
 
     @classmethod
     def load(cls, path: Path) -> "Manifest":

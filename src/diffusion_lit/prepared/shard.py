@@ -6,15 +6,14 @@ Raw images are all of one size, so that a shard of them is an array with a strid
 """
 
 import hashlib
-import json
-import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from diffusion_lit.files import replacing, write_json
 
 __all__ = ["Shard", "ShardInfo", "check_shard", "checksum", "write_index", "write_shard"]
 
@@ -44,19 +43,13 @@ def write_shard(items: Iterable[tuple[bytes, int]], path: Path, count: int) -> d
     """Write `count` images and classes to `path`, whole or not at all; returns litdata's description for the index."""
     from litdata.streaming.writer import BinaryWriter
 
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        writer = BinaryWriter(str(temporary), chunk_size=count + 1)
+    with replacing(path) as file:
+        writer = BinaryWriter(str(path.parent), chunk_size=count + 1)
+        writer.write_chunk_to_file = lambda chunk, *_, **__: file.write(chunk)
         for index, (image, label) in enumerate(items):
             writer[index] = (image, label)
-        [written] = writer.done()
-        with open(written, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(written, path)
-        return writer.get_config() | {"chunk_size": None}
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        writer.write_chunk(on_done=True)
+    return writer.get_config() | {"chunk_size": None}
 
 
 def write_index(folder: Path, shards: list[ShardInfo], config: dict[str, Any]) -> None:
@@ -65,7 +58,7 @@ def write_index(folder: Path, shards: list[ShardInfo], config: dict[str, Any]) -
         {"chunk_bytes": shard.bytes, "chunk_size": shard.count, "dim": None, "filename": Path(shard.file).name}
         for shard in shards
     ]
-    (folder / "index.json").write_text(json.dumps({"chunks": chunks, "config": config, "updated_at": "0"}))
+    write_json({"chunks": chunks, "config": config, "updated_at": "0"}, folder / "index.json", indent=None)
 
 
 def checksum(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Images in archives from anywhere: nothing is unpacked; malicious or malformed members are rejected by name."""
 
 import bz2
+import glob
 import gzip
 import io
 import lzma
@@ -14,6 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from filelock import FileLock
+
+from diffusion_lit.files import remove_leftovers, replacing
 from diffusion_lit.source.base import FileSource
 
 __all__ = ["COMPRESSED", "TarSource", "ZipSource", "decompressed"]
@@ -105,22 +109,21 @@ def decompressed(path: Path, folder: Path) -> Path:
     """A compressed tar file, decompressed into `folder` and kept there; a ValueError if it is damaged, or a bomb."""
     compressed = path.stat()
     target = folder / f"{path.name}.{compressed.st_size}.{compressed.st_mtime_ns}.tar"
-    if target.exists():
-        return target
-    limit, temporary = MAX_RATIO * compressed.st_size + 2**20, target.with_suffix(".tmp")
+    limit = MAX_RATIO * compressed.st_size + 2**20
     try:
-        with COMPRESSED[path.suffix.lower()](path, "rb") as source, temporary.open("wb") as file:
-            while block := source.read(2**20):
-                file.write(block)
-                if file.tell() > limit:
-                    raise ValueError(f"{path} grows to {MAX_RATIO} times its size: refused as a decompression bomb")
-        temporary.replace(target)
+        with FileLock(f"{target}.lock"):  # another process that wants it waits
+            if target.exists():
+                return target
+            remove_leftovers(folder, glob.escape(target.name))
+            with COMPRESSED[path.suffix.lower()](path, "rb") as source, replacing(target) as file:
+                while block := source.read(2**20):
+                    file.write(block)
+                    if file.tell() > limit:
+                        raise ValueError(f"{path} grows to {MAX_RATIO} times its size: refused as a decompression bomb")
     except (OSError, lzma.LZMAError, zlib.error, EOFError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the decompressor's
             raise
         raise ValueError(f"{path} is damaged ({error}); fetch it again") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 
