@@ -110,7 +110,9 @@ class FID(Callback):
             if reference.class_counts is not None and reference.class_counts.any():
                 labels = mixed_labels(reference.class_counts.tolist(), self.num_samples)
             settings = (self.num_samples, labels, self.batch_size, self.seed, trainer.global_rank, trainer.world_size)
-            value = measure_fid(denoiser, self.sampler, reference, *settings, lambda *_: answer_signals(trainer))
+            value = measure_fid(
+                denoiser, self.sampler, reference, *settings, on_step=lambda *_: answer_signals(trainer)
+            )
         trainer.callback_metrics[name] = value
         for logger in trainer.loggers:
             logger.log_metrics({name: float(value)}, trainer.global_step)

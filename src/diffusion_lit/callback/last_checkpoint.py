@@ -10,11 +10,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from torch import Tensor
 
+from diffusion_lit.callback.shared_number import SharedNumber
 from diffusion_lit.files import UnwritableError
 from diffusion_lit.interruption import SIGCHLD, Interrupted, Interruption
 
@@ -55,7 +54,7 @@ class LastCheckpoint(Checkpoint):
                 raise ValueError(f"callback.last_checkpoint.{name} must be at least 1, got {value}")
         self.path = Path(self.folder) / "last.ckpt"
         self.between_steps = self.lost_worker = False
-        self.stopping: SharedNumber | None = None
+        self.stopping = SharedNumber(world_size=1)
         self.child_handler: Any = None
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -65,7 +64,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_step = trainer.global_step
         self.trainer = trainer
-        if self.stopping is None:
+        if not self.interruption.started:
             self.hold_signals(trainer)
         main_thread = threading.current_thread() is threading.main_thread()  # elsewhere Python takes no handlers
         if main_thread and SIGCHLD is not None and callable(signal.getsignal(SIGCHLD)):
@@ -86,7 +85,7 @@ class LastCheckpoint(Checkpoint):
         Raises:
             Interrupted: on all ranks at the same call.
         """
-        if self.stopping is not None and (number := self.stopping.exchange(self.interruption.number, now)):
+        if number := self.stopping.exchange(self.interruption.number, now):
             raise Interrupted(number)
 
     def on_validation_batch_start(self, *_: Any) -> None:
@@ -107,7 +106,6 @@ class LastCheckpoint(Checkpoint):
     def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After an optimizer step: the gradients in the middle of an accumulation are not saved."""
         self.between_steps = True
-        assert self.stopping is not None
         number = self.stopping.exchange(self.interruption.number)
         if number or self.is_last(trainer) or trainer.global_step % self.every_n_steps == 0:
             self.save(trainer)
@@ -120,8 +118,7 @@ class LastCheckpoint(Checkpoint):
             self.lose_worker(SIGCHLD, None)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.stopping is not None:
-            self.stopping.exchange(0, now=True)
+        self.stopping.exchange(0, now=True)
         if trainer.global_step != self.saved_step:
             self.save(trainer)
         elif trainer.is_global_zero and trainer.ckpt_path and not self.path.is_file():  # there was no step left
@@ -170,33 +167,6 @@ class LastCheckpoint(Checkpoint):
         if self.child_handler is not None and SIGCHLD is not None:
             signal.signal(SIGCHLD, self.child_handler)
             self.child_handler = None
-
-
-class SharedNumber:
-    """The largest number of all ranks, as it was a call ago: so nobody waits for the others, nor for a device."""
-
-    def __init__(self, world_size: int) -> None:
-        self.group: Any = None if world_size == 1 else torch.distributed.new_group(backend="gloo")
-        self.sent: tuple[Any, Tensor] | None = None
-
-    def exchange(self, number: int, now: bool = False) -> int:
-        """Send this rank's number; all ranks get the same answer. Of a single process it is the number itself.
-
-        Args:
-            number: 0 or more.
-            now: whether to wait for what is sent now, and not only for what was sent before.
-        """
-        if self.group is None:
-            return number
-        largest = torch.tensor(number)
-        work = torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX, self.group, async_op=True)
-        awaited = [] if self.sent is None else [self.sent]
-        self.sent = (work, largest)
-        if now:
-            awaited, self.sent = [*awaited, self.sent], None
-        for earlier, _ in awaited:
-            earlier.wait()
-        return max((int(answer) for _, answer in awaited), default=0)
 
 
 def answer_signals(trainer: Trainer) -> None:
