@@ -84,14 +84,23 @@ def test_a_signal_ends_a_run_with_its_code_and_loses_nothing(
     assert (tmp_path / "whole" / "metrics.csv").read_text() == (tmp_path / "next" / "metrics.csv").read_text()
 
 
-def test_a_signal_to_one_of_two_ranks_stops_both_where_they_are(tmp_path: Path) -> None:
-    """In validation, FID and a grid, cut one after another; and the run is the undisturbed one to the bit."""
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        [("validation", 1, 3), ("fid", 0, 6)],
+        pytest.param([("grid", 1, 7)], marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_to_one_of_two_ranks_stops_both_where_they_are(
+    cuts: list[tuple[str, int, int]], tmp_path: Path
+) -> None:
+    """A run that is cut at a place, on a rank, at a step, and resumed each time, is the undisturbed one to the bit."""
     run, two = tmp_path / "run", ("trainer.devices=2", "data.batch_size=150", "trainer.num_sanity_val_steps=0")
     options = (*TINY, *two, "trainer.max_steps=7", "callback.last_checkpoint.every_n_steps=100")
-    for place, rank, step in (("validation", 1, 3), ("fid", 0, 6), ("grid", 1, 7)):
+    for place, rank, step in cuts:
         probe = f"+callback.probe={{_target_: tests.test_interruption.Signal, place: {place}, rank: {rank}, "
         probe += f"number: {int(signal.SIGTERM)}, step: {step}}}"
-        args = (*options, probe, f"hydra.run.dir={run}", *([f"resume={run}"] if step > 3 else ()))
+        args = (*options, probe, f"hydra.run.dir={run}", *([f"resume={run}"] if run.exists() else ()))
         stopped = run_forked("train", *args, cwd=tmp_path)
         assert stopped.returncode == 128 + signal.SIGTERM and "Traceback" not in stopped.stderr, stopped.stderr
         assert stopped.stderr.count("stopped by SIGTERM; everything is saved") == 2
