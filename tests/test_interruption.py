@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from diffusion_lit.callback import last_checkpoint
+from diffusion_lit.callback import FID, SampleGrid, last_checkpoint
 from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.interruption import Interrupted, Interruption
 from diffusion_lit.ranks import launched_by, outlive_nobody
@@ -21,15 +21,29 @@ QUIET = ("callback.sample_grid=null", "trainer.num_sanity_val_steps=0", "trainer
 
 
 class Signal(Callback):
-    """Sends its own process a signal, at one place of a run."""
+    """Sends its own process a signal, at one place of a run on one rank."""
 
-    def __init__(self, place: str, number: int, step: int) -> None:
-        self.place, self.number, self.step = place, number, step
+    def __init__(self, place: str, number: int, step: int, rank: int = 0) -> None:
+        self.place, self.number, self.step, self.rank = place, number, step, rank
 
     def send(self, trainer: Trainer, place: str) -> None:
-        if self.place == place and trainer.global_step == self.step:
+        if (self.place, self.step, self.rank) == (place, trainer.global_step, trainer.global_rank):
             os.kill(os.getpid(), self.number)
             time.sleep(0.01)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, FID):
+                callback.measure = self.before("fid", callback.measure)  # type: ignore[method-assign]
+            if isinstance(callback, SampleGrid):
+                callback.sample = self.before("grid", callback.sample)  # type: ignore[method-assign]
+
+    def before(self, place: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def signalled(trainer: Trainer, pl_module: LightningModule) -> Any:
+            self.send(trainer, place)
+            return work(trainer, pl_module)
+
+        return signalled
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.send(trainer, "start")
@@ -39,9 +53,6 @@ class Signal(Callback):
 
     def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
         self.send(trainer, "validation")
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.send(trainer, "fid")
 
 
 @pytest.mark.parametrize(
@@ -71,6 +82,35 @@ def test_a_signal_ends_a_run_with_its_code_and_loses_nothing(
     whole, after = load_checkpoint(tmp_path / "whole"), load_checkpoint(tmp_path / "next")
     assert all(torch.equal(w, after["state_dict"][name]) for name, w in whole["state_dict"].items())
     assert (tmp_path / "whole" / "metrics.csv").read_text() == (tmp_path / "next" / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        [("validation", 1, 3), ("fid", 0, 6)],
+        pytest.param([("grid", 1, 7)], marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_to_one_of_two_ranks_stops_both_where_they_are(
+    cuts: list[tuple[str, int, int]], tmp_path: Path
+) -> None:
+    """A run that is cut at a place, on a rank, at a step, and resumed each time, is the undisturbed one to the bit."""
+    run, two = tmp_path / "run", ("trainer.devices=2", "data.batch_size=150", "trainer.num_sanity_val_steps=0")
+    options = (*TINY, *two, "trainer.max_steps=7", "callback.last_checkpoint.every_n_steps=100")
+    for place, rank, step in cuts:
+        probe = f"+callback.probe={{_target_: tests.test_interruption.Signal, place: {place}, rank: {rank}, "
+        probe += f"number: {int(signal.SIGTERM)}, step: {step}}}"
+        args = (*options, probe, f"hydra.run.dir={run}", *([f"resume={run}"] if run.exists() else ()))
+        stopped = run_forked("train", *args, cwd=tmp_path)
+        assert stopped.returncode == 128 + signal.SIGTERM and "Traceback" not in stopped.stderr, stopped.stderr
+        assert stopped.stderr.count("stopped by SIGTERM; everything is saved") == 2
+        assert load_checkpoint(run)["global_step"] == step
+    for name, more in (("run", ["+callback.probe=null", f"resume={run}"]), ("whole", [])):
+        done = run_forked("train", *options, *more, f"hydra.run.dir={tmp_path / name}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    whole, after = load_checkpoint(tmp_path / "whole"), load_checkpoint(run)
+    assert all(torch.equal(w, after["state_dict"][name]) for name, w in whole["state_dict"].items())
+    assert (tmp_path / "whole" / "metrics.csv").read_text() == (run / "metrics.csv").read_text()
 
 
 def in_a_fork(task: Callable[[], None]) -> int:

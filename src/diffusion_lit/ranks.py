@@ -1,13 +1,16 @@
 """What several processes of one run agree on before they train, however they were started."""
 
 import os
+import platform
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
-__all__ = ["from_first_rank", "join", "launched_by", "outlive_nobody"]
+__all__ = ["check_seen", "from_first_rank", "join", "launched_by", "outlive_nobody"]
 
 AGREED = "DIFFUSION_LIT_AGREED_"
+PATIENCE = 10.0  # seconds until a file that the first rank has written must be seen over a network file system
 
 
 def launched_by() -> str | None:
@@ -64,16 +67,57 @@ def from_first_rank(name: str, make: Callable[[], str]) -> str:
     Args:
         name: of what is decided.
         make: called on the first rank alone.
+
+    Raises:
+        ValueError, OSError: what `make` raises, on all ranks of a launcher: none waits for a rank that has ended.
     """
     if launched_by() is not None:
         import torch
 
-        box = [make() if is_first() else None]
+        box: list[str | Exception | None] = [attempt(make) if is_first() else None]
         torch.distributed.broadcast_object_list(box, 0)
+        if isinstance(box[0], Exception):
+            raise box[0]
         return str(box[0])
     if is_first() or AGREED + name not in os.environ:
         os.environ[AGREED + name] = make()
     return os.environ[AGREED + name]
+
+
+def attempt(make: Callable[[], str]) -> str | Exception:
+    try:
+        return make()
+    except (ValueError, OSError) as error:
+        return error
+
+
+def check_seen(own: Path, named: str, settings: str) -> None:
+    """Check that all processes of a launcher, which may be on several machines, see what the first has chosen.
+
+    Args:
+        own: where this process looks for it.
+        named: what it is and where, in the first rank's words.
+        settings: that name another, for the message.
+
+    Raises:
+        ValueError: on all ranks, if it is not there on one; it names the machines.
+    """
+    if launched_by() is None:
+        return
+    import torch
+
+    deadline = time.monotonic() + PATIENCE
+    while not (seen := own.exists()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    answers: list[tuple[str, bool]] = [("", False)] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(answers, (platform.node(), seen))
+    blind = [host for host, seen in answers if not seen]
+    if blind:
+        raise ValueError(
+            f"{len(blind)} of {len(answers)} processes, on {', '.join(sorted(set(blind)))}, do not see {named} that "
+            f"the first process has on {answers[0][0]}: all nodes of a run must see the same files. Start it in a "
+            f"folder that they share, or name one with {settings}"
+        )
 
 
 def outlive_nobody() -> None:

@@ -1,6 +1,7 @@
 """The folder of one run: who may write to it, what it says of the run, and what it takes over from the run's parent."""
 
 import os
+import secrets
 import shutil
 import sys
 from contextlib import suppress
@@ -15,12 +16,42 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from diffusion_lit.csv_logger import CSVLogger
 from diffusion_lit.files import remove_leftovers, replacing, write_json
 from diffusion_lit.module import DiffusionModule
+from diffusion_lit.ranks import check_seen, from_first_rank, launched_by
 from diffusion_lit.resume import Origin
 from diffusion_lit.shell import command_line
 
-__all__ = ["claim", "continue_loggers", "say_finished", "write_record"]
+__all__ = ["claim", "claim_for_all", "continue_loggers", "say_finished", "write_record"]
 
 LOCK_PATIENCE = 10.0  # seconds; loading processes of a process that was killed notice it, and let go, after up to 5
+
+
+def claim_for_all(cfg: DictConfig, origin: Origin | None, first: bool) -> FileLock | None:
+    """Take a folder for one run of all its ranks; the lock is the first one's.
+
+    Raises:
+        ValueError: on all ranks that a launcher has started, as `claim` does, or if one does not see the folder.
+    """
+    if launched_by() is None:  # the other ranks are not started yet
+        return claim(cfg, origin) if first else None
+    locks: list[FileLock] = []
+    token = Path(cfg.run_dir) / f".{secrets.token_hex(8)}.{os.getpid()}.partial"  # the first rank's is written
+
+    def take() -> str:
+        locks.append(claim(cfg, origin))
+        token.touch()
+        return str(token)
+
+    try:
+        taken = Path(from_first_rank("FOLDER", take))
+        named = f"the run folder {taken.parent}"
+        check_seen(token.with_name(taken.name), named, "output_root=FOLDER or hydra.run.dir=FOLDER")
+    except (ValueError, OSError):
+        for lock in locks:
+            lock.release()
+        raise
+    finally:
+        token.unlink(missing_ok=True)
+    return locks[0] if locks else None
 
 
 def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:

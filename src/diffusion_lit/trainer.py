@@ -21,14 +21,14 @@ from diffusion_lit.budget import Budget
 from diffusion_lit.files import replacing
 from diffusion_lit.ranks import launched_by
 
-__all__ = ["CheckpointFiles", "build_trainer"]
+__all__ = ["CheckpointFiles", "build_trainer", "check_processes"]
 
 
 def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> Trainer:
     """The trainer of `cfg` (conf/trainer), its budget and its own ways with checkpoints, signals and intervals.
 
     Raises:
-        ValueError: if a limit or the number of processes is wrong.
+        ValueError: if a limit is wrong.
     """
     settings: Any = OmegaConf.to_container(cfg, resolve=True)  # which refers to what is around it
     budget = Budget(
@@ -38,8 +38,6 @@ def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], loggers: Seque
     plugins: list[Any] = [CheckpointFiles()]
     if launched_by() is None:
         plugins.append(LightningEnvironment())  # and not what a scheduler's variables in a shell make it guess
-    else:
-        check_processes(cfg)
     make = instantiate(OmegaConf.create({**settings, "_partial_": True}))  # callbacks must not become configurations
     trainer: Trainer = make(callbacks=[budget, *callbacks], logger=list(loggers), plugins=plugins)
     loop = FitLoop(trainer, trainer.min_epochs, trainer.max_epochs)
@@ -51,11 +49,20 @@ def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], loggers: Seque
 
 
 def check_processes(cfg: DictConfig) -> None:
-    """Check that a launcher has started as many processes as the settings ask for.
+    """Check that a launcher has started as many processes as the settings ask for; without one, that one node is asked.
 
     Raises:
-        ValueError: naming both numbers.
+        ValueError: naming the numbers, and the launchers' commands.
     """
+    if launched_by() is None:
+        if cfg.num_nodes > 1:
+            raise ValueError(
+                f"trainer.num_nodes={cfg.num_nodes} takes a launcher, which connects the nodes before anything is "
+                f"decided. On each node:\n  torchrun --nnodes {cfg.num_nodes} --nproc-per-node {cfg.devices} "
+                "--rdzv-backend c10d --rdzv-endpoint HOST:PORT -m diffusion_lit.train ...\nwhere HOST is one of them, "
+                "with a free PORT; or srun in a SLURM job (docs/scaling.md)"
+            )
+        return
     started, asked = torch.distributed.get_world_size(), cfg.devices * cfg.num_nodes
     if started != asked:
         raise ValueError(

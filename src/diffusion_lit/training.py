@@ -26,13 +26,13 @@ from diffusion_lit.files import write_json
 from diffusion_lit.fine_tuning import load_weights
 from diffusion_lit.interruption import Interruption
 from diffusion_lit.module import DiffusionModule
-from diffusion_lit.ranks import from_first_rank
+from diffusion_lit.ranks import check_seen, from_first_rank
 from diffusion_lit.restore import restore_settings
 from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, read
-from diffusion_lit.run_folder import claim, continue_loggers, say_finished, write_record
+from diffusion_lit.run_folder import claim_for_all, continue_loggers, say_finished, write_record
 from diffusion_lit.settings import Change, plain_settings
 from diffusion_lit.shell import command_line
-from diffusion_lit.trainer import build_trainer
+from diffusion_lit.trainer import build_trainer, check_processes
 
 __all__ = ["train"]
 
@@ -64,8 +64,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | N
         quiet_the_platform()
         origin = None
         if cfg.resume not in (None, "auto"):
-            file = Path(from_first_rank("RESUME", lambda: str(find_origin(cfg.resume).file)))
-            origin = Origin(file, read(file))
+            origin = open_origin(from_first_rank("RESUME", lambda: str(find_origin(cfg.resume).file)))
             if overrides is not None:
                 cfg, overrides = restore_settings(origin.recorded, str(origin.file), cfg, overrides)
         elif cfg.init is not None and overrides is not None:
@@ -82,6 +81,7 @@ def run(
     cfg: DictConfig, overrides: Sequence[str], origin: Origin | None, cell: str | None, interruption: Interruption
 ) -> Trainer | None:
     choose_accelerator(cfg)
+    check_processes(cfg.trainer)
     seed_everything(cfg.seed, workers=True, verbose=False)
     data: ImageDataModule = instantiate(cfg.data)
     refuse_ignored_weighting(cfg)
@@ -89,7 +89,7 @@ def run(
     fit_model_to_data(cfg, data)
     if cfg.resume == "auto":
         found = from_first_rank("RESUME", lambda: str(getattr(find_earlier_run(cfg, cell), "file", "")))
-        origin = Origin(Path(found), read(Path(found))) if found else None
+        origin = open_origin(found) if found else None
     changed = [] if origin is None else check_origin(origin, cfg, data.class_names)
     continue_loggers(cfg, origin)
     callbacks = [instantiate(c) for c in cfg.callback.values() if c is not None]
@@ -111,9 +111,8 @@ def run(
         "parent": str(origin.file.resolve()) if origin is not None else None,
         "class_names": data.class_names,
     }
-    lock, record = None, {}
+    lock, record = claim_for_all(cfg, origin, trainer.is_global_zero), {}
     if trainer.is_global_zero:
-        lock = claim(cfg, origin)
         record = write_record(cfg, module, trainer, origin)
         announce(cfg, data, module, origin, changed, began)
 
@@ -127,6 +126,12 @@ def run(
         write_json(record | {"finished": trainer.global_step}, Path(cfg.run_dir) / "run.json")
         report(cfg, trainer, time.monotonic() - start)
     return trainer
+
+
+def open_origin(file: str) -> Origin:
+    """The checkpoint that the first rank has chosen. A ValueError, on all ranks, if one does not see it."""
+    check_seen(Path(file), f"the checkpoint {file}", "resume=FOLDER")
+    return Origin(Path(file), read(Path(file)))
 
 
 def announce(

@@ -85,7 +85,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> tuple[Data, list[int]]:
     """Data, and the indices of the images that the callback has asked to generate."""
     asked: list[int] = []
 
-    def generate(denoiser: object, sampler: object, indices: range, *_: object) -> Tensor:
+    def generate(denoiser: object, sampler: object, indices: range, *_: object, **__: object) -> Tensor:
         asked.extend(indices)
         return FAKE[list(indices)]
 
@@ -122,7 +122,7 @@ def test_every_rank_generates_its_share(measured: tuple[Data, list[int]]) -> Non
 def test_the_same_images_are_at_no_distance(measured: tuple[Data, list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     data, _ = measured
     monkeypatch.setattr(
-        "diffusion_lit.evaluation.fid.generate", lambda denoiser, sampler, indices, *_: REAL[list(indices)]
+        "diffusion_lit.evaluation.fid.generate", lambda denoiser, sampler, indices, *_, **__: REAL[list(indices)]
     )
     trainer = trainer_of(data, [])
     FID(Pixels(), DDIMSampler(2), num_samples=NUM_REAL, batch_size=40).measure(trainer, Module())

@@ -1,13 +1,16 @@
 """Frechet inception distance while training."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from diffusion_lit.callback.ema import averaged_weights
+from diffusion_lit.callback.last_checkpoint import answer_signals
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.evaluation import FIDReference, measure_fid, mixed_labels
 from diffusion_lit.feature import FeatureExtractor
@@ -107,7 +110,9 @@ class FID(Callback):
             if reference.class_counts is not None and reference.class_counts.any():
                 labels = mixed_labels(reference.class_counts.tolist(), self.num_samples)
             settings = (self.num_samples, labels, self.batch_size, self.seed, trainer.global_rank, trainer.world_size)
-            value = measure_fid(denoiser, self.sampler, reference, *settings)
+            value = measure_fid(
+                denoiser, self.sampler, reference, *settings, on_step=lambda *_: answer_signals(trainer)
+            )
         trainer.callback_metrics[name] = value
         for logger in trainer.loggers:
             logger.log_metrics({name: float(value)}, trainer.global_step)
@@ -122,9 +127,14 @@ class FID(Callback):
         """The validation images, with the counts of their classes over all ranks."""
         data, denoiser = trainer.datamodule, pl_module.denoiser  # type: ignore[attr-defined]
         assert isinstance(data, ImageDataModule)
-        batches = (batch.to(pl_module.device) for batch in data.evaluation_loader("val"))
-        real = ((denoiser.space.images(batch.images), batch.condition.label) for batch in batches)
-        reference = FIDReference.of(self.extractor, real, denoiser.num_classes, pl_module.device)
+
+        def real() -> Iterator[tuple[Tensor, Tensor | None]]:
+            for batch in data.evaluation_loader("val"):
+                answer_signals(trainer)
+                batch = batch.to(pl_module.device)
+                yield denoiser.space.images(batch.images), batch.condition.label
+
+        reference = FIDReference.of(self.extractor, real(), denoiser.num_classes, pl_module.device)
         if reference.class_counts is None or trainer.world_size == 1:
             return reference
         return replace(reference, class_counts=trainer.strategy.reduce(reference.class_counts, reduce_op="sum"))

@@ -10,15 +10,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from torch import Tensor
 
+from diffusion_lit.callback.shared_number import SharedNumber
 from diffusion_lit.files import UnwritableError, replacing
 from diffusion_lit.interruption import SIGCHLD, Interrupted, Interruption
 
-__all__ = ["LastCheckpoint"]
+__all__ = ["LastCheckpoint", "answer_signals"]
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +26,12 @@ log = logging.getLogger(__name__)
 class LastCheckpoint(Checkpoint):
     """Keeps `folder`/last.ckpt: written every n steps, at the last step, and when the process is asked to stop.
 
-    A signal waits for the step to end, on whichever rank it arrives; all ranks then save and stop together. In a run of
-    one process it interrupts validation and pictures at once. A checkpoint is written between optimizer steps, so that
-    a run resumed from it takes the very steps that an uninterrupted one would have. A fault between two steps, such as
-    a file that cannot be read, loses no step either where there is a single process; several could not agree on a
-    checkpoint.
+    A signal waits for the step to end, on whichever rank it arrives; all ranks then save and stop together. It
+    interrupts validation, FID and grids: at once in a run of one process; of several, all ranks stop together after
+    the validation batch or the sampler's step that they are at. A checkpoint is written between optimizer steps, so
+    that a run resumed from it takes the very steps that an uninterrupted one would have. A fault between two steps,
+    such as a file that cannot be read, loses no step either where there is a single process; several could not agree
+    on a checkpoint.
 
     Args:
         folder: where the files go; each takes its name only when it is complete.
@@ -54,17 +54,45 @@ class LastCheckpoint(Checkpoint):
                 raise ValueError(f"callback.last_checkpoint.{name} must be at least 1, got {value}")
         self.path = Path(self.folder) / "last.ckpt"
         self.between_steps = self.lost_worker = False
+        self.stopping = SharedNumber(world_size=1)
         self.child_handler: Any = None
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.world_size > 1:
+            self.hold_signals(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_step = trainer.global_step
         self.trainer = trainer
-        self.stopping = SharedNumber(trainer.world_size)
-        self.interruption.started = True
-        self.interruption.held = trainer.world_size > 1  # several stop together
+        if not self.interruption.started:
+            self.hold_signals(trainer)
         main_thread = threading.current_thread() is threading.main_thread()  # elsewhere Python takes no handlers
         if main_thread and SIGCHLD is not None and callable(signal.getsignal(SIGCHLD)):
             self.child_handler = signal.signal(SIGCHLD, self.lose_worker)
+
+    def hold_signals(self, trainer: Trainer) -> None:
+        """From now on somebody asks for signals; several ranks do so together, and none stops alone."""
+        self.stopping = SharedNumber(trainer.world_size)
+        self.interruption.started = True
+        self.interruption.held = trainer.world_size > 1
+
+    def answer(self, now: bool = False) -> None:
+        """Stop, between two steps, if any rank was asked to. All ranks call this equally often.
+
+        Args:
+            now: whether to wait for the other ranks; otherwise what they say is heard at the next call.
+
+        Raises:
+            Interrupted: on all ranks at the same call.
+        """
+        if number := self.stopping.exchange(self.interruption.number, now):
+            raise Interrupted(number)
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        self.answer()
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.answer(now=True)  # before the figures are gathered, for which ranks wait anyway
 
     def lose_worker(self, number: int, frame: FrameType | None) -> None:
         """Where torch raises that a loading process has ended, wherever training is, wait for the end of the step."""
@@ -90,7 +118,7 @@ class LastCheckpoint(Checkpoint):
             self.lose_worker(SIGCHLD, None)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.stopping.exchange(0)
+        self.stopping.exchange(0, now=True)
         if trainer.global_step != self.saved_step:
             self.save(trainer)
         elif trainer.is_global_zero and trainer.ckpt_path and not self.path.is_file():  # there was no step left
@@ -127,7 +155,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         saves = not isinstance(exception, KeyboardInterrupt | FloatingPointError | UnwritableError)
-        if self.between_steps and saves and trainer.world_size == 1 and trainer.global_step != self.saved_step:
+        together = trainer.world_size == 1 or isinstance(exception, Interrupted)
+        if self.between_steps and saves and together and trainer.global_step != self.saved_step:
             self.save(trainer)
             log.warning("step %d was saved to %s before this", trainer.global_step, self.path)
         if isinstance(exception, Interrupted) and self.path.is_file():
@@ -140,26 +169,17 @@ class LastCheckpoint(Checkpoint):
             self.child_handler = None
 
 
-class SharedNumber:
-    """The largest number of all ranks, as it was a step ago: so nobody waits for the others, nor for a device."""
+def answer_signals(trainer: Trainer) -> None:
+    """Between two pieces of long work outside of training steps: stop if any rank was asked to.
 
-    def __init__(self, world_size: int) -> None:
-        self.group: Any = None if world_size == 1 else torch.distributed.new_group(backend="gloo")
-        self.sent: tuple[Any, Tensor] | None = None
+    All ranks must call this equally often, or they wait for each other for ever. Without `LastCheckpoint`, nothing.
 
-    def exchange(self, number: int) -> int:
-        """Send this rank's number; all ranks get the same answer. Of a single process it is the number itself."""
-        if self.group is None:
-            return number
-        before, largest = self.sent, torch.tensor(number)
-        self.sent = (
-            torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX, self.group, async_op=True),
-            largest,
-        )
-        if before is None:
-            return 0
-        before[0].wait()
-        return int(before[1])
+    Raises:
+        Interrupted: on all ranks at the same call; what was trained is then saved.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, LastCheckpoint):
+            callback.answer()
 
 
 def keep(path: Path, name: Path) -> None:

@@ -7,6 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from diffusion_lit.callback.ema import averaged_weights
+from diffusion_lit.callback.last_checkpoint import answer_signals
 from diffusion_lit.generate import default_labels, generate
 from diffusion_lit.guidance import guided
 from diffusion_lit.image import column_titles, image_grid, save_image
@@ -77,18 +78,19 @@ class SampleGrid(Callback):
             return
         self.last_step = trainer.global_step
         with averaged_weights(trainer, pl_module):
-            grid = self.sample(pl_module)
+            grid = self.sample(trainer, pl_module)
         if trainer.is_global_zero:
             self.write(trainer, grid)
 
-    def sample(self, module: LightningModule) -> Tensor:
+    def sample(self, trainer: Trainer, module: LightningModule) -> Tensor:
         """The grid as uint8 [C, H, W]."""
         assert isinstance(module, DiffusionModule)
         denoiser = guided(module.denoiser, self.guidance)
         columns = self.columns if denoiser.num_classes is None or denoiser.num_classes > 20 else denoiser.num_classes
         indices = range(self.rows * columns)
         labels = default_labels(denoiser, indices)
-        images = generate(denoiser, self.sampler, indices, labels, self.seed, module.device)
+        address = (indices, labels, self.seed, module.device)
+        images = generate(denoiser, self.sampler, *address, on_step=lambda *_: answer_signals(trainer))
         return image_grid(images, columns, column_titles(labels, columns, module.record.get("class_names")))
 
     def write(self, trainer: Trainer, grid: Tensor) -> None:

@@ -1,6 +1,6 @@
 """The Frechet distance between generated and real images."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +64,7 @@ def measure_fid(
     seed: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    on_step: Callable[[Tensor, Tensor], object] | None = None,
 ) -> Tensor:
     """|mean - mean_r|^2 + tr(S + S_r - 2 (S S_r)^(1/2)) of the features' moments (Heusel et al. 2017, eq. 6).
 
@@ -75,11 +76,13 @@ def measure_fid(
         num_samples: how many images to generate, over all ranks.
         batch_size: images generated at a time, on each rank.
         rank, world_size: which share is this process's.
+        on_step: called after each sampling step, on all ranks equally often.
     """
     metric = reference.metric
     for addresses in EvaluationOrder(num_samples, batch_size, rank, world_size):
         indices = [index for _, index in addresses]
-        metric.update(generate(denoiser, sampler, indices, labels, seed, metric.device), real=False)
+        images = generate(denoiser, sampler, indices, labels, seed, metric.device, on_step=on_step)
+        metric.update(images, real=False)
     value: Tensor = metric.compute()
     metric.reset()
     return value
