@@ -433,6 +433,42 @@ def test_shared_out_parameters_train_as_copies_do(tmp_path: Path) -> None:
     )
 
 
+HYBRID = "strategy=hsdp trainer.strategy.num_replicas=2 trainer.strategy.shard_size="
+
+
+@pytest.mark.parametrize(
+    ("strategy", "devices"),
+    [("strategy=ddp_static", 2), (HYBRID + "1", 2), pytest.param(HYBRID + "2", 4, marks=pytest.mark.slow)],
+)
+def test_every_strategy_trains_as_one_process_does(strategy: str, devices: int, tmp_path: Path) -> None:
+    """And what it saved goes on in one process: replicas stand for nodes."""
+    options = ("loss=uncertainty", "callback.fid=null", "callback.sample_grid=null", "trainer.log_every_n_steps=1")
+    steps = ("data.batch_size=150", "trainer.max_steps=3")
+    done = ranks(tmp_path / "shared", *options, *strategy.split(), *steps, devices=devices)
+    assert done.returncode == 0, done.stderr
+    train_in(tmp_path / "alone", *options, *steps, f"trainer.accumulate_grad_batches={devices}")
+    alone, shared = (load_checkpoint(tmp_path / name) for name in ("alone", "shared"))
+    for key in ("state_dict", "ema"):
+        for name, w in alone[key].items():
+            torch.testing.assert_close(shared[key][name], w, rtol=1e-5, atol=1e-5)
+    for name in ("train/loss", "val/loss"):
+        assert column(tmp_path / "shared", name) == pytest.approx(column(tmp_path / "alone", name), rel=1e-5)
+    more = ("trainer.max_steps=4", f"resume={tmp_path / 'shared'}", "strategy=auto", "trainer.devices=1")
+    assert train_in(tmp_path / "more", *options, "data.batch_size=150", *more).global_step == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("strategy=ddp_static", "trainer.accumulate_grad_batches=2"), "ddp_static is for .*accumulate_grad_batches=1"),
+        (("strategy=hsdp", "trainer.strategy.shard_size=3"), "num_replicas=1 x trainer.strategy.shard_size=3 must be"),
+    ],
+)
+def test_strategies_that_cannot_be_are_refused(options: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=words):
+        train_in(tmp_path, *options)
+
+
 @pytest.mark.slow
 def test_a_run_with_shared_out_parameters_resumes(tmp_path: Path) -> None:
     options = ("strategy=fsdp", "loss=uncertainty", "density=stratified")

@@ -18,6 +18,7 @@ from diffusion_lit.budget import budget_of
 from diffusion_lit.data import Batch
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.evaluation import LossByTime
+from diffusion_lit.hybrid_shard import HybridShardStrategy
 from diffusion_lit.loss import Loss
 from diffusion_lit.lr_schedule import LRSchedule
 from diffusion_lit.random import fold_in
@@ -80,7 +81,8 @@ class DiffusionModule(LightningModule):
         sharded = isinstance(self.denoiser.network, FSDPModule)  # Lightning may call this more than once
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and not sharded:
             assert self.device_mesh is not None
-            mesh = self.device_mesh["data_parallel"]
+            hybrid = isinstance(self.trainer.strategy, HybridShardStrategy)
+            mesh = self.device_mesh if hybrid else self.device_mesh["data_parallel"]
             for block in self.denoiser.network.blocks():
                 fully_shard(block, mesh=mesh)
             fully_shard(self.denoiser.network, mesh=mesh)
