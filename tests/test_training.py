@@ -433,12 +433,12 @@ def test_shared_out_parameters_train_as_copies_do(tmp_path: Path) -> None:
     )
 
 
-HYBRID = "strategy=hsdp trainer.strategy.num_replicas=2 trainer.strategy.shard_size="
+HYBRID = "strategy=hsdp trainer.strategy.num_replicas=2 trainer.strategy.shard_size=2"
 
 
 @pytest.mark.parametrize(
     ("strategy", "devices"),
-    [("strategy=ddp_static", 2), (HYBRID + "1", 2), pytest.param(HYBRID + "2", 4, marks=pytest.mark.slow)],
+    [("strategy=ddp_static", 2), pytest.param(HYBRID, 4, marks=pytest.mark.slow)],
 )
 def test_every_strategy_trains_as_one_process_does(strategy: str, devices: int, tmp_path: Path) -> None:
     """And what it saved goes on in one process: replicas stand for nodes."""
@@ -461,6 +461,10 @@ def test_every_strategy_trains_as_one_process_does(strategy: str, devices: int, 
     ("options", "words"),
     [
         (("strategy=ddp_static", "trainer.accumulate_grad_batches=2"), "ddp_static is for .*accumulate_grad_batches=1"),
+        (
+            ("strategy=hsdp", "trainer.devices=1"),
+            "2 processes or more, got trainer.strategy.shard_size=1; .* strategy=ddp",
+        ),
         (("strategy=hsdp", "trainer.strategy.shard_size=3"), "num_replicas=1 x trainer.strategy.shard_size=3 must be"),
     ],
 )

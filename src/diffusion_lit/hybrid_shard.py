@@ -13,10 +13,10 @@ class HybridShardStrategy(ModelParallelStrategy):
 
     Args:
         num_replicas: how many copies of the parameters there are.
-        shard_size: over how many processes each copy is shared out.
+        shard_size: over how many processes each copy is shared out, 2 or more.
 
     Raises:
-        ValueError: when training starts, if these are not all processes.
+        ValueError: when training starts, if `shard_size` is under 2, or these are not all processes.
     """
 
     def __init__(self, num_replicas: int, shard_size: int) -> None:
@@ -24,6 +24,11 @@ class HybridShardStrategy(ModelParallelStrategy):
         self.num_replicas, self.shard_size = num_replicas, shard_size
 
     def setup_environment(self) -> None:
+        if self.shard_size < 2:
+            raise ValueError(
+                f"strategy=hsdp shares each copy of the parameters out over 2 processes or more, got "
+                f"trainer.strategy.shard_size={self.shard_size}; with one device on each node use strategy=ddp"
+            )
         processes = self.num_nodes * self.num_processes
         if self.num_replicas * self.shard_size != processes:
             raise ValueError(
