@@ -1,6 +1,7 @@
 """The commands as a user types them: help, mistakes, samples."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from diffusion_lit.command import CONFIG_FOLDER
-from tests.launch import PATIENCE, ROOT, TINY, run_command, run_forked, train_in
+from tests.launch import PATIENCE, ROOT, TINY, Forked, run_command, run_forked, train_in
 
 
 @pytest.fixture(scope="module")
@@ -282,3 +283,28 @@ def test_runs_of_the_same_second_do_not_collide(tmp_path: Path) -> None:
     assert [process.wait(timeout=PATIENCE) for process in started] == [1] * 4
     folders = list((tmp_path / "outputs" / "train").iterdir())
     assert len(folders) == 4 and all((folder / "error.log").is_file() for folder in folders)
+
+
+def test_processes_share_the_images_of_sample(run: Path, tmp_path: Path) -> None:
+    """Started as torchrun starts them: the files of one process, one report."""
+    common = [f"ckpt={run}", "sampler.num_steps=2", "num_samples=7", "batch_size=2", "format=[png,npz,grid]"]
+    assert run_forked("sample", *common, f"out={tmp_path / 'alone'}", cwd=tmp_path).returncode == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, "-m", "diffusion_lit.sample", *common, f"out={tmp_path / 'shared'}"]
+    with (tmp_path / "stdout").open("w") as stdout:
+        ranks = [
+            Forked(command, tmp_path, {**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank}, stdout.fileno())
+            for rank in "01"
+        ]
+        assert [rank.wait(PATIENCE) for rank in ranks] == [0, 0]
+    assert (tmp_path / "stdout").read_text().count("7 images from") == 1
+    alone, both = (
+        {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*.png")}
+        for folder in (tmp_path / "alone", tmp_path / "shared")
+    )
+    assert len(alone) == 8 and both == alone
+    arrays = [np.load(tmp_path / name / "samples.npz") for name in ("alone", "shared")]
+    assert all(np.array_equal(arrays[0][key], arrays[1][key]) for key in ("arr_0", "arr_1"))

@@ -47,12 +47,9 @@ class Data(ImageDataModule):
 
 
 class Placed(DiffusionModule):
-    """A module that is at any step of any rank, without a trainer."""
+    """A module that is at any step, without a trainer."""
 
     global_step = 0  # type: ignore[assignment]
-    global_rank = 0  # type: ignore[assignment]
-
-    def log(self, *_: Any, **__: Any) -> None: ...
 
 
 @pytest.fixture
@@ -73,15 +70,16 @@ def distinct(tensors: list[Tensor]) -> int:
 
 
 def test_dropout_and_noise_are_new_at_each_step_and_of_the_step_alone(module: Placed, batches: list[Any]) -> None:
-    """(seed, rank, step, batch of an accumulation): two that differ share nothing, whatever else draws in between."""
+    """(seed, column, step, step of the epoch): two that differ share nothing, whatever else draws in between."""
     network = module.denoiser.network
     assert isinstance(network, Network)
     addresses = [(0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0), (0, 5, 2)]
+    place = module.accumulation
     for attempt in range(2):
         torch.manual_seed(attempt)
-        for module.global_rank, module.global_step, batch_idx in addresses:
-            module.training_step(batches[0], batch_idx)
-    module.seed, module.global_rank, module.global_step = 4, 0, 0
+        for place.column, module.global_step, place.step in addresses:
+            module.training_step(batches[0], 0)
+    module.seed, place.column, module.global_step, place.step = 4, 0, 0, 0
     module.training_step(batches[0], 0)
     for tensors in (network.dropped, network.seen):
         assert distinct(tensors) == len(addresses) + 1
@@ -99,8 +97,8 @@ def test_validation_does_not_depend_on_how_its_images_are_shared_out() -> None:
     for batch_size, world_size in ((10, 1), (3, 1), (1, 1), (4, 2), (2, 3)):
         module = Placed(denoiser, loss, None, None)  # type: ignore[arg-type]
         module.eval()
-        for module.global_rank in range(world_size):
-            order = EvaluationOrder(10, batch_size, module.global_rank, world_size)
+        for rank in range(world_size):
+            order = EvaluationOrder(10, batch_size, rank, world_size)
             for index, addresses in enumerate(order):
                 module.validation_step(AugmentedImages(ArrayImages(images), 0, None).__getitems__(addresses), index)
         means.append({name: float(mean) for name, mean in module.held_out.compute().items()})

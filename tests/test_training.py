@@ -171,6 +171,39 @@ def test_resuming_is_exact_with_accumulation_too(tmp_path: Path) -> None:
     assert same(tmp_path / "whole" / "checkpoints" / "last.ckpt", tmp_path / "b" / "checkpoints" / "last.ckpt")
 
 
+SHARED = {
+    "stratified": ("density=stratified", "model.dropout=0.1"),
+    "importance": ("density=importance", "density.num_bins=5", "density.history_size=2"),
+}
+
+
+@pytest.mark.parametrize(
+    ("density", "devices"),
+    [
+        ("stratified", 2),
+        pytest.param("stratified", 4, marks=pytest.mark.slow),
+        pytest.param("importance", 4, marks=pytest.mark.slow),
+    ],
+)
+def test_devices_and_accumulation_are_the_same_training(density: str, devices: int, tmp_path: Path) -> None:
+    """Four batches a step as 1 x 4, 2 x 2 and 4 x 1: the same losses, rates and weights to 1e-5, across epochs."""
+    options = (
+        *("data.batch_size=115", "trainer.max_steps=4", "trainer.max_images=4000", "trainer.log_every_n_steps=1"),
+        *("lr_schedule=warmup_cosine", "lr_schedule.num_steps=1", "augmentation=flip", *SHARED[density]),
+        *("trainer.val_check_interval=4", "callback.fid=null", "callback.sample_grid=null"),
+    )
+    train_in(tmp_path / "alone", *options, "trainer.accumulate_grad_batches=4")
+    done = ranks(tmp_path / "shared", *options, f"trainer.accumulate_grad_batches={4 // devices}", devices=devices)
+    assert done.returncode == 0, done.stderr
+    for name, count in (("train/loss", 4), ("train/lr", 4), ("val/loss", 1)):
+        expected = column(tmp_path / "alone", name)
+        assert column(tmp_path / "shared", name) == pytest.approx(expected, rel=1e-5) and len(expected) == count
+    alone, shared = (load_checkpoint(tmp_path / name) for name in ("alone", "shared"))
+    for key in ("state_dict", "ema"):
+        for name, w in alone[key].items():
+            torch.testing.assert_close(shared[key][name], w, rtol=1e-5, atol=1e-5)
+
+
 STATEFUL = {
     "uncertainty": ("loss=uncertainty", "density=stratified"),
     "importance": ("loss=hybrid", "model.learn_variance=true", "density=importance", "parameterization=eps"),
@@ -398,6 +431,48 @@ def test_shared_out_parameters_train_as_copies_do(tmp_path: Path) -> None:
     assert column(tmp_path / "ddp", "fid/pixels_21") == pytest.approx(
         column(tmp_path / "fsdp", "fid/pixels_21"), rel=1e-3
     )
+
+
+HYBRID = "strategy=hsdp trainer.strategy.num_replicas=2 trainer.strategy.shard_size=2"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "devices"),
+    [("strategy=ddp_static", 2), pytest.param(HYBRID, 4, marks=pytest.mark.slow)],
+)
+def test_every_strategy_trains_as_one_process_does(strategy: str, devices: int, tmp_path: Path) -> None:
+    """Replicas stand for nodes. What copies of the model saved goes on in one process."""
+    options = ("loss=uncertainty", "callback.fid=null", "callback.sample_grid=null", "trainer.log_every_n_steps=1")
+    steps = ("data.batch_size=150", "trainer.max_steps=3")
+    done = ranks(tmp_path / "shared", *options, *strategy.split(), *steps, devices=devices)
+    assert done.returncode == 0, done.stderr
+    train_in(tmp_path / "alone", *options, *steps, f"trainer.accumulate_grad_batches={devices}")
+    alone, shared = (load_checkpoint(tmp_path / name) for name in ("alone", "shared"))
+    for key in ("state_dict", "ema"):
+        for name, w in alone[key].items():
+            torch.testing.assert_close(shared[key][name], w, rtol=1e-5, atol=1e-5)
+    for name in ("train/loss", "val/loss"):
+        assert column(tmp_path / "shared", name) == pytest.approx(column(tmp_path / "alone", name), rel=1e-5)
+    if strategy == HYBRID:
+        return  # the settings of its mesh fit no other strategy
+    more = ("trainer.max_steps=4", f"resume={tmp_path / 'shared'}", "strategy=auto", "trainer.devices=1")
+    assert train_in(tmp_path / "more", *options, "data.batch_size=150", *more).global_step == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("strategy=ddp_static", "trainer.accumulate_grad_batches=2"), "ddp_static is for .*accumulate_grad_batches=1"),
+        (
+            ("strategy=hsdp", "trainer.devices=1"),
+            "2 processes or more, got trainer.strategy.shard_size=1; .* strategy=ddp",
+        ),
+        (("strategy=hsdp", "trainer.strategy.shard_size=3"), "num_replicas=1 x trainer.strategy.shard_size=3 must be"),
+    ],
+)
+def test_strategies_that_cannot_be_are_refused(options: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=words):
+        train_in(tmp_path, *options)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
@@ -57,8 +58,9 @@ def set_up(cfg: DictConfig) -> Setup:
 def choose_device(name: str) -> str:
     """The device that `name` means on this machine. Raises a ValueError if it has no such device."""
     available = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
-    if name == "auto":
-        return available[0]
+    if name == "auto":  # of several processes on a machine, each takes a device of its own
+        several = available[0] == "cuda" and dist.is_initialized()
+        return f"cuda:{dist.get_rank() % torch.cuda.device_count()}" if several else available[0]
     if name.split(":")[0] not in available:
         raise ValueError(f"device={name} is not available here; choose auto or one of: {', '.join(available)}")
     return name

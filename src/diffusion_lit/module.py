@@ -12,11 +12,13 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from diffusion_lit.accumulation import Accumulation
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.budget import budget_of
 from diffusion_lit.data import Batch
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.evaluation import LossByTime
+from diffusion_lit.hybrid_shard import HybridShardStrategy
 from diffusion_lit.loss import Loss
 from diffusion_lit.lr_schedule import LRSchedule
 from diffusion_lit.random import fold_in
@@ -27,9 +29,10 @@ __all__ = ["DiffusionModule"]
 class DiffusionModule(LightningModule):
     """Minimises `loss` of `denoiser`.
 
-    Training noise is a function of (seed, rank, step): ranks draw their own, and a resumed run never replays it. On a
-    CPU, whose generator keeps 32 bits, about 19 pairs among the 400,000 batches of 8 ranks by 50,000 steps have the
-    same noise by chance; on CUDA, which keeps 64, none have.
+    Training noise is a function of (seed, column, step), where a step's columns are its batches, on whichever rank each
+    is: several ranks and accumulated gradients are the same training, and a resumed run never replays noise. On a CPU,
+    whose generator keeps 32 bits, about 19 pairs among the 400,000 batches of 8 columns by 50,000 steps have the same
+    noise by chance; on CUDA, which keeps 64, none have. What is logged of a step is the mean over its batches.
 
     Validation noise is the same at every validation, so that its curve shows the model and not the draw.
 
@@ -72,15 +75,14 @@ class DiffusionModule(LightningModule):
         self.held_out = LossByTime()
         self.times: tuple[Tensor, Tensor] = (torch.zeros(()), torch.zeros(()))
         """The least and the greatest t of the newest batch."""
-        self.batch_weight = 1.0
-        """Makes a step's gradient the mean over its batches: Lightning divides an epoch's last, short step by the
-        number of a whole one."""
+        self.accumulation = Accumulation()
 
     def configure_model(self) -> None:
         sharded = isinstance(self.denoiser.network, FSDPModule)  # Lightning may call this more than once
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and not sharded:
             assert self.device_mesh is not None
-            mesh = self.device_mesh["data_parallel"]
+            hybrid = isinstance(self.trainer.strategy, HybridShardStrategy)
+            mesh = self.device_mesh if hybrid else self.device_mesh["data_parallel"]
             for block in self.denoiser.network.blocks():
                 fully_shard(block, mesh=mesh)
             fully_shard(self.denoiser.network, mesh=mesh)
@@ -89,7 +91,7 @@ class DiffusionModule(LightningModule):
                     fully_shard(layer, mesh=mesh)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        address = (self.global_rank, self.global_step, batch_idx)
+        address = (self.accumulation.column, self.global_step, self.accumulation.step)
         torch.manual_seed(fold_in(self.seed, "dropout", *address).initial_seed())  # dropout has no generator of its own
         generator = fold_in(self.seed, "train", *address, device=self.device)
         x_0, condition = self.denoiser.space.encode(batch.images), batch.condition
@@ -100,21 +102,24 @@ class DiffusionModule(LightningModule):
             assert self.augmentation is not None, "the data module draws for the module's augmentation"
             x_0, augment_label = self.augmentation(x_0, batch.draws)
             condition = replace(condition, augment_label=augment_label)
+        self.loss.density.place = self.accumulation.place
         terms = self.loss(self.denoiser, x_0, condition, generator)
         self.times = (terms.t.min(), terms.t.max())
         loss = terms.loss.mean()
-        self.log("train/loss", loss.detach(), prog_bar=True)
-        for name, part in terms.parts.items():
-            self.log(f"train/{name}", part.detach().mean())
-        return loss * self.batch_weight
+        self.accumulation.add({"loss": loss, **{name: part.mean() for name, part in terms.parts.items()}})
+        return loss * self.accumulation.weight
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        count, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
-        self.batch_weight = count / min(count, batches - batch_idx // count * count)
+        if not self.accumulation.enter(self.trainer, batch_idx):
+            return
         factor = self.lr_schedule.factor(self.global_step, budget_of(self.trainer).share(self.trainer))
         for group, base in zip(self.trainer.optimizers[0].param_groups, self.base_groups, strict=True):
             group["lr"] = base["lr"] * factor
-        self.log("train/lr", torch.tensor(self.base_groups[0]["lr"] * factor))  # on the host, where it is
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        for name, mean in self.accumulation.means().items():  # ranks have just waited for each other's gradients
+            self.log(f"train/{name}", mean, prog_bar=name == "loss")
+        self.log("train/lr", torch.tensor(optimizer.param_groups[0]["lr"]))  # on the host, where it is
 
     def configure_gradient_clipping(
         self,
@@ -165,6 +170,7 @@ class DiffusionModule(LightningModule):
 
     def on_train_start(self) -> None:
         """A resumed optimizer keeps its state; its settings are those asked for now."""
+        self.accumulation = Accumulation()
         for group, base in zip(self.trainer.optimizers[0].param_groups, self.base_groups, strict=True):
             group.update({name: value for name, value in base.items() if name != "lr"})  # which each step sets
 

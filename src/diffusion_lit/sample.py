@@ -10,6 +10,7 @@ def main(cfg: DictConfig) -> None:
     from pathlib import Path
 
     import torch
+    import torch.distributed as dist
     from tqdm import tqdm
 
     from diffusion_lit.generate import generate, set_up
@@ -28,20 +29,31 @@ def main(cfg: DictConfig) -> None:
     labels = setup.labels(subjects)
     batches = [indices[begin : begin + cfg.batch_size] for begin in range(0, cfg.num_samples, cfg.batch_size)]
     num_steps = len(setup.sampler.times(setup.denoiser.schedule)) - 1
-    with tqdm(total=len(batches) * num_steps, desc="sampling", unit="step") as bar:
-        settings = (labels, cfg.seed, setup.device, cfg.interpolate, lambda *_: bar.update())
-        samples = torch.cat([generate(setup.denoiser, setup.sampler, batch, *settings).cpu() for batch in batches])
-
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    own = batches[rank::world_size]
     out = Path(cfg.out)
+    drawn = []
+    with tqdm(total=len(own) * num_steps, desc="sampling", unit="step", disable=rank > 0) as bar:
+        settings = (labels, cfg.seed, setup.device, cfg.interpolate, lambda *_: bar.update())
+        for batch in own:
+            drawn.append(generate(setup.denoiser, setup.sampler, batch, *settings).cpu())
+            if "png" in formats:
+                for i, image in zip(batch, drawn[-1], strict=True):
+                    save_image(image, out / "png" / f"{i:06d}.png")
+    shares = [drawn]
+    if dist.is_initialized():
+        shares = [[]] * world_size
+        dist.gather_object(drawn, shares if rank == 0 else None)
+    if rank > 0:
+        return
+    samples = torch.cat([shares[i % world_size][i // world_size] for i in range(len(batches))])
+
     if "grid" in formats:
         shown = samples[:400]  # a larger picture helps nobody
         per_row = len(setup.classes or ())
         columns = cfg.interpolate or (per_row if 4 <= per_row <= 20 else 8)
         titles = column_titles(labels, columns, setup.class_names)
         save_image(image_grid(shown, columns, titles), out / "grid.png")
-    if "png" in formats:
-        for i, image in enumerate(samples):
-            save_image(image, out / "png" / f"{i:06d}.png")
     if "npz" in formats:
         save_npz(samples, labels, out / "samples.npz")
     print(f"{len(samples)} images from {cfg.ckpt} ({cfg.weights} weights)")

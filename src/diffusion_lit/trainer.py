@@ -34,6 +34,12 @@ def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], loggers: Seque
     budget = Budget(
         settings["max_steps"], settings["max_epochs"], settings.pop("max_images"), settings.pop("max_minutes")
     )
+    strategy = settings["strategy"]
+    if isinstance(strategy, dict) and strategy.get("static_graph") and settings["accumulate_grad_batches"] > 1:
+        raise ValueError(
+            f"strategy=ddp_static is for trainer.accumulate_grad_batches=1, got {settings['accumulate_grad_batches']}: "
+            "torch's static graph fails where gradients are accumulated. Use strategy=ddp"
+        )
     settings |= {"max_steps": settings["max_steps"] or -1, "max_epochs": settings["max_epochs"] or -1}
     plugins: list[Any] = [CheckpointFiles()]
     if launched_by() is None:

@@ -20,9 +20,28 @@ BATCH_SIZES = (1, 4, 5, 100)
 CASES = list(product(WORLD_SIZES, SIZES, BATCH_SIZES))
 
 
-def training(num_images: int, batch_size: int, world_size: int, seed: int = 0) -> list[TrainingOrder]:
+def training(
+    num_images: int, batch_size: int, world_size: int, seed: int = 0, batches_per_step: int = 1
+) -> list[TrainingOrder]:
     """The orders of all ranks."""
-    return [TrainingOrder(num_images, batch_size, seed, rank, world_size) for rank in range(world_size)]
+    return [
+        TrainingOrder(num_images, batch_size, seed, rank, world_size, batches_per_step=batches_per_step)
+        for rank in range(world_size)
+    ]
+
+
+def steps_of(orders: list[TrainingOrder], epoch: int) -> list[list[list[int]]]:
+    """The columns of each step: Lightning ends a step after every n-th batch of an epoch, and after its last."""
+    for order in orders:
+        order.set_epoch(epoch)
+    rounds = [[[i for _, i in batch] for batch in batches] for batches in zip(*orders, strict=True)]
+    count, begun = orders[0].batches_per_step, len(orders[0]) - len(rounds)
+    columns: list[list[list[int]]] = []
+    for number, batches in enumerate(rounds, start=begun):
+        if number == begun or number % count == 0:
+            columns.append([])
+        columns[-1] += batches
+    return columns
 
 
 def epoch_of(orders: list[TrainingOrder], epoch: int) -> list[int]:
@@ -51,7 +70,7 @@ def test_ranks_share_out_an_epoch(world_size: int, num_images: int, batch_size: 
     assert {len(rank) for rank in batches} == {len(order) for order in orders} == {len(batches[0])}
     visited = [index for rank in batches for batch in rank for _, index in batch]
     assert len(set(visited)) == len(visited) and set(visited) <= set(range(num_images)), "each image at most once"
-    assert num_images - len(visited) < orders[0].step_size <= batch_size * world_size, "all but a rest are visited"
+    assert num_images - len(visited) < orders[0].round_size <= batch_size * world_size, "all but a rest are visited"
 
 
 @pytest.mark.parametrize(("world_size", "num_images", "batch_size"), CASES)
@@ -79,13 +98,45 @@ def test_resume_yields_exactly_the_rest(world_size: int, batch_size: int) -> Non
         orders = training(num_images, batch_size, world_size)
         for order in orders:
             order.resume(epoch, position)
-        steps = (num_images - position) // orders[0].step_size
-        assert epoch_of(orders, epoch) == whole[position : position + steps * orders[0].step_size]
-        assert {len(order) for order in orders} == {num_images // orders[0].step_size}, "the length is a whole epoch's"
+        steps = (num_images - position) // orders[0].round_size
+        assert epoch_of(orders, epoch) == whole[position : position + steps * orders[0].round_size]
+        assert {len(order) for order in orders} == {num_images // orders[0].round_size}, "the length is a whole epoch's"
         for other in (epoch - 1, epoch + 1):
             visited = epoch_of(orders, other)
-            assert len(visited) == len(orders[0]) * orders[0].step_size
+            assert len(visited) == len(orders[0]) * orders[0].round_size
             assert visited == permutation(num_images, other)[: len(visited)]
+
+
+@pytest.mark.parametrize(("num_images", "batch_size"), [(48, 3), (50, 3), (59, 3), (24, 1), (97, 6)])
+def test_a_step_has_the_same_batches_however_many_ranks_share_it(num_images: int, batch_size: int) -> None:
+    """Four batches as 1 x 4, 2 x 2 and 4 x 1; in the short step at an epoch's end, as many as all ranks can fill."""
+    whole, left = divmod(num_images // batch_size, 4)
+    for epoch, world_size in product(range(2), (1, 2, 4)):
+        steps = steps_of(training(num_images, batch_size, world_size, 0, 4 // world_size), epoch)
+        assert steps[:whole] == steps_of(training(num_images, batch_size, 4), epoch)
+        assert [len(step) for step in steps[whole:]] == [left // world_size * world_size] * (left >= world_size)
+        visited = [image for step in steps for images in zip(*step, strict=True) for image in images]
+        assert visited == permutation(num_images, epoch)[: len(visited)], "column c of D has every D-th image"
+
+
+@pytest.mark.parametrize(("world_size", "batch_size", "count"), [(1, 4, 3), (2, 2, 2), (3, 1, 4), (2, 100, 2)])
+def test_resuming_between_steps_of_several_batches(world_size: int, batch_size: int, count: int) -> None:
+    """From the end of a step of the same kind: the same steps. From any other place: the rest, in the same order."""
+    num_images, epoch = 67, 2
+    everything = steps_of(training(num_images, batch_size, world_size, 0, count), epoch)
+    ends = {0: 0}
+    for number, step in enumerate(everything):
+        ends[max(ends) + sum(map(len, step))] = number + 1
+    for position in range(num_images + 1):
+        orders = training(num_images, batch_size, world_size, 0, count)
+        for order in orders:
+            order.resume(epoch, position)
+        rest = steps_of(orders, epoch)
+        if position in ends:
+            assert rest == everything[ends[position] :]
+        visited = [image for step in rest for images in zip(*step, strict=True) for image in images]
+        assert visited == permutation(num_images, epoch)[position : position + len(visited)]
+        assert num_images - position - len(visited) < orders[0].round_size
 
 
 def test_a_run_cut_in_three_visits_what_the_whole_run_does() -> None:
@@ -96,9 +147,9 @@ def test_a_run_cut_in_three_visits_what_the_whole_run_does() -> None:
         orders = training(num_images, batch_size, world_size)
         for order in orders:
             order.resume(epoch, position)
-        step_size = world_size * batch_size
-        visited += epoch_of(orders, epoch)[: steps * step_size]
-        position += steps * step_size
+        round_size = world_size * batch_size
+        visited += epoch_of(orders, epoch)[: steps * round_size]
+        position += steps * round_size
     assert visited == permutation(num_images, epoch)[:position] and position == 38
 
 
@@ -198,13 +249,13 @@ def test_a_single_step_that_is_left_is_still_of_its_epoch(world_size: int, batch
     num_images, epoch = 31, 2
     for left, resumed in ((0, epoch), (1, epoch + 1)):
         orders = training(num_images, batch_size, world_size)
-        position = num_images - orders[0].step_size + left
+        position = num_images - orders[0].round_size + left
         for order in orders:
             order.resume(epoch, position)
         batches = [next(iter(order)) for order in orders]
         visited = [index for addresses in zip(*batches, strict=True) for _, index in addresses]
         begin = position if resumed == epoch else 0
-        assert visited == permutation(num_images, resumed)[begin : begin + orders[0].step_size]
+        assert visited == permutation(num_images, resumed)[begin : begin + orders[0].round_size]
         assert {e for batch in batches for e, _ in batch} == {resumed}
 
 

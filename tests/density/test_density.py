@@ -95,6 +95,21 @@ def test_stratified_times_lie_one_in_each_part(num: int) -> None:
         torch.testing.assert_close(t.sort().values.diff(), torch.full((num - 1,), 1 / num, dtype=torch.float64))
 
 
+def test_a_step_of_several_batches_is_stratified_as_one_and_recorded_as_one() -> None:
+    """Gradients that are accumulated are those of one large batch, whose image i is in batch i mod 3."""
+    whole, parts = StratifiedDensity(), StratifiedDensity()
+    expected = whole(images(12), FLOW, seeded(7)).flatten()
+    losses, recorded, alike = torch.rand(12, generator=seeded(1)), ImportanceDensity(4, 3), ImportanceDensity(4, 3)
+    for batch in range(3):
+        parts.place = recorded.place = (batch, 3)
+        t = parts(images(4), FLOW, seeded(7 + batch)).flatten()
+        torch.testing.assert_close(t, expected[batch::3])
+        assert not recorded.counts.any(), "no time of a step depends on the step's losses"
+        recorded.record(t, losses[4 * batch : 4 * batch + 4])
+    alike.record(torch.cat([expected[batch::3] for batch in range(3)]), losses)
+    assert torch.equal(recorded.history, alike.history) and recorded.counts.sum() == 12
+
+
 def test_each_stratified_time_is_uniform() -> None:
     density, generator = StratifiedDensity(), seeded(5)
     times = torch.stack([density(images(6), FLOW, generator).flatten() for _ in range(3_000)])

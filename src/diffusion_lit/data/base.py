@@ -37,7 +37,7 @@ class ImageDataModule(ImageFacts, LightningDataModule, ABC):
     """Images in three splits, as bytes until they reach the device. A subclass states its `ImageFacts` and loads them.
 
     Args:
-        batch_size: images a process and step.
+        batch_size: images in a batch, of which each process has `trainer.accumulate_grad_batches` a step.
         num_workers: loading processes beside each training process; 0 loads in the training process itself.
         seed: seed of the order and the augmentation.
         augmentation: augmentation of training images; None disables it.
@@ -80,14 +80,17 @@ class ImageDataModule(ImageFacts, LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[Batch]:
         order = self.training_order()
         order.resume(self.resumed["epoch"], self.resumed["position"])
-        self.step_size = order.step_size
+        self.round_size = order.round_size
         if self.resumed["position"]:
-            self.recount_steps()
+            self.recount(order.batches_before(self.resumed["position"]))
         return self.loader("train", order, self.augmentation)
 
     def training_order(self) -> TrainingOrder:
         """This rank's share of an epoch, from its beginning."""
-        return TrainingOrder(len(self.splits["train"]), self.batch_size, self.seed, *self.process())
+        permutation, batches = None, self.batches_per_step()
+        return TrainingOrder(
+            len(self.splits["train"]), self.batch_size, self.seed, *self.process(), permutation, batches
+        )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.evaluation_loader("val")
@@ -117,22 +120,26 @@ class ImageDataModule(ImageFacts, LightningDataModule, ABC):
         """This process's rank and how many there are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def recount_steps(self) -> None:
-        """Tell Lightning how many steps of today's size the images already trained on come to."""
+    def batches_per_step(self) -> int:
+        """How many batches each process has in a step."""
+        return self.trainer.accumulate_grad_batches if self.trainer else 1
+
+    def recount(self, batches: int) -> None:
+        """Tell Lightning how many batches of today's size the images already trained on come to."""
         assert self.trainer is not None
-        steps = self.resumed["position"] // self.step_size
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
         for counter in ("ready", "started", "processed", "completed"):
-            setattr(progress, counter, getattr(progress, counter) + steps - self.resumed["step"])
-        self.resumed["step"] = steps
+            setattr(progress, counter, getattr(progress, counter) + batches - self.resumed["step"])
+        self.resumed["step"] = batches
 
     def state_dict(self) -> dict[str, int]:
-        """Where training stands: the epoch, its steps done, and how many of its images all ranks have trained on."""
+        """Where training stands: the epoch, its batches done, and how many of its images all ranks have trained on."""
         assert self.trainer is not None
         epoch = self.trainer.current_epoch
-        step = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
         before = self.resumed if self.resumed["epoch"] == epoch else {"step": 0, "position": 0}
-        return {"epoch": epoch, "step": step, "position": before["position"] + (step - before["step"]) * self.step_size}
+        position = before["position"] + (done - before["step"]) * self.round_size
+        return {"epoch": epoch, "step": done, "position": position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.resumed = dict(state)

@@ -56,16 +56,22 @@ def permute_shards(sizes: Sequence[int], num_lanes: int, seed: int, epoch: int) 
 class TrainingOrder(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, image index) for one rank; each epoch is a new permutation of all images.
 
-    Step k of an epoch takes the images k B W .. (k + 1) B W of the permutation, B being the batch size and W the number
-    of ranks, and rank r every W-th of them from the r-th on. So the position in an epoch is a plain number of images,
-    which means the same for any B and W. The fewer than B W images left over wait for another epoch; where there are
-    fewer than B W in all, the batch shrinks to fit.
+    Step k of an epoch takes the images k B D .. (k + 1) B D of the permutation, where B is the batch size and D = W A
+    the number of batches: A on each of W ranks. They are dealt out to D columns, of which column c has every D-th image
+    from the c-th on: batch m of rank r is column m W + r. So a step has the same D batches however many ranks compute
+    them, and a rank has every W-th image. The position in an epoch is a plain number of images, which means the same
+    for any B, W and A.
+
+    An epoch's last step has fewer columns where fewer than B D images are left. The fewer than B W left after that wait
+    for another epoch; where there are fewer than B W in all, the batch shrinks to fit. An epoch that is resumed, after
+    another B, W or A, at a place where none of its steps begins has a short step first, too.
 
     Args:
-        batch_size: images a rank and step.
+        batch_size: images in a batch.
         seed: seed of the permutations.
         world_size: how many processes share each epoch.
         permutation: permutation of each epoch; None takes `permute`.
+        batches_per_step: batches of each rank in a step, A.
 
     Raises:
         ValueError: if there are fewer images than ranks.
@@ -77,6 +83,7 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
     rank: int = 0
     world_size: int = 1
     permutation: Permutation | None = None
+    batches_per_step: int = 1
 
     def __post_init__(self) -> None:
         if self.num_images < self.world_size:
@@ -95,8 +102,8 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
         self.sampler = self  # Lightning announces the epoch to `batch_sampler.sampler`
 
     @property
-    def step_size(self) -> int:
-        """Images that all ranks together take in a step."""
+    def round_size(self) -> int:
+        """Images that all ranks together take in a batch each."""
         return self.batch_size * self.world_size
 
     def set_epoch(self, epoch: int) -> None:
@@ -107,19 +114,27 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
         self.start = (epoch, position)
         # Loading processes are given their first batches before Lightning announces the epoch, which is the next one
         # where no step is left of this.
-        self.epoch = epoch + (self.num_images - position < self.step_size)
+        self.epoch = epoch + (self.num_images - position < self.round_size)
 
     def __len__(self) -> int:
-        """Steps in a whole epoch, wherever it is begun: Lightning counts the steps already done itself."""
-        return self.num_images // self.step_size
+        """Batches in a whole epoch, wherever it is begun: Lightning counts those already done itself."""
+        return self.num_images // self.round_size
+
+    def batches_before(self, position: int) -> int:
+        """Batches of an epoch that count as done at its image number `position`: all but those still to come."""
+        return len(self) - (self.num_images - position) // self.round_size
 
     def share(self) -> Tensor:
-        """This rank's images of the epoch, from where it begins, as many as its steps take."""
+        """This rank's images of the epoch, batch by batch, from where it begins."""
         epoch, position = self.start
         first = position if epoch == self.epoch else 0
-        steps = (self.num_images - first) // self.step_size
-        taken = self.permute(self.seed, self.epoch)[first : first + steps * self.step_size]
-        return taken[self.rank :: self.world_size]
+        done, end, count = self.batches_before(first), len(self), self.batches_per_step
+        taken = self.permute(self.seed, self.epoch)[first : first + (end - done) * self.round_size]
+        own = taken[self.rank :: self.world_size]
+        # Lightning steps after every A-th batch of an epoch, and after its last.
+        cuts = [done, *range(done // count * count, end, count)[1:], end]
+        steps = torch.split(own, [(b - a) * self.batch_size for a, b in pairwise(cuts)])
+        return torch.cat([step.view(self.batch_size, -1).T.flatten() for step in steps])
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         yield from self.batches(self.share())  # not before the first is asked for: the epoch is announced late

@@ -93,9 +93,9 @@ class SequentialDataModule(ImageDataModule):
                 f"{max(1, self.num_workers)} loading processes: several read the same shard for every n-th image of "
                 "it. Fewer data.num_workers read less"
             )
-        if self.resumed["position"] and len(order) > (done := self.resumed["position"] // order.step_size):
+        if self.resumed["position"] and len(order) > (done := order.batches_before(self.resumed["position"])):
             log.warning(
-                f"resuming at step {done} of epoch {self.resumed['epoch']}, which is not exact: the "
-                f"{len(order) - done} steps left of it are on images shuffled anew, of which some have been seen in it "
-                "before"
+                f"resuming at batch {done} of epoch {self.resumed['epoch']}, which is not exact: the "
+                f"{len(order) - done} batches left of it are on images shuffled anew, of which some have been seen in "
+                "it before"
             )

@@ -92,7 +92,7 @@ class StreamData(PreparedData):
     def training_order(self) -> TrainingOrder:
         sizes = [shard.count for shard in self.manifest.splits["train"].shards]
         permutation = partial(permute_shards, sizes, self.num_lanes)
-        options = (sum(sizes), self.batch_size, self.seed, *self.process(), permutation)
+        options = (sum(sizes), self.batch_size, self.seed, *self.process(), permutation, self.batches_per_step())
         if not self.remote:
             return TrainingOrder(*options)
         images = self.splits["train"]
@@ -113,8 +113,8 @@ class FetchingOrder(TrainingOrder):
         horizon = self.ahead * len(self.images) // len(self.images.shards)
         with ThreadPoolExecutor(THREADS) as threads:
             try:
-                for step, batch in enumerate(self.batches(share)):
-                    while needed and needed[0][0] < (step + 1) * self.batch_size + horizon:
+                for number, batch in enumerate(self.batches(share)):
+                    while needed and needed[0][0] < (number + 1) * self.batch_size + horizon:
                         # an error is not raised here: whoever reads the shard meets it again
                         threads.submit(self.images.find, self.images.shards[needed.pop(0)[1]])
                     yield batch

@@ -10,6 +10,9 @@ from diffusion_lit.schedule import Schedule
 class Density(nn.Module, ABC):
     """A distribution of training times in (0, 1]."""
 
+    place: tuple[int, int] = (0, 1)
+    """Which of a step's batches on this process comes next in training, and of how many."""
+
     @abstractmethod
     def forward(self, x_0: Tensor, schedule: Schedule, generator: Generator | None = None) -> Tensor:
         """One time per image of `x_0` [B, C, H, W], as [B, 1, 1, 1] in its dtype and on its device."""

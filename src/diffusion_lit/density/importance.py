@@ -36,6 +36,8 @@ class ImportanceDensity(FixedPrecision, Density):
         self.uniform_share = uniform_share
         self.register_buffer("history", torch.zeros(num_bins, history_size, dtype=torch.float32))
         self.register_buffer("counts", torch.zeros(num_bins, dtype=torch.long))
+        self.unrecorded: list[tuple[Tensor, Tensor]] = []
+        """Parts of time and losses of a step's batches so far: they count when all of its times are drawn."""
 
     def check(self, schedule: Schedule) -> None:
         steps, parts = schedule.num_timesteps, len(self.counts)
@@ -72,7 +74,13 @@ class ImportanceDensity(FixedPrecision, Density):
     def record(self, t: Tensor, loss: Tensor) -> None:
         if not self.training:
             return
-        part, loss = gathered(self.part(t.flatten())), gathered(loss.detach().float())
+        batch, batches = self.place
+        if batch == 0:
+            self.unrecorded.clear()
+        self.unrecorded.append((gathered(self.part(t.flatten())), gathered(loss.detach().float())))
+        if batch + 1 < batches:
+            return
+        part, loss = (torch.cat(of_batches) for of_batches in zip(*self.unrecorded, strict=True))
         finite = loss.isfinite()  # a step that is left out for others must leave no trace
         part, loss = part[finite], loss[finite]
         order = part.argsort(stable=True)
