@@ -122,6 +122,12 @@ def test_what_weights_cannot_outlive_is_refused(run: Path, tmp_path: Path, overr
             {},
         ),
         (["optimizer.weight_decay=1"], ["optimizer=adam"], {"optimizer.lr": 2e-4}, {"optimizer.weight_decay"}),
+        (
+            ["strategy=hsdp", "trainer.strategy.num_replicas=1"],
+            ["strategy=ddp"],
+            {"trainer.strategy._target_": "lightning.pytorch.strategies.DDPStrategy"},
+            {"trainer.strategy.num_replicas"},
+        ),
         (["callback.fid=null"], ["callback.fid.num_samples=9"], {"callback.fid.num_samples": 9}, {}),
         (["callback.fid.num_samples=9"], ["callback.fid=null"], {"callback.fid": None}, {}),
         (["trainer.val_check_interval=7"], [], {"callback.last_checkpoint.every_n_steps": 7}, {}),

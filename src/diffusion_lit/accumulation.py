@@ -43,10 +43,10 @@ class Accumulation:
         for name, figure in figures.items():
             self.sums[name] = self.sums.get(name, 0) + figure.detach()
 
-    def means(self) -> dict[str, Tensor]:
-        """The figures' means over all batches of the step, the same on all ranks, which call this together."""
+    def means(self, over_ranks: bool) -> dict[str, Tensor]:
+        """The figures' means over this rank's batches of the step, or over all ranks', which then call this together."""
         means = torch.stack(list(self.sums.values())) / self.place[1]
-        if dist.is_initialized():
+        if over_ranks and dist.is_initialized():
             dist.all_reduce(means)
             means /= dist.get_world_size()
         return dict(zip(self.sums, means, strict=True))

@@ -117,7 +117,10 @@ class DiffusionModule(LightningModule):
             group["lr"] = base["lr"] * factor
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        for name, mean in self.accumulation.means().items():  # ranks have just waited for each other's gradients
+        """Figures that are logged are those of all ranks; in between, the bar shows the first rank's."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        logged = every > 0 and (self.global_step + 1) % every == 0
+        for name, mean in self.accumulation.means(logged or budget_of(self.trainer).may_end_anywhere).items():
             self.log(f"train/{name}", mean, prog_bar=name == "loss")
         self.log("train/lr", torch.tensor(optimizer.param_groups[0]["lr"]))  # on the host, where it is
 

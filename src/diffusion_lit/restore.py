@@ -17,6 +17,9 @@ from diffusion_lit.shell import quote
 
 __all__ = ["restore_settings"]
 
+PACKAGES = {"strategy": "trainer.strategy"}
+"""Groups that set something of another name (`# @package` in conf)."""
+
 
 def restore_settings(
     recorded: Mapping[str, Any], origin: str, asked: DictConfig, overrides: Sequence[str], only: Sequence[str] = ("",)
@@ -38,7 +41,8 @@ def restore_settings(
         ValueError: if the command lines do not go together, or the file names what is not trusted.
     """
     own = [override for override in overrides if not under(key_of(override), ("hydra",))]
-    named = tuple(map(key_of, own))
+    named = [key_of(override) for override in own]
+    named += [PACKAGES[name] for name in named if name in PACKAGES]
     inherited = [
         override
         for override in read_as(list[str], recorded.get("overrides", []), f"{origin}: overrides")
@@ -65,7 +69,7 @@ def restore_settings(
         and old[key] == new[key]
         and under(key, only)
         and not under(key, TODAY)
-        and not any(supersedes(name, key) for name in (*named, *renewed(recorded["config"])))
+        and not any(supersedes(name, key) for name in [*named, *renewed(recorded["config"])])
     }
     trusted_config(nested(stands | {"run_dir": recorded["config"].get("run_dir")}), origin, allow)
     settings = plain_settings(now)

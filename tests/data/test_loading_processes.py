@@ -81,7 +81,7 @@ def lose_a_process(folder: Path, expected: type[BaseException], step: int | None
     kill = f"+callback.kill={{_target_: {__name__}.KillLoaders, step: {step or 'null'}}}"
     quiet = ("callback.fid=null", "callback.sample_grid=null", "trainer.limit_val_batches=1")
     with pytest.raises(expected) as caught:
-        train_in(folder, "data.num_workers=1", "data.batch_size=50", "trainer.max_steps=20", kill, *quiet)
+        train_in(folder, "data.num_workers=1", "data.batch_size=30", "trainer.max_steps=20", kill, *quiet)
     message = explain(caught.value)
     assert message is not None and "a data loading process was ended from outside (" in message
     assert "()" not in message and "resume=auto" in message

@@ -83,14 +83,19 @@ class SampleGrid(Callback):
             self.write(trainer, grid)
 
     def sample(self, trainer: Trainer, module: LightningModule) -> Tensor:
-        """The grid as uint8 [C, H, W]."""
+        """The grid as uint8 [C, H, W]; ranks share its images out, each as many as any other."""
         assert isinstance(module, DiffusionModule)
         denoiser = guided(module.denoiser, self.guidance)
         columns = self.columns if denoiser.num_classes is None or denoiser.num_classes > 20 else denoiser.num_classes
-        indices = range(self.rows * columns)
-        labels = default_labels(denoiser, indices)
-        address = (indices, labels, self.seed, module.device)
+        num = self.rows * columns
+        labels = default_labels(denoiser, range(num))
+        own = [i % num for i in range(trainer.global_rank, num + -num % trainer.world_size, trainer.world_size)]
+        address = (own, labels, self.seed, module.device)
         images = generate(denoiser, self.sampler, *address, on_step=lambda *_: answer_signals(trainer))
+        if trainer.world_size > 1:
+            shares = module.all_gather(images)
+            assert isinstance(shares, Tensor)
+            images = shares.transpose(0, 1).flatten(0, 1)[:num]
         return image_grid(images, columns, column_titles(labels, columns, module.record.get("class_names")))
 
     def write(self, trainer: Trainer, grid: Tensor) -> None:
