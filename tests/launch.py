@@ -19,8 +19,8 @@ from types import SimpleNamespace
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from lightning.fabric.strategies.launchers import subprocess_script
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig
 
 from diffusion_lit.command import CONFIG_FOLDER
@@ -167,7 +167,13 @@ def run_forked(name: str, *args: str, cwd: Path, env: dict[str, str] | None = No
     """As `run_command`, in a copy of this process; and the ranks that it starts are copies of it."""
     command = [sys.executable, "-m", f"diffusion_lit.{name}", *args]
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
-        code = Forked(command, cwd, {**os.environ, **(env or {})}, stdout.fileno(), stderr.fileno()).wait(PATIENCE)
+        process = Forked(command, cwd, {**os.environ, **(env or {})}, stdout.fileno(), stderr.fileno())
+        try:
+            code = process.wait(PATIENCE)
+        except subprocess.TimeoutExpired as error:
+            stderr.seek(0)
+            error.add_note(stderr.read())
+            raise
         stdout.seek(0)
         stderr.seek(0)
         return subprocess.CompletedProcess([name, *args], code, stdout.read(), stderr.read())
