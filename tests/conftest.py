@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffusion_lit import restore
 from diffusion_lit.data import DigitsData
-from tests.launch import few
+from tests.launch import composed, few
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,6 +23,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
 
 
+restore.composed = composed
 DigitsData.load = few  # type: ignore[method-assign, assignment]
 
 

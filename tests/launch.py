@@ -13,18 +13,21 @@ import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from copy import deepcopy
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig
 
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.data import ArrayImages, DigitsData, Images
+from diffusion_lit.shell import quote
 from diffusion_lit.training import train
 
 ROOT = Path(__file__).parents[1]
@@ -54,18 +57,25 @@ def few(data: DigitsData) -> dict[str, Images]:
     return {name: ArrayImages(*images.fetch(range(0, len(images), 5))) for name, images in ALL_DIGITS(data).items()}
 
 
-@lru_cache(maxsize=50)
-def composed(*overrides: str) -> DictConfig:
-    """conf/train.yaml with overrides; composing takes longer than a step of training, and tests repeat themselves."""
+@cache
+def chosen(*groups: str) -> DictConfig:
+    """conf/train.yaml with choices of groups: what takes Hydra longer than several steps of training."""
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-        return compose("train", list(overrides))
+        return compose("train", list(groups))
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """conf/train.yaml with overrides, as Hydra composes it: first the groups, then everything else by its own code."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    groups = [o for o in parsed if (CONFIG_FOLDER / o.key_or_group).is_dir() or o.package is not None]
+    cfg = deepcopy(chosen(*(o.input_line for o in groups if o.input_line is not None)))
+    ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if o not in groups], cfg)
+    return cfg
 
 
 def config(folder: Path, *overrides: str, tiny: bool = True) -> DictConfig:
     """conf/train.yaml with overrides, for a run in `folder`."""
-    cfg = deepcopy(composed(*(TINY if tiny else ()), *overrides))
-    cfg.run_dir = str(folder)
-    return cfg
+    return composed([f"run_dir={quote(str(folder))}", *(TINY if tiny else ()), *overrides])
 
 
 def train_in(folder: Path, *overrides: str) -> Trainer | None:

@@ -18,7 +18,7 @@ LAYERS = (
     ("resume", "restore", "fine_tuning"),
     ("agreement", "callback", "settings"),
     ("module", "figure", "contact_sheet"),
-    ("budget", "csv_logger"),
+    ("accumulation", "budget", "csv_logger", "hybrid_shard"),
     ("evaluation",),
     ("generate", "inversion", "likelihood"),
     ("checkpoint",),

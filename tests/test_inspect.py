@@ -11,7 +11,7 @@ from diffusion_lit.contact_sheet import choose_examples, spread
 from diffusion_lit.data import DigitsData
 from tests import streams
 from tests.data.prepared_set import data_module, numbers, prepare, settings, write_folder
-from tests.launch import run_forked
+from tests.launch import ALL_DIGITS, run_forked
 
 
 def test_it_says_what_a_prepared_set_holds(tmp_path: Path) -> None:
@@ -49,7 +49,8 @@ def test_examples_of_a_stream_are_those_of_their_classes(tmp_path: Path, kind: s
         assert len(images) == 4 and {n % 3 for n in images[:, 0, 0, 0].tolist()} == {label}
 
 
-def test_sets_without_classes_and_with_many(tmp_path: Path) -> None:
+def test_sets_without_classes_and_with_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DigitsData, "load", ALL_DIGITS)
     data = DigitsData()
     data.setup()
     assert list(choose_examples(data, "val", rows=3, columns=2)) == ["0 (18)", "4 (18)", "9 (18)"]

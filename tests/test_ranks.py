@@ -8,7 +8,7 @@ from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.trainer import check_processes
 from tests.launch import TINY, config, run_launched
 
-TWO = ("trainer.devices=2", "data.batch_size=150", "trainer.max_steps=1", "callback.fid=null")
+TWO = ("trainer.devices=2", "data.batch_size=30", "trainer.max_steps=1", "callback.fid=null")
 
 
 @pytest.fixture(scope="module")

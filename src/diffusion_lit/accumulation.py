@@ -44,7 +44,7 @@ class Accumulation:
             self.sums[name] = self.sums.get(name, 0) + figure.detach()
 
     def means(self, over_ranks: bool) -> dict[str, Tensor]:
-        """The figures' means over this rank's batches of the step, or over all ranks', which then call this together."""
+        """The figures' means over this rank's batches of the step, or over all ranks', which call this together."""
         means = torch.stack(list(self.sums.values())) / self.place[1]
         if over_ranks and dist.is_initialized():
             dist.all_reduce(means)

@@ -12,9 +12,10 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from diffusion_lit.checkpoint import damage, load_checkpoint, peek
+from diffusion_lit.ranks import check_seen
 from diffusion_lit.settings import Change, changes
 
-__all__ = ["Origin", "check_origin", "find_earlier_run", "find_origin", "is_finished", "read"]
+__all__ = ["Origin", "check_origin", "find_earlier_run", "find_origin", "is_finished", "open_origin", "read"]
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,12 @@ def read(file: Path) -> dict[str, Any]:
     if recorded is None:
         raise ValueError(found)
     return recorded
+
+
+def open_origin(file: str) -> Origin:
+    """The checkpoint that the first rank has chosen. A ValueError, on all ranks, if one does not see it."""
+    check_seen(Path(file), f"the checkpoint {file}", "resume=FOLDER")
+    return Origin(Path(file), read(Path(file)))
 
 
 def resumable(recorded: Mapping[str, Any]) -> bool:

@@ -26,9 +26,9 @@ from diffusion_lit.files import write_json
 from diffusion_lit.fine_tuning import load_weights
 from diffusion_lit.interruption import Interruption
 from diffusion_lit.module import DiffusionModule
-from diffusion_lit.ranks import check_seen, from_first_rank
+from diffusion_lit.ranks import from_first_rank
 from diffusion_lit.restore import restore_settings
-from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, read
+from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, open_origin, read
 from diffusion_lit.run_folder import claim_for_all, continue_loggers, say_finished, write_record
 from diffusion_lit.settings import Change, plain_settings
 from diffusion_lit.shell import command_line
@@ -126,12 +126,6 @@ def run(
         write_json(record | {"finished": trainer.global_step}, Path(cfg.run_dir) / "run.json")
         report(cfg, trainer, time.monotonic() - start)
     return trainer
-
-
-def open_origin(file: str) -> Origin:
-    """The checkpoint that the first rank has chosen. A ValueError, on all ranks, if one does not see it."""
-    check_seen(Path(file), f"the checkpoint {file}", "resume=FOLDER")
-    return Origin(Path(file), read(Path(file)))
 
 
 def announce(

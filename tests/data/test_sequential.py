@@ -152,6 +152,6 @@ def test_a_run_resumes(
         assert done == steps and state["position"] == 4 * state["step"] and state["epoch"] in (epoch, epoch - 1)
         if before is not None:
             _, epoch, step = stands[before]
-            said = f"resuming at step {step} of epoch {epoch}, which is not exact: the {6 - step} steps left of it"
+            said = f"resuming at batch {step} of epoch {epoch}, which is not exact: the {6 - step} batches left of it"
             assert said in caplog.text
         before = run
