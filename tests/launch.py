@@ -1,5 +1,6 @@
 """Running the project as its users do: in this process from overrides, or as a command."""
 
+import gc
 import importlib
 import os
 import runpy
@@ -17,7 +18,6 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
-from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,6 +25,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig
 
+from diffusion_lit import restore
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.data import ArrayImages, DigitsData, Images
 from diffusion_lit.shell import quote
@@ -52,16 +53,23 @@ PATIENCE = 300.0
 """Seconds after which a command counts as hanging, however busy the machine is."""
 
 
-def few(data: DigitsData) -> dict[str, Images]:
+@cache
+def few_digits() -> dict[str, Images]:
     """A fifth of the digits: 288 to train on, 36 to validate and to test."""
-    return {name: ArrayImages(*images.fetch(range(0, len(images), 5))) for name, images in ALL_DIGITS(data).items()}
+    return {n: ArrayImages(*images.fetch(range(0, len(images), 5))) for n, images in ALL_DIGITS(DigitsData()).items()}
+
+
+def few(data: DigitsData) -> dict[str, Images]:
+    return dict(few_digits())
+
+
+ALL_COMPOSED = restore.composed
 
 
 @cache
 def chosen(*groups: str) -> DictConfig:
     """conf/train.yaml with choices of groups: what takes Hydra longer than several steps of training."""
-    with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-        return compose("train", list(groups))
+    return ALL_COMPOSED(list(groups))
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
@@ -121,6 +129,7 @@ class Forked:
         load()
         self.pid = os.fork()
         if self.pid == 0:
+            gc.disable()  # looking through what it shares with this process would copy all of it
             os._exit(self.run(module, args, cwd, env, (stdout, stderr)))
 
     @staticmethod
