@@ -254,7 +254,9 @@ def test_a_run_on_latents_writes_pictures_and_says_what_it_measured(run: Path) -
 
 def test_the_reference_of_fid_is_the_decoded_validation_set(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    monkeypatch.setattr(Pixels, "forward", lambda self, images: (seen.append(images), images.flatten(1).float())[1])
+    monkeypatch.setattr(
+        Pixels, "forward", lambda self, images: (seen.append(images), images.flatten(1)[:, :64].float())[1]
+    )
     train_in(
         run / "again",
         *ON_LATENTS,

@@ -147,7 +147,9 @@ def test_validation_is_of_the_average_on_fixed_noise(run: Path) -> None:
     assert again == pytest.approx(min(column(run, "val/loss").values()), rel=1e-6)
 
 
-@pytest.mark.parametrize("stop", [1, 3, 4, 6, 9])
+@pytest.mark.parametrize(
+    "stop", [pytest.param(1, marks=pytest.mark.slow), 3, 4, pytest.param(6, marks=pytest.mark.slow), 9]
+)
 def test_a_resumed_run_is_the_same_run(run: Path, tmp_path: Path, stop: int) -> None:
     """Stopped in the middle of an epoch, at its end, at a validation: equal to the bit, loss by loss."""
     options = ("model.dropout=0.1", "callback.fid=null", "callback.sample_grid=null", "trainer.log_every_n_steps=1")
@@ -217,7 +219,8 @@ STATEFUL = {
 def test_every_kind_of_loss_trains_and_resumes_to_the_bit(name: str, tmp_path: Path) -> None:
     """With what it has learnt: the importance of each part of time, the uncertainty of each noise level."""
     importance = ("density.num_bins=5", "density.history_size=2") if name == "importance" else ()
-    options = (*STATEFUL[name], *importance, "callback.fid=null", "sampler.num_steps=2", "trainer.log_every_n_steps=1")
+    quiet = ("callback.fid=null", "callback.sample_grid=null", "trainer.log_every_n_steps=1")
+    options = (*STATEFUL[name], *importance, *quiet)
     train_in(tmp_path / "whole", "trainer.max_steps=6", *options)
     train_in(tmp_path / "a", "trainer.max_steps=4", *options)
     train_in(tmp_path / "b", "trainer.max_steps=6", f"resume={tmp_path / 'a'}", *options)
@@ -230,7 +233,7 @@ def test_every_kind_of_loss_trains_and_resumes_to_the_bit(name: str, tmp_path: P
         assert state["loss.head.weight"].abs().sum() > 0
         assert set(load_checkpoint(whole)["ema"]) > {"loss.head.weight"}
     if name == "importance":
-        assert int(state["loss.density.counts"].sum()) >= 5 * 300  # an epoch's last batch may be smaller
+        assert int(state["loss.density.counts"].sum()) == 6 * 60
         assert column(tmp_path / "whole", "train/bound")
 
 

@@ -114,7 +114,7 @@ def test_sizes_out_of_range(kind: str, root: Path, name: str, value: int) -> Non
         stream(kind, root, **{name: value})
 
 
-@pytest.mark.parametrize("num_workers", WORKERS)
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_resumes(
     kind: str, root: Path, num_workers: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
