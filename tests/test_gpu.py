@@ -16,7 +16,7 @@ from tests.test_training import column, same
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 
 ON_GPU = (*(option for option in TINY if "accelerator" not in option), "trainer.accelerator=gpu")
-QUIET = ("callback.fid=null", "callback.sample_grid=null", "trainer.num_sanity_val_steps=0")
+QUIET = ("callback.fid=null", "callback.sample_grid=null")
 
 
 def train_on_gpu(folder: Path, *overrides: str) -> Trainer:

@@ -17,7 +17,7 @@ from diffusion_lit.interruption import Interrupted, Interruption
 from diffusion_lit.ranks import launched_by, outlive_nobody
 from tests.launch import TINY, run_forked, train_in
 
-QUIET = ("callback.sample_grid=null", "trainer.num_sanity_val_steps=0", "trainer.max_steps=6")
+QUIET = ("callback.sample_grid=null", "trainer.max_steps=6")
 
 
 class Signal(Callback):
@@ -95,7 +95,7 @@ def test_a_signal_to_one_of_two_ranks_stops_both_where_they_are(
     cuts: list[tuple[str, int, int]], tmp_path: Path
 ) -> None:
     """A run that is cut at a place, on a rank, at a step, and resumed each time, is the undisturbed one to the bit."""
-    run, two = tmp_path / "run", ("trainer.devices=2", "data.batch_size=30", "trainer.num_sanity_val_steps=0")
+    run, two = tmp_path / "run", ("trainer.devices=2", "data.batch_size=30")
     options = (*TINY, *two, "trainer.max_steps=7", "callback.last_checkpoint.every_n_steps=100")
     for place, rank, step in cuts:
         probe = f"+callback.probe={{_target_: tests.test_interruption.Signal, place: {place}, rank: {rank}, "
