@@ -27,6 +27,13 @@ restore.composed = composed
 DigitsData.load = few  # type: ignore[method-assign, assignment]
 
 
+@pytest.fixture(autouse=True)
+def no_rank() -> Iterator[None]:
+    """A test that leaves Lightning's variables behind makes a rank of all that follow: they would wait for others."""
+    yield
+    assert "LOCAL_RANK" not in os.environ
+
+
 @pytest.fixture
 def own_logging() -> Iterator[None]:
     """Hydra's own handlers write to an output that is closed after the test."""

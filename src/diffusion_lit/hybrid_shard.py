@@ -14,25 +14,25 @@ class HybridShardStrategy(ModelParallelStrategy):
     Args:
         num_replicas: how many copies of the parameters there are.
         shard_size: over how many processes each copy is shared out, 2 or more.
-
-    Raises:
-        ValueError: when training starts, if `shard_size` is under 2, or these are not all processes.
     """
 
     def __init__(self, num_replicas: int, shard_size: int) -> None:
         super().__init__(num_replicas, shard_size, save_distributed_checkpoint=False)  # the shape of its 2-D mesh
         self.num_replicas, self.shard_size = num_replicas, shard_size
 
-    def setup_environment(self) -> None:
+    def check(self, processes: int) -> None:
+        """Check the mesh against the number of processes.
+
+        Raises:
+            ValueError: if `shard_size` is under 2, or these are not all processes.
+        """
         if self.shard_size < 2:
             raise ValueError(
                 f"strategy=hsdp shares each copy of the parameters out over 2 processes or more, got "
                 f"trainer.strategy.shard_size={self.shard_size}; with one device on each node use strategy=ddp"
             )
-        processes = self.num_nodes * self.num_processes
         if self.num_replicas * self.shard_size != processes:
             raise ValueError(
                 f"trainer.strategy.num_replicas={self.num_replicas} x trainer.strategy.shard_size={self.shard_size} "
                 f"must be the number of processes, {processes}: leave them at trainer.num_nodes and trainer.devices"
             )
-        super().setup_environment()

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.budget import Budget
 from diffusion_lit.files import replacing
+from diffusion_lit.hybrid_shard import HybridShardStrategy
 from diffusion_lit.ranks import launched_by
 
 __all__ = ["CheckpointFiles", "build_trainer", "check_processes"]
@@ -28,7 +29,7 @@ def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], loggers: Seque
     """The trainer of `cfg` (conf/trainer), its budget and its own ways with checkpoints, signals and intervals.
 
     Raises:
-        ValueError: if a limit is wrong.
+        ValueError: if a limit or the strategy is wrong.
     """
     settings: Any = OmegaConf.to_container(cfg, resolve=True)  # which refers to what is around it
     budget = Budget(
@@ -46,6 +47,8 @@ def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], loggers: Seque
         plugins.append(LightningEnvironment())  # and not what a scheduler's variables in a shell make it guess
     make = instantiate(OmegaConf.create({**settings, "_partial_": True}))  # callbacks must not become configurations
     trainer: Trainer = make(callbacks=[budget, *callbacks], logger=list(loggers), plugins=plugins)
+    if isinstance(trainer.strategy, HybridShardStrategy):
+        trainer.strategy.check(trainer.num_devices * trainer.num_nodes)
     loop = FitLoop(trainer, trainer.min_epochs, trainer.max_epochs)
     loop.epoch_loop = EpochLoop(trainer, trainer.min_steps, trainer.max_steps)
     trainer.fit_loop = loop
