@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
@@ -93,9 +94,9 @@ class SampleGrid(Callback):
         address = (own, labels, self.seed, module.device)
         images = generate(denoiser, self.sampler, *address, on_step=lambda *_: answer_signals(trainer))
         if trainer.world_size > 1:
-            shares = module.all_gather(images)
-            assert isinstance(shares, Tensor)
-            images = shares.transpose(0, 1).flatten(0, 1)[:num]
+            shares = [torch.empty_like(images) for _ in range(trainer.world_size)]
+            torch.distributed.all_gather(shares, images)
+            images = torch.stack(shares, 1).flatten(0, 1)[:num]
         return image_grid(images, columns, column_titles(labels, columns, module.record.get("class_names")))
 
     def write(self, trainer: Trainer, grid: Tensor) -> None:
