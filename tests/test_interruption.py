@@ -169,6 +169,19 @@ def test_held_signals_wait_and_others_interrupt() -> None:
     assert [signal.getsignal(number) for number in numbers] == before
 
 
+def test_a_signal_at_logging_s_locks_is_raised_after_them() -> None:
+    """Around forks Python would drop it there."""
+    code = "def locked():\n    kill(pid, number)\n    for _ in range(1000):\n        pass\n    released.append(True)"
+    names: dict[str, Any] = {"__name__": "logging", "kill": os.kill, "pid": os.getpid(), "number": signal.SIGTERM}
+    names["released"] = []
+    exec(code, names)
+    with Interruption():
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            names["locked"]()
+            time.sleep(10)
+        assert names["released"] == [True]
+
+
 def test_where_there_is_no_signal_of_lost_children_a_run_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SI
 """Control-C; what schedulers send; the terminal is gone; what SLURM can be asked to send before its time limit."""
 SIGCHLD: int | None = getattr(signal, "SIGCHLD", None)  # Windows has none
 PATIENCE = 1.0  # seconds after the first signal from which on a second one ends the process at once
+AGAIN = 0.05  # seconds after which a signal that came at a bad moment is sent again
 START_PATIENCE = 5.0  # seconds after a signal in which a process that has not started to train must have ended
 
 
@@ -90,8 +91,13 @@ class Interruption:
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         self.number = self.number or number
-        if not self.held and os.getpid() == self.process:  # and not one of its loading processes
-            raise Interrupted(self.number)
+        if self.held or os.getpid() != self.process:  # but one of its loading processes
+            return
+        if frame is not None and frame.f_globals.get("__name__") == "logging":
+            # It takes and releases its locks around each fork, where Python drops what is raised and prints it.
+            threading.Timer(AGAIN, os.kill, (self.process, number)).start()
+            return
+        raise Interrupted(self.number)
 
     def watch(self, end: socket.socket) -> None:
         """From a thread to which the system itself sends the numbers of signals: see that the process ends."""
