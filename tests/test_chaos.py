@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from filelock import FileLock
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader
 
 from diffusion_lit import files, run_folder
 from diffusion_lit.callback import EMA
@@ -196,6 +198,26 @@ class StoppedData(DigitsData):
     def __post_init__(self) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         super().__post_init__()
+
+
+class StoppedLoader(DataLoader[Any]):
+    """Asked to stop while its iterator, and with it the loading processes, are made."""
+
+    def __iter__(self) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+
+class StoppedLoading(DigitsData):
+    def train_dataloader(self) -> Any:
+        loader = super().train_dataloader()
+        loader.__class__ = StoppedLoader
+        return loader
+
+
+def test_a_signal_while_loading_processes_are_started_is_no_error(tmp_path: Path) -> None:
+    done = run_forked("train", *TINY, "data._target_=tests.test_chaos.StoppedLoading", cwd=tmp_path)
+    assert done.returncode == 128 + signal.SIGTERM and "Traceback" not in done.stderr, done.stderr
 
 
 def test_a_signal_within_torch_s_writing_is_a_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.files import write_json
 from diffusion_lit.fine_tuning import load_weights
-from diffusion_lit.interruption import Interruption
+from diffusion_lit.interruption import Interrupted, Interruption
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.ranks import from_first_rank
 from diffusion_lit.restore import restore_settings
@@ -57,6 +57,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | N
         The trainer; None where the run to resume has been trained to its end already.
 
     Raises:
+        Interrupted: if the process was asked to stop.
         ValueError: if a setting is wrong.
         FileNotFoundError: if data, weights or the checkpoint to resume from are missing.
     """
@@ -119,6 +120,10 @@ def run(
     start = time.monotonic()
     try:
         trainer.fit(module, data, ckpt_path=None if origin is None else origin.file, weights_only=True)
+    except Exception as error:
+        if isinstance(error.__context__, Interrupted):  # Lightning's, of loaders that a signal left half-made
+            raise error.__context__ from None
+        raise
     finally:
         if lock is not None:
             lock.release()
