@@ -446,7 +446,7 @@ HYBRID = "strategy=hsdp trainer.strategy.num_replicas=2 trainer.strategy.shard_s
 def test_every_strategy_trains_as_one_process_does(strategy: str, devices: int, tmp_path: Path) -> None:
     """Replicas stand for nodes. What copies of the model saved goes on in one process."""
     options = ("loss=uncertainty", "callback.fid=null", "callback.sample_grid=null", "trainer.log_every_n_steps=1")
-    steps = ("data.batch_size=30", "trainer.max_steps=3")
+    steps = ("data.batch_size=24", "trainer.max_steps=3")
     done = ranks(tmp_path / "shared", *options, *strategy.split(), *steps, devices=devices)
     assert done.returncode == 0, done.stderr
     train_in(tmp_path / "alone", *options, *steps, f"trainer.accumulate_grad_batches={devices}")
@@ -457,7 +457,7 @@ def test_every_strategy_trains_as_one_process_does(strategy: str, devices: int, 
     for name in ("train/loss", "val/loss"):
         assert column(tmp_path / "shared", name) == pytest.approx(column(tmp_path / "alone", name), rel=1e-5)
     more = ("trainer.max_steps=4", f"resume={tmp_path / 'shared'}", "strategy=auto", "trainer.devices=1")
-    assert train_in(tmp_path / "more", *options, "data.batch_size=30", *more).global_step == 4
+    assert train_in(tmp_path / "more", *options, "data.batch_size=24", *more).global_step == 4
 
 
 @pytest.mark.parametrize(
