@@ -49,6 +49,15 @@ POINTS = ("batch", "gradient", "update", "step", "validation", "fid", "grid", "w
 REPLACE = Path.replace
 
 
+def wrap_drawing(trainer: Trainer, wrap: Callable[[str, Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Put what `wrap` makes of a place's name and its work in the place of FID's measuring and of a grid's drawing."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, FID):
+            callback.measure = wrap("fid", callback.measure)  # type: ignore[method-assign]
+        if isinstance(callback, SampleGrid):
+            callback.sample = wrap("grid", callback.sample)  # type: ignore[method-assign]
+
+
 class Probe(Callback):
     """Ends its own process, or spoils something, where a plan says so; without one, counts how often each point comes.
 
@@ -95,11 +104,7 @@ class Probe(Callback):
         return done
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, FID):
-                callback.measure = self.during("fid", callback.measure)  # type: ignore[method-assign]
-            if isinstance(callback, SampleGrid):
-                callback.sample = self.during("grid", callback.sample)  # type: ignore[method-assign]
+        wrap_drawing(trainer, self.during)
         network = pl_module.denoiser.network
         assert isinstance(network, nn.Module)
         network.register_forward_pre_hook(self.before_forward)

@@ -23,7 +23,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
 
 
-restore.composed = composed
+restore.composed = composed  # the same settings, sooner
 DigitsData.load = few  # type: ignore[method-assign, assignment]
 
 

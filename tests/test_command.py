@@ -1,7 +1,6 @@
 """The commands as a user types them: help, mistakes, samples."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ import torch
 from PIL import Image
 
 from diffusion_lit.command import CONFIG_FOLDER
-from tests.launch import PATIENCE, ROOT, TINY, Forked, run_command, run_forked, train_in
+from tests.launch import PATIENCE, ROOT, TINY, run_command, run_forked, run_launched, train_in
 
 
 @pytest.fixture(scope="module")
@@ -289,18 +288,9 @@ def test_processes_share_the_images_of_sample(run: Path, tmp_path: Path) -> None
     """Started as torchrun starts them: the files of one process, one report."""
     common = [f"ckpt={run}", "sampler.num_steps=2", "num_samples=7", "batch_size=2", "format=[png,npz,grid]"]
     assert run_forked("sample", *common, f"out={tmp_path / 'alone'}", cwd=tmp_path).returncode == 0
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = [sys.executable, "-m", "diffusion_lit.sample", *common, f"out={tmp_path / 'shared'}"]
-    with (tmp_path / "stdout").open("w") as stdout:
-        ranks = [
-            Forked(command, tmp_path, {**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank}, stdout.fileno())
-            for rank in "01"
-        ]
-        assert [rank.wait(PATIENCE) for rank in ranks] == [0, 0]
-    assert (tmp_path / "stdout").read_text().count("7 images from") == 1
+    ended = run_launched("sample", *common, f"out={tmp_path / 'shared'}", folders=[tmp_path, tmp_path])
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert "".join(said for _, said in ended).count("7 images from") == 1
     alone, both = (
         {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*.png")}
         for folder in (tmp_path / "alone", tmp_path / "shared")

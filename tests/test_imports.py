@@ -32,7 +32,7 @@ LAYERS = (
     ("sweep", "study"),
     ("job", "image"),
     ("files", "interruption"),
-    ("shell", "random", "ranks", "plain", "tensor_file"),
+    ("collective", "shell", "random", "ranks", "plain", "tensor_file"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""
 WITHOUT_LIGHTNING = ("source", "prepared", "schedule", "sampler")

@@ -11,10 +11,11 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from diffusion_lit.callback import FID, SampleGrid, last_checkpoint
+from diffusion_lit.callback import last_checkpoint
 from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.interruption import Interrupted, Interruption
 from diffusion_lit.ranks import launched_by, outlive_nobody
+from tests.chaos import wrap_drawing
 from tests.launch import TINY, run_forked, train_in
 
 QUIET = ("callback.sample_grid=null", "trainer.max_steps=6")
@@ -32,11 +33,7 @@ class Signal(Callback):
             time.sleep(0.01)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, FID):
-                callback.measure = self.before("fid", callback.measure)  # type: ignore[method-assign]
-            if isinstance(callback, SampleGrid):
-                callback.sample = self.before("grid", callback.sample)  # type: ignore[method-assign]
+        wrap_drawing(trainer, self.before)
 
     def before(self, place: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def signalled(trainer: Trainer, pl_module: LightningModule) -> Any:

@@ -37,7 +37,7 @@ REMEDIES = {
     "train": " (hydra.run.dir=DIR), and continue with resume=auto",
     "prepare": " (out=DIR), and run the same command again. Finished shards are kept",
 }
-"""How a command goes on once a file can be written; others begin again."""
+"""What to do, after a command could not write a file; after any other, type it again."""
 
 CONNECTIONS = Path(multiprocessing.__file__).parent
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.data import ImageDataModule
-from diffusion_lit.files import replacing
-from diffusion_lit.image import as_array
+from diffusion_lit.image import as_array, save_figure
 
 __all__ = ["choose_examples", "draw_contact_sheet"]
 
@@ -63,5 +62,4 @@ def draw_contact_sheet(rows: dict[str, Tensor], path: Path) -> None:
             for side in axis.spines.values():
                 side.set_visible(False)
         axes[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=110)
+    save_figure(figure, path)

@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion_lit.condition import Condition
 from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.files import replacing
-from diffusion_lit.image import as_array, image_grid, to_uint8
+from diffusion_lit.image import as_array, image_grid, save_figure, to_uint8
 from diffusion_lit.random import ImageNoise
 from diffusion_lit.sampler import Sampler
 from diffusion_lit.schedule import Schedule
@@ -59,8 +59,7 @@ def draw_schedules(schedules: dict[str, Schedule], image: Tensor, path: Path, nu
     times = np.linspace(0, 1, num_images)
     noisy = [[to_uint8(noised(s, image[None], eps, float(t))[0]) for t in times] for s in schedules.values()]
     draw_rows(strips, list(zip(schedules, noisy, strict=True)), [f"t = {t:.3g}" for t in times])
-    with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=110)
+    save_figure(figure, path)
 
 
 def draw_rows(figure: Any, rows: Sequence[tuple[str, Sequence[Tensor]]], titles: Sequence[str]) -> None:
@@ -145,8 +144,7 @@ def draw_strip(trajectory: Trajectory, path: Path, columns: int = 9) -> None:
     ]
     figure = Figure(figsize=(1.25 * len(chosen) + 0.6, 1.25 * len(rows) + 0.5), layout="constrained")
     draw_rows(figure, rows, [f"t = {time:.2f}" for time in trajectory.times[chosen]])
-    with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=110)
+    save_figure(figure, path)
 
 
 def save_animation(trajectory: Trajectory, path: Path, columns: int, seconds: float = 4.0) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from diffusion_lit.files import replacing
 
-__all__ = ["as_array", "column_titles", "from_uint8", "image_grid", "save_image", "save_npz", "to_uint8"]
+__all__ = ["as_array", "column_titles", "from_uint8", "image_grid", "save_figure", "save_image", "save_npz", "to_uint8"]
 
 MIN_TILE = 48  # pixels: smaller images are magnified in a grid, so that a person can see them
 HEADER = 16  # pixels
@@ -84,6 +85,12 @@ def save_image(image: Tensor, path: Path) -> None:
     """Write one uint8 image [C, H, W], C = 1 or 3, as PNG."""
     with replacing(path) as file:
         Image.fromarray(as_array(image)).save(file, "png")
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write one of matplotlib's figures as PNG."""
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=110)
 
 
 def save_npz(images: Tensor, labels: Sequence[int] | None, path: Path) -> None:

@@ -13,6 +13,7 @@ def main(cfg: DictConfig) -> None:
     import torch.distributed as dist
     from tqdm import tqdm
 
+    from diffusion_lit.collective import rank_and_size
     from diffusion_lit.generate import generate, set_up
     from diffusion_lit.image import column_titles, image_grid, save_image, save_npz
 
@@ -29,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     labels = setup.labels(subjects)
     batches = [indices[begin : begin + cfg.batch_size] for begin in range(0, cfg.num_samples, cfg.batch_size)]
     num_steps = len(setup.sampler.times(setup.denoiser.schedule)) - 1
-    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world_size = rank_and_size()
     own = batches[rank::world_size]
     out = Path(cfg.out)
     drawn = []
@@ -41,7 +42,7 @@ def main(cfg: DictConfig) -> None:
                 for i, image in zip(batch, drawn[-1], strict=True):
                     save_image(image, out / "png" / f"{i:06d}.png")
     shares = [drawn]
-    if dist.is_initialized():
+    if world_size > 1:
         shares = [[]] * world_size
         dist.gather_object(drawn, shares if rank == 0 else None)
     if rank > 0:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from diffusion_lit.callback.ema import averaged_weights
 from diffusion_lit.callback.last_checkpoint import answer_signals
+from diffusion_lit.collective import gathered
 from diffusion_lit.generate import default_labels, generate
 from diffusion_lit.guidance import guided
 from diffusion_lit.image import column_titles, image_grid, save_image
@@ -93,10 +93,8 @@ class SampleGrid(Callback):
         own = [i % num for i in range(trainer.global_rank, num + -num % trainer.world_size, trainer.world_size)]
         address = (own, labels, self.seed, module.device)
         images = generate(denoiser, self.sampler, *address, on_step=lambda *_: answer_signals(trainer))
-        if trainer.world_size > 1:
-            shares = [torch.empty_like(images) for _ in range(trainer.world_size)]
-            torch.distributed.all_gather(shares, images)
-            images = torch.stack(shares, 1).flatten(0, 1)[:num]
+        shares = gathered(images).view(trainer.world_size, -1, *images.shape[1:])
+        images = shares.transpose(0, 1).flatten(0, 1)[:num]
         return image_grid(images, columns, column_titles(labels, columns, module.record.get("class_names")))
 
     def write(self, trainer: Trainer, grid: Tensor) -> None:

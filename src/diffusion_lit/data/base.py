@@ -87,10 +87,8 @@ class ImageDataModule(ImageFacts, LightningDataModule, ABC):
 
     def training_order(self) -> TrainingOrder:
         """This rank's share of an epoch, from its beginning."""
-        permutation, batches = None, self.batches_per_step()
-        return TrainingOrder(
-            len(self.splits["train"]), self.batch_size, self.seed, *self.process(), permutation, batches
-        )
+        count, batches = len(self.splits["train"]), self.batches_per_step()
+        return TrainingOrder(count, self.batch_size, self.seed, *self.process(), batches_per_step=batches)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.evaluation_loader("val")

@@ -3,9 +3,9 @@
 import math
 
 import torch
-import torch.distributed as dist
 from torch import Generator, Tensor
 
+from diffusion_lit.collective import gathered
 from diffusion_lit.density.base import Density
 from diffusion_lit.fixed_precision import FixedPrecision
 from diffusion_lit.schedule import Schedule
@@ -92,12 +92,3 @@ class ImportanceDensity(FixedPrecision, Density):
         place = (self.counts[part] + nth) % size
         self.history[part[kept], place[kept]] = loss[kept]
         self.counts += num
-
-
-def gathered(x: Tensor) -> Tensor:
-    """`x` [B] of all ranks, one after the other."""
-    if not dist.is_initialized():
-        return x
-    everywhere = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-    dist.all_gather(everywhere, x)
-    return torch.cat(everywhere)

@@ -4,6 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import Generator, Tensor
 
+from diffusion_lit.collective import rank_and_size
 from diffusion_lit.density.base import Density
 from diffusion_lit.schedule import Schedule
 
@@ -22,9 +23,8 @@ class StratifiedDensity(Density):
         u = torch.rand((), generator=generator, dtype=x_0.dtype, device=x_0.device)
         column, columns = 0, 1
         if self.training:  # validation batches need not come in step
-            (column, columns), rank, world = self.place, 0, 1
-            if dist.is_initialized():
-                rank, world = dist.get_rank(), dist.get_world_size()
+            (column, columns), (rank, world) = self.place, rank_and_size()
+            if world > 1:
                 dist.broadcast(u, src=0)
             self.u = u = u if column == 0 else self.u
             column, columns = column * world + rank, columns * world
