@@ -15,6 +15,14 @@ class FeatureExtractor(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor: ...
 
 
+class Classifier(FeatureExtractor):
+    """An extractor whose features are read by a last linear layer, which tells classes apart."""
+
+    @abstractmethod
+    def logits(self, features: Tensor) -> Tensor:
+        """[N, d] -> [N, number of classes], from the features that `forward` gives."""
+
+
 def to_colour(images: Tensor) -> Tensor:
     """Three channels, grey repeated."""
     return images.expand(-1, 3, -1, -1)
