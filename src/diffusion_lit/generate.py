@@ -1,6 +1,6 @@
 """Images from a trained model, each a function of the seed and its own index."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,8 @@ from diffusion_lit.checkpoint import load_denoiser
 from diffusion_lit.condition import Condition
 from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.guidance import guided
+from diffusion_lit.labels import Labels, choose_labels
+from diffusion_lit.precision import check_precision, compile_network, run_network_in
 from diffusion_lit.random import ImageNoise, interpolated_noise
 from diffusion_lit.sampler import Noise, Sampler
 
@@ -25,15 +27,19 @@ class Setup:
 
     denoiser: BaseDenoiser
     sampler: Sampler
-    classes: list[int] | None
-    """The classes to take in turn; None where the model has none."""
+    by_index: Labels | None
+    """The class of each image; None where the model has none."""
     class_names: list[str] | None
     """The names of all classes of the model, where they are known."""
     device: str
+    step: int
+    """How many optimizer steps the model was trained for."""
+    precision: str
+    """What the network runs in."""
 
-    def labels(self, indices: Sequence[int]) -> list[int] | None:
+    def labels(self, indices: Iterable[int]) -> list[int] | None:
         """The class of each image, by its index."""
-        return None if self.classes is None else [self.classes[i % len(self.classes)] for i in indices]
+        return None if self.by_index is None else [self.by_index[i] for i in indices]
 
 
 def set_up(cfg: DictConfig) -> Setup:
@@ -43,7 +49,8 @@ def set_up(cfg: DictConfig) -> Setup:
         FileNotFoundError: if the checkpoint does not exist.
         ValueError: if a setting does not fit the model, or this machine.
     """
-    device = choose_device(cfg.device)
+    device, asked = choose_device(cfg.device), cfg.get("precision", "32-true")
+    precision = None if asked is None else check_precision(asked)
     model, checkpoint = load_denoiser(cfg.ckpt, cfg.weights, device, cfg.autoencoder, cfg.allow)
     model.space.check()
     guide = cfg.get("guide")
@@ -51,8 +58,15 @@ def set_up(cfg: DictConfig) -> Setup:
     denoiser = guided(model, cfg.guidance, worse, cfg.get("guidance_interval"))
     sampler: Sampler = instantiate(cfg.sampler)
     sampler.check(denoiser)
-    class_names = checkpoint.get("class_names")
-    return Setup(denoiser, sampler, choose_classes(cfg.labels, model.num_classes, class_names), class_names, device)
+    names, counts = checkpoint.get("class_names"), checkpoint.get("class_counts")
+    labels = choose_labels(cfg.labels, model.num_classes, names, counts, cfg.seed)
+    precision = precision or check_precision(checkpoint["config"].get("trainer", {}).get("precision", "32-true"))
+    for part in (model, worse):
+        if part is not None:
+            run_network_in(part, precision)
+            if cfg.get("compile"):
+                compile_network(part)
+    return Setup(denoiser, sampler, labels, names, device, checkpoint.get("global_step", 0), precision)
 
 
 def choose_device(name: str) -> str:
@@ -64,20 +78,6 @@ def choose_device(name: str) -> str:
     if name.split(":")[0] not in available:
         raise ValueError(f"device={name} is not available here; choose auto or one of: {', '.join(available)}")
     return name
-
-
-def choose_classes(labels: object, num_classes: int | None, names: Sequence[str] | None) -> list[int] | None:
-    """The classes that `labels` asks for, by name or number; None means all. A ValueError if the model lacks them."""
-    if labels is None:
-        return None if num_classes is None else list(range(num_classes))
-    if num_classes is None:
-        raise ValueError(f"labels={labels}, but this model was trained without classes; leave labels out")
-    asked = list(labels) if isinstance(labels, Sequence) and not isinstance(labels, str) else [labels]
-    numbers = {str(i): i for i in range(num_classes)} | {name: i for i, name in enumerate(names or [])}
-    if not asked or any(str(label) not in numbers for label in asked):
-        listed = "" if names is None else f" or their names ({', '.join(names[:20])}{', ...' if names[20:] else ''})"
-        raise ValueError(f"labels must be classes from 0 to {num_classes - 1}{listed}, got {labels}")
-    return [numbers[str(label)] for label in asked]
 
 
 def default_labels(denoiser: BaseDenoiser, indices: Sequence[int]) -> list[int] | None:
@@ -94,7 +94,7 @@ def generate(
     denoiser: BaseDenoiser,
     sampler: Sampler,
     indices: Sequence[int],
-    labels: Sequence[int] | None,
+    labels: Labels | None,
     seed: int,
     device: torch.device | str = "cpu",
     interpolate: int | None = None,
@@ -105,7 +105,7 @@ def generate(
     Args:
         denoiser, sampler: the model, guided or not, in evaluation mode, on `device`, and how to sample.
         indices: which images: number i is the same in any batch.
-        labels: the classes of images 0, 1, 2, ..., or None.
+        labels: image i is of the class `labels[i]`; None where there are no classes.
         seed, device: seed of all the noise, and where to compute.
         interpolate: how many images lead from one noise to the next (see `interpolated_noise`); None draws each
             image from its own.
