@@ -14,12 +14,8 @@ from diffusion_lit.metrics.feature_likelihood_divergence import (
 )
 from diffusion_lit.metrics.fid_infinity import FIDInfinity as FIDInfinity
 from diffusion_lit.metrics.frechet_distance import FrechetDistance as FrechetDistance
-from diffusion_lit.metrics.frechet_distance import frechet_distance as frechet_distance
 from diffusion_lit.metrics.inception_score import InceptionScore as InceptionScore
 from diffusion_lit.metrics.kernel_distance import KernelDistance as KernelDistance
-from diffusion_lit.metrics.moments import Moments as Moments
-from diffusion_lit.metrics.moments import moments as moments
-from diffusion_lit.metrics.moments import read_moments as read_moments
 from diffusion_lit.metrics.nearest_neighbour import NearestNeighbour as NearestNeighbour
 from diffusion_lit.metrics.nearest_neighbour import closest_pairs as closest_pairs
 from diffusion_lit.metrics.precision_recall import PrecisionRecall as PrecisionRecall
