@@ -2,12 +2,15 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from diffusion_lit.feature import FeatureExtractor
 
-__all__ = ["FeatureSet", "Figure", "Metric", "Sets"]
+__all__ = ["Better", "FeatureSet", "Figure", "Metric", "Sets"]
+
+Better = Literal["lower", "higher", "zero"]
 
 
 @dataclass(frozen=True)
@@ -36,23 +39,34 @@ class Sets:
 
 @dataclass(frozen=True)
 class Figure:
-    """A number, with its standard error where the method states one."""
+    """A number, with what the method states of its uncertainty."""
 
     value: float
     error: float | None = None
+    """The standard error of `value`."""
+    spread: float | None = None
+    """The standard deviation over subsets or splits: what papers write after KID's and the Inception score's ±."""
 
 
 class Metric(ABC):
     """A figure, or several, about generated images."""
 
     extractor: FeatureExtractor
+    better: Better = "lower"
+    """Which values are better."""
     min_images: int = 2
     """How many images each set must have at least."""
+    needs_real: bool = True
+    """Whether it reads `Sets.real`; where it does not, that set may be empty."""
     needs_training: bool = False
     """Whether it compares with the images that the model was trained on, too."""
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - most take any extractor
         """Check that the extractor has what this metric reads. Raises a ValueError with the remedy."""
+
+    def caveats(self, sets: Sets) -> list[str]:
+        """What a reader of the figures should know about these sets, a sentence each."""
+        return []
 
     @abstractmethod
     def measure(self, sets: Sets) -> dict[str, Figure]:
