@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["decided", "gathered", "rank_and_size", "wait_for_all"]
+__all__ = ["decided", "gathered", "gathered_objects", "rank_and_size", "wait_for_all"]
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=30)
@@ -27,6 +27,15 @@ def gathered(x: Tensor) -> Tensor:
     everywhere = [torch.empty_like(x) for _ in range(dist.get_world_size())]
     dist.all_gather(everywhere, x)
     return torch.cat(everywhere)
+
+
+def gathered_objects(x: T) -> list[T]:
+    """`x` of all ranks, in their order, on all."""
+    if not dist.is_initialized():
+        return [x]
+    everywhere: list[T | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(everywhere, x)
+    return everywhere  # type: ignore[return-value]
 
 
 def decided(make: Callable[[], T]) -> T:
