@@ -105,6 +105,6 @@ def labelled(batches: Iterable[tuple[Tensor, Tensor | None]]) -> Iterator[tuple[
 
 def unlabelled(what: str) -> ValueError:
     return ValueError(
-        f"feature=classifier learns the dataset's classes, and the training images have {what}; choose feature=random_vgg, "
-        "feature=dinov2 or feature=inception"
+        f"feature=classifier learns the dataset's classes, and the training images have {what}; "
+        "choose feature=random_vgg, feature=dinov2 or feature=inception"
     )

@@ -56,8 +56,6 @@ class CLIP(FeatureExtractor):
             )
         visual = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
         self.published.fill(self.network, visual, path)
-        self.register_buffer("mean", 255 * torch.tensor(MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(STD)[:, None, None], persistent=False)
 
     def read(self, path: Path) -> dict[str, Any]:
         """The weights by their names; OpenAI's TorchScript is opened only where it is known to be theirs."""
@@ -66,8 +64,10 @@ class CLIP(FeatureExtractor):
             return state if isinstance(state, dict) else {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, that TorchScript is deprecated
-            return torch.jit.load(path, map_location="cpu").state_dict()
+            return torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
 
     def features(self, images: Tensor) -> Tensor:
+        from torchvision.transforms.functional import normalize
+
         x = bicubic(to_colour(images), self.resolution, rounded=True)
-        return F.normalize(self.network((x - self.mean) / self.std), dim=1)
+        return F.normalize(self.network(normalize(x / 255, MEAN, STD)), dim=1)

@@ -64,16 +64,15 @@ def train(network: ConvNet, images: Tensor, labels: Tensor, num_images: int, gen
     the same. The learning rate rises and falls once (Smith & Topin 2017, arXiv:1708.07120).
     """
     orders = [torch.randperm(len(images), generator=generator) for _ in range(-(-num_images // len(images)))]
-    batches = torch.cat(orders)[:num_images].split(BATCH_SIZE)
+    batches = torch.cat(orders)[:num_images].tensor_split(-(-num_images // BATCH_SIZE))
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     lr_schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=len(batches))
     network.train()
     for indices in batches:
-        if len(indices) > 1:  # batch normalisation needs two
-            loss = F.cross_entropy(network(shifted(images[indices], generator)), labels[indices])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        loss = F.cross_entropy(network(shifted(images[indices], generator)), labels[indices])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
         lr_schedule.step()
     network.eval().requires_grad_(False)
 

@@ -25,8 +25,8 @@ def check_features(features: Tensor, name: str) -> None:
     broken = int((~features.isfinite().all(1)).sum())
     if broken:
         raise ValueError(
-            f"{name}: those of {broken} of {len(features)} images are not finite, and no figure can be computed from them. "
-            "Look at the images: a model that has diverged gives such pixels; or else the extractor's weights are damaged"
+            f"{name}: those of {broken} of {len(features)} images are not finite: no figure can be computed from them. "
+            "Pixels are bytes and cannot be the cause: the extractor's weights are damaged, or another network's"
         )
     if len(features) > 1:
         spread = (features - features[0]).abs().max()

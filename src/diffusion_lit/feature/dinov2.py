@@ -48,8 +48,6 @@ class DINOv2(FeatureExtractor):
                 self.resolution, self.patch_size, self.num_features, self.depth, self.num_heads
             )
         self.published.fill(self.network, state, path)
-        self.register_buffer("mean", 255 * torch.tensor(MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(STD)[:, None, None], persistent=False)
 
     def at_resolution(self, state: Any) -> Any:
         """The weights, with the embedding of 37 x 37 positions resized to the grid of patches.
@@ -68,5 +66,7 @@ class DINOv2(FeatureExtractor):
         return state
 
     def features(self, images: Tensor) -> Tensor:
+        from torchvision.transforms.functional import normalize
+
         x = bicubic(to_colour(images), self.resolution, rounded=True)
-        return self.network((x - self.mean) / self.std)
+        return self.network(normalize(x / 255, MEAN, STD))

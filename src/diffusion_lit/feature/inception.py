@@ -29,9 +29,7 @@ class Inception(Classifier):
 
     name = "inception"
     num_features = 2048
-    sees = (
-        f"{SIZE} x {SIZE}, bilinear as TensorFlow 1 (no antialiasing, aligned at the corner), grey as colour, [-1, 1)"
-    )
+    sees = f"{SIZE} x {SIZE}, bilinear as TensorFlow 1 (not antialiased, aligned at a corner), grey as colour, [-1, 1)"
     published = PublishedWeights(
         file="weights-inception-2015-12-05-6726825d.pth",
         url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",

@@ -23,5 +23,5 @@ class Pixels(FeatureExtractor):
         self.num_features = channels * min(height, self.max_resolution) * min(width, self.max_resolution)
 
     def features(self, images: Tensor) -> Tensor:
-        size = [min(side, self.max_resolution) for side in images.shape[2:]]  # so that the covariance stays small
-        return F.adaptive_avg_pool2d(images.float() / 255, size).flatten(1)
+        height, width = (min(side, self.max_resolution) for side in images.shape[2:])  # a small covariance
+        return F.adaptive_avg_pool2d(images.float() / 255, (height, width)).flatten(1)

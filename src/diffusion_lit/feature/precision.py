@@ -6,10 +6,10 @@ from contextlib import contextmanager
 import torch
 
 BACKENDS = (
-    torch.backends.cudnn.conv,
+    torch.backends.cudnn.conv,  # type: ignore[attr-defined]
     torch.backends.cuda.matmul,
-    torch.backends.mkldnn.conv,
-    torch.backends.mkldnn.matmul,
+    torch.backends.mkldnn.conv,  # type: ignore[attr-defined]
+    torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
 )
 
 

@@ -19,6 +19,7 @@ class RandomVGG(FeatureExtractor):
 
     name = "random_vgg"
     num_features = 64
+    whole: Tensor
     sees = f"its own size, sides under {MIN_RESOLUTION} pixels enlarged to that (bilinear), grey as colour, [-1, 1]"
 
     def __init__(self, seed: int = 0) -> None:

@@ -13,8 +13,9 @@ def bicubic(images: Tensor, size: int, rounded: bool = False) -> Tensor:
     Args:
         images: in [0, 255], [B, C, H, W].
         size: height and width of the result.
-        rounded: resize bytes, as Pillow does with `RGB`: width first, then height, each rounded to whole numbers. False
-            keeps fractions, as Pillow does with `F`, of which clean-fid makes use (Parmar et al. 2022, arXiv:2104.11222).
+        rounded: resize bytes, as Pillow does with `RGB`: width first, then height, each rounded to whole numbers.
+            False keeps fractions, as Pillow does with `F` and clean-fid therefore (Parmar et al. 2022,
+            arXiv:2104.11222).
 
     Returns:
         Pixels in [0, 255], float32 [B, C, size, size].

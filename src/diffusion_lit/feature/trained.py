@@ -38,16 +38,15 @@ class Trained:
         images, labels = reservoir(batches, MAX_IMAGES, seed)
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(images), generator=generator)
-        held, seen = order[: len(order) // HELD_OUT], order[len(order) // HELD_OUT :]
+        held, seen = order[::HELD_OUT], order[torch.arange(len(order)) % HELD_OUT > 0]
         with torch.random.fork_rng(devices=[]), full_precision("cpu"):
             torch.manual_seed(seed)
             network = ConvNet(num_classes)
             train(network, images[seen], labels[seen], num_images, generator)
-            hits = [network(images[some]).argmax(1) == labels[some] for some in held.split(1000)]
-        accuracy = float(torch.cat(hits).float().mean()) if hits and len(held) else 0.0
-        log.info(
-            "trained feature=classifier; it finds the class of %.1f%% of %d held-out images", 100 * accuracy, len(held)
-        )
+            parts = held.tensor_split(-(-len(held) // 1000))
+            hits = torch.cat([network(images[part]).argmax(1) == labels[part] for part in parts])
+        accuracy = float(hits.float().mean())
+        log.info("trained feature=classifier; it recognises %.1f%% of %d held-out images", 100 * accuracy, len(hits))
         return cls(network, accuracy)
 
     @classmethod

@@ -61,9 +61,9 @@ class PublishedWeights:
                     torch.hub.download_url_to_file(self.url, str(path), hash_prefix=self.sha256)
         except (OSError, HTTPException) as error:
             raise FileNotFoundError(
-                f"these features need weights: {path} is not there and could not be downloaded from {self.url} ({error}). "
-                f"Copy {self.file} there, or name it with feature.weights=PATH, or choose feature=random_vgg or "
-                "feature=pixels"
+                f"these features need weights: {path} is not there and could not be downloaded from {self.url} "
+                f"({error}). Copy {self.file} there, or name it with feature.weights=PATH, or choose "
+                "feature=random_vgg or feature=pixels"
             ) from error
         except RuntimeError as error:  # torch's, where the checksum differs
             raise ValueError(
