@@ -1,50 +1,37 @@
 """One `evaluate` from its configuration to its report: images are drawn or read, seen by extractors, and compared."""
 
-import logging
-import math
 import platform
 import signal
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
-from tqdm import tqdm
 
-from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.collective import rank_and_size
-from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
+from diffusion_lit.evaluation.cells import Cell, cells_of, first_setup
+from diffusion_lit.evaluation.checks import check_images, check_settings
 from diffusion_lit.evaluation.chosen_metrics import Extractors, build_metrics
 from diffusion_lit.evaluation.extraction import extract
 from diffusion_lit.evaluation.figures import Compared, measure, noise_floor, notes, stated
-from diffusion_lit.evaluation.image_files import open_images
-from diffusion_lit.evaluation.image_set import DrawnImages, ImageSet, StoredImages
+from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
+from diffusion_lit.evaluation.intervals import over_seeds
 from diffusion_lit.evaluation.pairs import draw_pairs
-from diffusion_lit.evaluation.reference import OwnData, open_own_data, open_reference
+from diffusion_lit.evaluation.progress import estimate, progress
+from diffusion_lit.evaluation.reference import needs_real, open_reference, open_training, own_data, prepare_extractors
 from diffusion_lit.evaluation.report import cell_name, write_report
-from diffusion_lit.generate import Setup, choose_device, set_up
+from diffusion_lit.generate import choose_device
 from diffusion_lit.interruption import Interrupted, Interruption
-from diffusion_lit.labels import Labels, ProportionalLabels
-from diffusion_lit.members import chosen_members
 from diffusion_lit.metrics import FeatureSet, Metric
 from diffusion_lit.processes import start_processes
-from diffusion_lit.sampling import has_gpu, settings_of
+from diffusion_lit.sampling import has_gpu
 from diffusion_lit.shell import command_line
 
 __all__ = ["evaluate"]
-
-log = logging.getLogger(__name__)
-
-T_975 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""Student's t, two-sided 95 %, for 1 to 9 degrees of freedom."""
 
 
 class EvaluationInterrupted(Interrupted):
@@ -56,15 +43,6 @@ class EvaluationInterrupted(Interrupted):
 
     def __str__(self) -> str:
         return f"stopped by {signal.Signals(self.number).name}; what was done is kept. Continue with\n  {self.again}"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One way to have images: of a comparison, one of several."""
-
-    named: Mapping[str, Any]
-    images: ImageSet
-    setup: Setup | None
 
 
 def evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -121,7 +99,7 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     results, said = [], []
     for cell in cells:
         what = f"images ({cell_name(cell.named)})" if len(cells) > 1 else "images"
-        cost = estimate(cell, extractors, out)
+        cost = estimate(cell)
         compared = replace(compared, generated=seen(cell.images, out / "features", what))
         figures = measure(metrics, names, compared) if rank_and_size()[0] == 0 else {}
         figures |= measure_likelihoods(likelihoods, cell, real, device)
@@ -156,152 +134,8 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     return record
 
 
-def check_settings(cfg: DictConfig) -> None:
-    """Raise a ValueError for what can be seen to be wrong at once."""
-    if (cfg.ckpt is None) == (cfg.samples is None) and cfg.ckpt is None:
-        raise ValueError("say what to evaluate: ckpt=RUN_OR_FILE of a model, or samples=PATH of images")
-    for name in ("num_samples", "batch_size"):
-        if not isinstance(cfg[name], int) or cfg[name] < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {cfg[name]}")
-    if cfg.samples is not None:
-        drawn = {"steps": None, "guidance": 1.0, "guide": None, "guidance_interval": None, "labels": None, "seed": 0}
-        if ignored := [f"{name}={cfg[name]}" for name, default in drawn.items() if cfg[name] != default]:
-            raise ValueError(f"samples= are images that there are, and {', '.join(ignored)} would be ignored")
-
-
-def as_list(value: Any) -> list[Any]:
-    return list(value) if OmegaConf.is_list(value) else [value]
-
-
-def first_setup(cfg: DictConfig) -> Setup:
-    """The model, whatever is drawn with it: its space, its classes."""
-    plainly = OmegaConf.merge(cfg, {"guidance": 1.0, "seed": 0, "guide": None, "labels": None, "compile": False})
-    assert isinstance(plainly, DictConfig)
-    plainly.sampler = next(iter(chosen_members("sampler").values()))
-    return set_up(plainly)
-
-
 def name_of(metric: Metric, extractors: Extractors) -> str:
     return next(name for name, extractor in extractors.items() if extractor is metric.extractor)
-
-
-def needs_real(chosen: Mapping[str, Any]) -> bool:
-    return any(isinstance(metric, Likelihood) or metric.needs_real for metric in chosen.values())
-
-
-def own_data(cfg: DictConfig, setup: Setup, metrics: Mapping[str, Metric]) -> OwnData | None:
-    """The data that the model was trained on, if anything is to be taken from it."""
-    splits = ("train", "val", "test")
-    learned = any(metric.needs_training for metric in metrics.values()) and cfg.training is None
-    if str(cfg.against) not in splits and not learned:
-        return None
-    checkpoint = load_checkpoint(cfg.ckpt)
-    space = setup.denoiser.space
-    return open_own_data(checkpoint, str(cfg.ckpt), cfg.data_root, space, setup.device, cfg.allow)
-
-
-def open_training(cfg: DictConfig, own: OwnData | None, metrics: Mapping[str, Metric]) -> StoredImages | None:
-    """The images that the model was trained on, where a metric reads them."""
-    asking = [name for name, metric in metrics.items() if metric.needs_training]
-    if not asking:
-        if cfg.training is not None:
-            raise ValueError(f"training={cfg.training} would be ignored: none of the metrics reads it")
-        return None
-    if str(cfg.against) == "train" or (cfg.training is not None and str(cfg.training) == str(cfg.against)):
-        raise ValueError(
-            f"{', '.join(asking)} compare training images with others, which against={cfg.against} must be: take "
-            "against=test or against=val"
-        )
-    if cfg.training is not None:
-        return open_images(cfg.training, "training")
-    if own is None:
-        raise ValueError(f"{', '.join(asking)} need the images the model was trained on: training=PATH, or ckpt=")
-    return own.split("train")
-
-
-def cells_of(cfg: DictConfig, real: StoredImages | None) -> Iterator[Cell]:
-    """What is measured: each sampler, with each number of steps, guidance and seed."""
-    if cfg.samples is not None:
-        yield Cell({}, open_images(cfg.samples, "samples"), None)
-        return
-    axes = {"sampler": chosen_members("sampler")}
-    several = {name: as_list(cfg[name]) for name in ("steps", "guidance", "seed")}
-    for sampler, steps, guidance, seed in product(axes["sampler"], *several.values()):
-        own = OmegaConf.merge(cfg, {"guidance": guidance, "seed": seed})
-        assert isinstance(own, DictConfig)
-        own.sampler = axes["sampler"][sampler]
-        if steps is not None:
-            if "num_steps" not in own.sampler:
-                raise ValueError(f"sampler={sampler} takes no number of steps, and steps={steps} would be ignored")
-            own.sampler.num_steps = steps
-        setup = set_up(own)
-        labels = setup.by_index if cfg.labels is not None else proportions(setup, real)
-        images = DrawnImages(setup, settings_of(own, setup, labels), seed, cfg.num_samples, labels)
-        named = {"sampler": sampler, "steps": images.num_steps, "guidance": guidance, "seed": seed}
-        varied = {"sampler": axes["sampler"], **several}
-        yield Cell({k: v for k, v in named.items() if len(varied[k]) > 1}, images, setup)
-
-
-def proportions(setup: Setup, real: StoredImages | None) -> Labels | None:
-    """The classes of the images compared with, in their proportions, where these are known."""
-    num_classes = setup.denoiser.num_classes
-    known = None if real is None or num_classes is None else real.every_label
-    if known is None or not (known >= 0).any() or int(known.max()) >= (num_classes or 0):
-        return setup.by_index
-    return ProportionalLabels(tuple(torch.bincount(known[known >= 0], minlength=num_classes or 0).tolist()))
-
-
-def check_images(
-    cells: Sequence[Cell],
-    real: StoredImages | None,
-    training: StoredImages | None,
-    metrics: Mapping[str, Metric],
-    likelihoods: Mapping[str, Likelihood],
-    extractors: Extractors,
-) -> None:
-    """Raise a ValueError where images do not fit each other, an extractor or a metric."""
-    sets: dict[str, ImageSet | None] = {"generated": cells[0].images, "real": real, "training": training}
-    shapes = {name: images.shape for name, images in sets.items() if images is not None}
-    (first, shape), *others = shapes.items()
-    for name, other in others:
-        if other != shape:
-            words = [f"{c} x {h} x {w}" for c, h, w in (shape, other)]
-            raise ValueError(
-                f"the {first} images are {words[0]} and the {name} images {words[1]} (channels x height x width): make "
-                "them alike first, since how they are scaled decides the figures"
-            )
-    for extractor in extractors.values():
-        extractor.check(*shape)
-    for key, metric in metrics.items():
-        for name, images in sets.items():
-            few = images is not None and len(images) < metric.min_images
-            if few and (name != "real" or metric.needs_real):
-                assert images is not None
-                raise ValueError(
-                    f"{key} takes at least {metric.min_images} {name} images, and there are {len(images)}: take more, "
-                    f"or leave it out of metrics"
-                )
-    if likelihoods and cells[0].setup is None:
-        raise ValueError(f"{', '.join(likelihoods)} are of a model, and samples= are images: give ckpt= instead")
-    for likelihood in likelihoods.values():
-        assert cells[0].setup is not None
-        likelihood.check(cells[0].setup.denoiser)
-
-
-def prepare_extractors(extractors: Extractors, own: OwnData | None, device: str) -> None:
-    """Let extractors that learn do so, and put all of them where they are used."""
-    for extractor in extractors.values():
-        train = None if own is None or not hasattr(own.data.splits["train"], "fetch") else own.split("train")
-        if train is not None:
-            extractor.prepare(labelled(train), own.data.num_classes if own else None, train.content)
-        extractor.to(device)
-
-
-def labelled(images: StoredImages) -> Iterator[tuple[Tensor, Tensor | None]]:
-    for first in range(0, len(images), 250):
-        indices = range(first, min(first + 250, len(images)))
-        [batch] = images.batches(indices, 250)
-        yield batch, images.labels(indices)
 
 
 def measure_likelihoods(
@@ -313,67 +147,6 @@ def measure_likelihoods(
         for name, figure in likelihood.measure(cell.setup.denoiser, real, device).items():
             found[name] = stated(figure) | {"metric": key, "better": likelihood.better}
     return found
-
-
-def estimate(cell: Cell, extractors: Extractors, out: Path) -> dict[str, Any]:
-    """How often the network is called for an image; said, with how long all may take, before they are drawn."""
-    images, setup = cell.images, cell.setup
-    if not isinstance(images, DrawnImages) or setup is None:
-        return {}
-    calls = 0
-
-    def count(*_: object) -> None:
-        nonlocal calls
-        calls += 1
-
-    hooks = [m.register_forward_pre_hook(count) for m in setup.denoiser.modules() if isinstance(m, Denoiser)]
-    began = time.monotonic()
-    batch = sum(len(drawn) for drawn in images.batches(range(min(16, len(images))), 16))
-    seconds = (time.monotonic() - began) / batch * len(images) / rank_and_size()[1]
-    for hook in hooks:
-        hook.remove()
-    if rank_and_size()[0] == 0:
-        named = f" ({cell_name(cell.named)})" if cell.named else ""
-        log.info("drawing %d images%s, %d network calls each: about %s", len(images), named, calls, duration(seconds))
-    return {"calls_per_image": calls}
-
-
-def duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{math.ceil(seconds / 60)} min"
-
-
-@contextmanager
-def progress(what: str, total: int) -> Iterator[tuple[Callable[[float], object], Callable[[int], object]]]:
-    """A bar of this process's share, which is shown once there is something to do."""
-    bar = tqdm(desc=what, total=total, unit="image", disable=True)
-
-    def expect(count: int) -> None:
-        nonlocal bar
-        form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} images [{elapsed}, {remaining} left]"
-        bar = tqdm(desc=what, total=count, bar_format=form, disable=rank_and_size()[0] > 0 or count == 0)
-
-    try:
-        yield lambda n: bar.update(n), expect
-    finally:
-        bar.close()
-
-
-def over_seeds(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and half a 95 % interval of each figure, over the seeds of each cell."""
-    cells: dict[str, list[Mapping[str, Any]]] = {}
-    for result in results:
-        if "seed" in result["cell"]:
-            rest = {key: value for key, value in result["cell"].items() if key != "seed"}
-            cells.setdefault(cell_name(rest), []).append(result["figures"])
-    summary = []
-    for cell, measured in cells.items():
-        count, figures = len(measured), {}
-        for name in measured[0]:
-            values = torch.tensor([own[name]["value"] for own in measured], dtype=torch.float64)
-            t = T_975[count - 2] if count - 2 < len(T_975) else 1.96 + 2.5 / (count - 1)
-            figures[name] = [float(values.mean()), float(t * values.std() / math.sqrt(count))]
-        summary.append({"cell": cell, "count": count, "figures": figures})
-    return summary
 
 
 def settings_of_metrics(cfg: DictConfig) -> dict[str, Any]:

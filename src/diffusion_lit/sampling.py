@@ -141,7 +141,7 @@ def settings_of(cfg: DictConfig, setup: Setup, labels: Labels | None) -> dict[st
         "weights": cfg.weights,
         "guidance": cfg.guidance,
         "guidance_interval": OmegaConf.to_container(cfg.guidance_interval) if cfg.guidance_interval else None,
-        "interpolate": cfg.interpolate,
+        "interpolate": cfg.get("interpolate"),
         "labels": described,
         "sampler": OmegaConf.to_container(cfg.sampler, resolve=True),
         "precision": setup.precision,

@@ -141,8 +141,8 @@ def extract(
         for batch in images.batches(some.indices(piece), batch_size, on_progress):
             for name in missing:
                 found[name].append(extractors[name](batch.to(device)).float().cpu())
-        for name, features in found.items():
-            folders[name].write(piece, torch.cat(features))
+        for name, parts in found.items():
+            folders[name].write(piece, torch.cat(parts))
     wait_for_all()
     labels = images.labels(range(len(images)))
     sets = {}

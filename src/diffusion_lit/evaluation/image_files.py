@@ -96,12 +96,14 @@ class SameSizeImages:
     def of(cls, source: FileSource) -> "SameSizeImages":
         """Look at all headers; a ValueError if one cannot be read, or they differ in size or colour."""
         named = [(entry.name, split, i) for split, found in source.splits.items() for i, entry in enumerate(found)]
-        anyhow, seen, broken = Reading(1, 3), {}, {}
+        anyhow = Reading(1, 3)
+        seen: dict[tuple[int, int, int], str] = {}
+        broken: dict[str, Exception] = {}
         formats: Counter[str] = Counter()
         for name, split, i in sorted(named):
             try:
                 with anyhow.open(source.file(split, i, anyhow)) as image:
-                    seen.setdefault((*image.size, 1 if Image.getmodebase(image.mode) == "L" else 3), name)
+                    seen.setdefault((image.width, image.height, 1 if Image.getmodebase(image.mode) == "L" else 3), name)
                     formats[str(image.format).lower()] += 1
             except UNREADABLE as error:
                 broken[name] = error
@@ -110,8 +112,8 @@ class SameSizeImages:
         if len(seen) > 1:
             (one, first), (other, second) = list(seen.items())[:2]
             raise ValueError(
-                f"{source.description} mixes images: {first} is {worded(one)}, {second} is {worded(other)}. Figures are "
-                "of images of one size and colour; scale them all the same way first, such as with diffusion_lit.prepare"
+                f"{source.description} mixes images: {first} is {worded(one)}, {second} is {worded(other)}. Figures "
+                "are of images of one size and colour; scale all of them alike first, as diffusion_lit.prepare does"
             )
         [(width, height, channels)] = seen
         if width != height:

@@ -32,8 +32,8 @@ def draw_pairs(
         path: of the picture.
     """
     extractor = next(names[key] for key, metric in metrics.items() if metric.needs_training)
-    features = [found[extractor].features for found in (compared.generated, compared.training)]
-    pairs, distances = closest_pairs(*features, num_pairs)
+    drawn, known = compared.generated[extractor].features, compared.training[extractor].features
+    pairs, distances = closest_pairs(drawn, known, num_pairs)
     rows = [images.batches(own.tolist(), num_pairs) for images, own in zip((generated, training), pairs.T, strict=True)]
     shown = torch.cat([batch for row in rows for batch in row])
     caption = f"above: generated; below: the nearest training image, by {extractor} features"

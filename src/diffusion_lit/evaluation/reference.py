@@ -1,22 +1,28 @@
 """The images that generated ones are compared with: the model's own data, or files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
+from omegaconf import DictConfig
 from torch import Tensor
 
+from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.data import ImageDataModule
+from diffusion_lit.evaluation.bits_per_dim import Likelihood
+from diffusion_lit.evaluation.chosen_metrics import Extractors
 from diffusion_lit.evaluation.image_files import open_images
 from diffusion_lit.evaluation.image_set import StoredImages
+from diffusion_lit.generate import Setup
+from diffusion_lit.metrics import Metric
 from diffusion_lit.recorded import trusted_config
 from diffusion_lit.source.layout import SPLITS
 from diffusion_lit.space import Space
 
-__all__ = ["OwnData", "open_own_data", "open_reference"]
+__all__ = ["needs_real", "open_reference", "open_training", "own_data", "prepare_extractors"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,56 @@ def open_reference(named: str, option: str, own: OwnData | None) -> StoredImages
         return open_images(named, option)
     if own is None:
         raise ValueError(
-            f"{option}={named} is a split of a model's data, and there is no ckpt= to take that from: give {option}=PATH "
-            "of real images, or the model too"
+            f"{option}={named} is a split of a model's data, and no ckpt= says of which: give {option}=PATH of real "
+            "images, or the model too"
         )
     return own.split(named)
+
+
+def needs_real(chosen: Mapping[str, Any]) -> bool:
+    return any(isinstance(metric, Likelihood) or metric.needs_real for metric in chosen.values())
+
+
+def own_data(cfg: DictConfig, setup: Setup, metrics: Mapping[str, Metric]) -> OwnData | None:
+    """The data that the model was trained on, if anything is to be taken from it."""
+    learned = any(metric.needs_training for metric in metrics.values()) and cfg.training is None
+    if str(cfg.against) not in SPLITS and not learned:
+        return None
+    checkpoint = load_checkpoint(cfg.ckpt)
+    space = setup.denoiser.space
+    return open_own_data(checkpoint, str(cfg.ckpt), cfg.data_root, space, setup.device, cfg.allow)
+
+
+def open_training(cfg: DictConfig, own: OwnData | None, metrics: Mapping[str, Metric]) -> StoredImages | None:
+    """The images that the model was trained on, where a metric reads them."""
+    asking = [name for name, metric in metrics.items() if metric.needs_training]
+    if not asking:
+        if cfg.training is not None:
+            raise ValueError(f"training={cfg.training} would be ignored: none of the metrics reads it")
+        return None
+    if str(cfg.against) == "train" or (cfg.training is not None and str(cfg.training) == str(cfg.against)):
+        raise ValueError(
+            f"{', '.join(asking)} compare training images with others, which against={cfg.against} must be: take "
+            "against=test or against=val"
+        )
+    if cfg.training is not None:
+        return open_images(cfg.training, "training")
+    if own is None:
+        raise ValueError(f"{', '.join(asking)} need the images the model was trained on: training=PATH, or ckpt=")
+    return own.split("train")
+
+
+def prepare_extractors(extractors: Extractors, own: OwnData | None, device: str) -> None:
+    """Let extractors that learn do so, and put all of them where they are used."""
+    for extractor in extractors.values():
+        train = None if own is None or not hasattr(own.data.splits["train"], "fetch") else own.split("train")
+        if train is not None:
+            extractor.prepare(labelled(train), own.data.num_classes if own else None, train.content)
+        extractor.to(device)
+
+
+def labelled(images: StoredImages) -> Iterator[tuple[Tensor, Tensor | None]]:
+    for first in range(0, len(images), 250):
+        indices = range(first, min(first + 250, len(images)))
+        [batch] = images.batches(indices, 250)
+        yield batch, images.labels(indices)
