@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.collective import rank_and_size
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
-from diffusion_lit.evaluation.cells import Cell, cells_of, first_setup
+from diffusion_lit.evaluation.cells import cells_of, first_setup
 from diffusion_lit.evaluation.checks import check_images, check_settings
 from diffusion_lit.evaluation.chosen_metrics import Extractors, build_metrics
 from diffusion_lit.evaluation.extraction import extract
@@ -24,7 +24,7 @@ from diffusion_lit.evaluation.pairs import draw_pairs
 from diffusion_lit.evaluation.progress import estimate, progress
 from diffusion_lit.evaluation.reference import needs_real, open_reference, open_training, own_data, prepare_extractors
 from diffusion_lit.evaluation.report import cell_name, write_report
-from diffusion_lit.generate import choose_device
+from diffusion_lit.generate import Setup, choose_device
 from diffusion_lit.interruption import Interrupted, Interruption
 from diffusion_lit.metrics import FeatureSet, Metric
 from diffusion_lit.processes import start_processes
@@ -96,13 +96,14 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
             return extract(images, used, parent, what, cfg.batch_size, device, advance, expect)
 
     compared = Compared({}, seen(real, cache, "real images"), seen(training, cache, "training images"))
+    likely = measure_likelihoods(likelihoods, first, real, device)
     results, said = [], []
     for cell in cells:
         what = f"images ({cell_name(cell.named)})" if len(cells) > 1 else "images"
         cost = estimate(cell)
         compared = replace(compared, generated=seen(cell.images, out / "features", what))
         figures = measure(metrics, names, compared) if rank_and_size()[0] == 0 else {}
-        figures |= measure_likelihoods(likelihoods, cell, real, device)
+        figures |= likely
         results.append({"cell": dict(cell.named), "generated": cell.images.protocol | cost, "figures": figures})
         if rank_and_size()[0] == 0:
             said += notes(metrics, names, compared)
@@ -139,12 +140,13 @@ def name_of(metric: Metric, extractors: Extractors) -> str:
 
 
 def measure_likelihoods(
-    likelihoods: Mapping[str, Likelihood], cell: Cell, real: StoredImages | None, device: str
+    likelihoods: Mapping[str, Likelihood], setup: Setup | None, real: StoredImages | None, device: str
 ) -> dict[str, dict[str, Any]]:
+    """Of the model without guidance, however its images are drawn."""
     found: dict[str, dict[str, Any]] = {}
     for key, likelihood in likelihoods.items():
-        assert cell.setup is not None and real is not None
-        for name, figure in likelihood.measure(cell.setup.denoiser, real, device).items():
+        assert setup is not None and real is not None
+        for name, figure in likelihood.measure(setup.denoiser, real, device).items():
             found[name] = stated(figure) | {"metric": key, "better": likelihood.better}
     return found
 
