@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
 from diffusion_lit import drawing, precision
+from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.data import MemmapData
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.drawing import draw
@@ -25,6 +27,8 @@ from diffusion_lit.grid import choose_columns, image_grid, titles_of
 from diffusion_lit.labels import choose_labels
 from diffusion_lit.model import UNet
 from diffusion_lit.parameterization import VParameterization
+from diffusion_lit.sample_folder import SampleFolder
+from diffusion_lit.sample_request import indices_of
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.schedule import LinearSchedule
 from tests.launch import Forked, read_by_bash, run_forked, run_launched, train_in
@@ -99,7 +103,7 @@ def test_the_command_starts_processes_itself(run: Path, whole: dict[str, bytes],
 def stopped(run: Path, out: Path, number: int, *options: str) -> tuple[int, str]:
     """The exit code and the words of a `sample` that gets a signal once a batch of images is there."""
     said = out.parent / "said.txt"
-    args = [f"ckpt={run}", *DRAWN, "sampler.num_steps=50", *options, f"out={out}"]
+    args = [f"ckpt={run}", *DRAWN, "sampler.num_steps=20", *options, f"out={out}"]
     with said.open("w") as file:
         command = [sys.executable, "-m", "diffusion_lit.sample", *args]
         process = Forked(command, out.parent, {**os.environ}, file.fileno(), file.fileno())
@@ -119,15 +123,15 @@ def test_a_killed_command_goes_on_where_it_was(run: Path, tmp_path: Path) -> Non
     broken.write_bytes(broken.read_bytes()[:-20])
     (out / "png" / ".000039.png.1.partial").touch()
     stamps = {file: file.stat().st_mtime_ns for file in kept}
-    command = [f"ckpt={run}", *DRAWN, "sampler.num_steps=50"]
+    command = [f"ckpt={run}", *DRAWN, "sampler.num_steps=20"]
     assert run_forked("sample", *command, f"out={out}", cwd=tmp_path).returncode == 0
     assert {file: file.stat().st_mtime_ns for file in kept} == stamps, "what is whole is not drawn again"
     assert run_forked("sample", *command, f"out={other}", cwd=tmp_path).returncode == 0
     assert pngs(out) == pngs(other) and not list(out.rglob(".*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_command_prints_the_one_that_continues_it(number: int, run: Path, tmp_path: Path) -> None:
+def test_a_stopped_command_prints_the_one_that_continues_it(run: Path, tmp_path: Path) -> None:
+    number = signal.SIGTERM
     out = tmp_path / "my images, seed=0" / "out"
     out.parent.mkdir()
     code, said = stopped(run, out, number, "format=npz", "num_samples=30")
@@ -146,18 +150,22 @@ def test_another_setting_in_the_same_folder_is_refused(run: Path, tmp_path: Path
     common = (f"ckpt={run}", "sampler.num_steps=2", "num_samples=2", "format=png", "out=out")
     assert run_forked("sample", *common, cwd=tmp_path).returncode == 0
     before = pngs(tmp_path / "out")
-    for option, words in {
-        "seed=3": "seed: 0 there, 3 now",
-        "sampler=heun": "sampler: ",
-        "labels=4": "labels: ",
-        "weights=raw": "weights: ema there, raw now",
-        "precision=bf16-true": "precision: 32-true there, bf16-true now",
-    }.items():
-        done = run_forked("sample", *common, option, cwd=tmp_path)
-        assert done.returncode == 1 and words in done.stderr and "out=DIR" in done.stderr, done.stderr
+    others = ("seed=3", "sampler=heun", "labels=4", "weights=raw", "precision=bf16-true", "guidance=2")
+    done = run_forked("sample", *common, *others, cwd=tmp_path)
+    assert done.returncode == 1 and "out=DIR" in done.stderr and "Traceback" not in done.stderr
+    for key in ("seed: 0 there, 3 now", "sampler:", "labels:", "weights: ema", "precision: 32-true", "guidance: 1.0"):
+        assert f"\n  {key}" in done.stderr, done.stderr
+    assert pngs(tmp_path / "out") == before
     done = run_forked("sample", *common, "offset=1", "num_samples=3", "batch_size=1", cwd=tmp_path)
     assert done.returncode == 0 and {**pngs(tmp_path / "out"), **before} == pngs(tmp_path / "out")
     assert sorted(pngs(tmp_path / "out")) == [f"{i:06d}.png" for i in range(4)]
+
+
+def test_images_of_unknown_settings_are_not_taken_up(tmp_path: Path) -> None:
+    (tmp_path / "png").mkdir()
+    (tmp_path / "png" / "000000.png").touch()
+    with pytest.raises(ValueError, match=r"no sample.json says how they were drawn"):
+        SampleFolder(tmp_path, keep=True).open({"seed": 0}, [0])
 
 
 def edm_dataset(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -193,25 +201,36 @@ def test_every_format_has_the_same_images(run: Path, tmp_path: Path) -> None:
     assert data.num_classes == 10 and sum(map(len, data.splits.values())) == 40
 
 
-MISTAKES = {
-    "a folder that is a file": (["out=taken"], "taken/sample.json cannot be written"),
-    "a file that is a folder": (["out=there"], "grid.png is a folder"),
-    "indices and num_samples": (["indices=[1,2]", "num_samples=3"], "num_samples would be ignored"),
-    "an index twice": (["indices=[1,1]"], "each once"),
-    "precision": (["precision=8-bit"], "bf16-mixed"),
-    "processes": (["devices=0"], "at least 1; got 0"),
-    "too few for shards": (["format=shards", "num_samples=2"], "at least 3 images"),
-}
-
-
-@pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_found_before_anything_is_drawn(name: str, run: Path, tmp_path: Path) -> None:
-    options, words = MISTAKES[name]
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(["out=taken"], "taken/sample.json cannot be written"), (["out=there"], "grid.png is a folder")],
+)
+def test_a_place_that_is_taken_is_found_before_anything_is_drawn(
+    options: list[str], words: str, run: Path, tmp_path: Path
+) -> None:
     (tmp_path / "taken").touch()
     (tmp_path / "there" / "grid.png").mkdir(parents=True)
     done = run_forked("sample", f"ckpt={run}", *options, cwd=tmp_path)
     assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
-    assert "sampling:" not in done.stderr and not list(tmp_path.rglob("*.png/*"))
+    assert "sampling:" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["indices=[1,2]", "num_samples=3"], "num_samples would be ignored"),
+        (["indices=[1,1]"], "each once"),
+        (["indices=[-1]"], "whole numbers from 0"),
+        (["offset=-1"], "offset of at least 0"),
+        (["format=shards", "num_samples=2"], "at least 3 images"),
+        (["format=[]"], "grid, png, npz, zip, shards or a list of these"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(settings: list[str], words: str) -> None:
+    cfg = OmegaConf.merge(OmegaConf.load(CONFIG_FOLDER / "sample.yaml"), OmegaConf.from_dotlist(settings))
+    assert isinstance(cfg, DictConfig)
+    with pytest.raises(ValueError, match=words):
+        indices_of(cfg, settings)
 
 
 def test_nothing_of_earlier_batches_is_kept() -> None:
