@@ -2,7 +2,7 @@
 
     python benchmark/sampling.py [--num-samples 1000] [--num-steps 50] [--channels 64] [--batch-size 50] [--rounds 4]
 
-DDPM's CIFAR-10 architecture on 32 x 32 colour images, drawn by DDIM: ours by `drawing.draw`, by which `sample` draws, and
+DDPM's CIFAR-10 architecture on 32 x 32 colour images, drawn by DDIM: ours by `drawing.draw`, as `sample` does, and
 diffusers' `UNet2DModel` of the same width and depth by its `DDIMScheduler`, in the loop of its `DDIMPipeline` (which
 itself fails in bfloat16 when it makes an array); each in float32 and in bfloat16. The images are drawn in rounds, in
 which the sides alternate and begin in turn, so that all see the same machine; a ratio is the median of the rounds'
