@@ -49,11 +49,9 @@ def inception_weights(path: Path) -> Path:
 
 def dinov2_weights(path: Path) -> Path:
     """With the embeddings of 6 x 6 positions, as the published file has those of 37 x 37, and its `mask_token`."""
-    small = SmallDINOv2
-    network = VisionTransformer(
-        6 * small.patch_size, small.patch_size, small.num_features, small.depth, small.num_heads
-    )
-    torch.save(randomised(network.state_dict()) | {"mask_token": torch.zeros(1, small.num_features)}, path)
+    side, width = SmallDINOv2.patch_size, SmallDINOv2.num_features
+    network = VisionTransformer(6 * side, side, width, SmallDINOv2.depth, SmallDINOv2.num_heads)
+    torch.save(randomised(network.state_dict()) | {"mask_token": torch.zeros(1, width)}, path)
     return path
 
 

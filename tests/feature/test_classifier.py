@@ -1,6 +1,5 @@
 """The classifier of a dataset's own classes: it learns them, once for each dataset."""
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 

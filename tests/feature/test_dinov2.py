@@ -19,10 +19,10 @@ def pre_norm_transformer(state: dict[str, Tensor], positions: Tensor) -> nn.Modu
     width = small.num_features
     network = fidelity.VisionTransformer(small.resolution, small.patch_size, width, small.depth, small.num_heads, 1)
     network.ln_pre, network.proj = nn.Identity(), None
+    bias = torch.cat([torch.zeros(1, width), state["patch_embed.proj.bias"].expand(16, -1)])
     found = {
         "class_embedding": state["cls_token"][0, 0],
-        "positional_embedding": positions
-        + torch.cat([torch.zeros(1, width), state["patch_embed.proj.bias"].expand(16, -1)]),
+        "positional_embedding": positions + bias,
         "conv1.weight": state["patch_embed.proj.weight"],
         "ln_post.weight": state["norm.weight"],
         "ln_post.bias": state["norm.bias"],
@@ -55,7 +55,7 @@ def cubic(x: float) -> float:
 
 
 def interpolation(trained: int, side: int) -> Tensor:
-    """The matrix of DINOv2's resizing along one axis: places are scaled by (side + 0.1) / trained, the border repeats."""
+    """DINOv2's resizing along one axis: places are scaled by (side + 0.1) / trained, the border repeats."""
     matrix = torch.zeros(side, trained)
     for i in range(side):
         place = (i + 0.5) * trained / (side + 0.1) - 0.5

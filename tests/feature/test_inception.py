@@ -1,5 +1,7 @@
 """Inception, beside torch-fidelity with the same weights."""
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +45,8 @@ def test_clean_it_is_the_same_network_on_pillows_images(
     [image] = random_images(1, 3, 48, 48)
     channels = [Image.fromarray(channel.numpy().astype(np.float32)) for channel in image]
     resized = [np.asarray(channel.resize((299, 299), Image.Resampling.BICUBIC)).clip(0, 255) for channel in channels]
-    monkeypatch.setattr(
-        fidelity,
-        "interpolate_bilinear_2d_like_tensorflow1x",
-        lambda *_, **__: torch.from_numpy(np.stack(resized))[None],
-    )
+    pillows = torch.from_numpy(np.stack(resized))[None]
+    monkeypatch.setattr(fidelity, "interpolate_bilinear_2d_like_tensorflow1x", lambda *_, **__: pillows)
     [expected, _] = reference(image[None])
     found = InceptionClean(weights=str(weights))(image[None])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -56,7 +55,7 @@ def test_clean_it_is_the_same_network_on_pillows_images(
 def test_it_takes_its_weights_from_the_hub_cache(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the message of a failed download says that the file belongs, it is found; and recognised by its checksum."""
+    """Where the message of a failed download says that the file belongs, it is found, and recognised."""
     place = tmp_path / "hub" / "checkpoints" / FILE
     place.parent.mkdir(parents=True)
     place.symlink_to(weights)
@@ -64,6 +63,10 @@ def test_it_takes_its_weights_from_the_hub_cache(
     monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("asked for a download"))
     with pytest.raises(ValueError, match=r"is not the published .* Delete it, and it is downloaded again"):
         Inception()
+    checksum = hashlib.sha256(weights.read_bytes()).hexdigest()
+    monkeypatch.setattr(Inception, "published", replace(Inception.published, sha256=checksum))
+    expected = torch.load(weights, weights_only=True)["Mixed_7c.branch1x1.conv.weight"]
+    assert torch.equal(Inception().network.Mixed_7c.branch1x1.conv.weight, expected)
 
 
 def test_other_weights_of_its_shape_are_another_extractor(weights: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -48,7 +48,7 @@ def test_a_file_of_something_else_is_refused(kind: type[FeatureExtractor], tmp_p
     path = tmp_path / "weights.pth"
     for content in (b"not a file of tensors", pickle.dumps(print)):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="weights.pth is (damaged|refused)"):
+        with pytest.raises(ValueError, match=r"weights.pth is (damaged|refused)"):
             kind(weights=str(path))
     for weights in ({}, {"pos_embed": torch.zeros(1, 5, 2)}, [1, 2]):
         torch.save(weights, path)
