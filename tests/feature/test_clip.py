@@ -40,7 +40,7 @@ class Program(nn.Module):
         return self.visual(images)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore")
 def test_a_program_is_read_only_if_it_is_openais(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = clip_weights(tmp_path / "clip.pt")
     network = fidelity.build_model(torch.load(plain, weights_only=True), torch.float32).visual
