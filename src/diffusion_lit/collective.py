@@ -57,4 +57,6 @@ def decided(make: Callable[[], T]) -> T:
 def wait_for_all() -> None:
     """Return once all ranks have called this, be it hours later."""
     if dist.is_initialized():
-        dist.barrier(dist.new_group(backend="gloo", timeout=PATIENCE))
+        group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        assert isinstance(group, dist.ProcessGroup)
+        dist.barrier(group)

@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from diffusion_lit.generate import Setup, generate
+from diffusion_lit.generate import Setup, generate, walk_size
 from diffusion_lit.labels import Labels
 
 __all__ = ["draw"]
 
 log = logging.getLogger(__name__)
 
-CPU_BATCH = 16
-"""Images that a CPU walks with at a time, whatever the batch size: more are no faster, and a kernel may round otherwise."""
 NO_MEMORY = ("not enough memory", "DefaultCPUAllocator", "out of memory")
 
 
@@ -29,25 +27,24 @@ def draw(
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Images and their indices, a batch at a time, uint8 [B, C, H, W] on the CPU; nothing of earlier ones is kept.
 
-    All walks have the same number of images: the last one is filled up, and what fills it is thrown away. Kernels choose
-    their order of summation by a batch's size; so on a CPU an image is the same to the bit for any `batch_size`, any
-    other images, and any number of processes. On a GPU it is so for the same `batch_size`, and for another up to rounding.
+    All walks have the same number of images: the last one is filled up, and what fills it is thrown away. For kernels
+    choose their order of summation by a batch's size. So on a CPU an image is the same to the bit for any `batch_size`,
+    beside any other images, in any number of processes; on a GPU for the same `batch_size`, for another up to rounding.
 
-    A batch that does not fit into memory is halved, which is said.
+    A batch that does not fit into memory is halved, as often as it takes, and what fits is said.
 
     Args:
         setup: the model and how to sample.
         indices: which images; of several processes, this one's.
         labels: image i is of the class `labels[i]`; None where the model has no classes.
         seed: of all the noise.
-        batch_size: images at a time on a GPU; on a CPU it is `CPU_BATCH`.
+        batch_size: images at a time on a GPU (see `walk_size`).
         interpolate, on_step: as `generate` takes them; a batch that did not fit was counted too.
 
     Raises:
         ValueError: if there is no memory for a single image.
     """
-    kind = torch.device(setup.device).type
-    size = fitting = CPU_BATCH if kind == "cpu" else batch_size
+    size = fitting = walk_size(setup.device, batch_size)
     first = 0
     while first < len(indices):
         batch = list(indices[first : first + fitting])
@@ -61,17 +58,15 @@ def draw(
                 raise
             if fitting == 1:
                 raise ValueError(
-                    f"there is not enough memory on {setup.device} to draw one image: use precision=bf16-mixed, another "
-                    "device, or end what else uses it"
+                    f"there is not enough memory on {setup.device} to draw one image: use precision=bf16-mixed, "
+                    "another device, or end what else uses it"
                 ) from error
             fitting //= 2
-            if kind == "cuda":
+            if torch.device(setup.device).type == "cuda":
                 torch.cuda.empty_cache()
             continue
         if fitting < size:
-            log.warning(
-                "%d images at a time do not fit into the memory of %s: it is %d now", size, setup.device, fitting
-            )
+            log.warning("the memory of %s holds %d images at a time, and not %d", setup.device, fitting, size)
             size = fitting
         yield batch, images
         first += len(batch)

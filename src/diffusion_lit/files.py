@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 LEFTOVER = ".{name}.{pid}.partial"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR)
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 
 
 class UnwritableError(ValueError):

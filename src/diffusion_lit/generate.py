@@ -14,11 +14,13 @@ from diffusion_lit.condition import Condition
 from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.guidance import guided
 from diffusion_lit.labels import Labels, choose_labels
-from diffusion_lit.precision import check_precision, compile_network, run_network_in
+from diffusion_lit.precision import check_precision, compile_networks, run_network_in
 from diffusion_lit.random import ImageNoise, interpolated_noise
 from diffusion_lit.sampler import Noise, Sampler
 
-__all__ = ["Setup", "condition_of", "default_labels", "generate", "set_up"]
+__all__ = ["Setup", "condition_of", "default_labels", "generate", "set_up", "walk_size"]
+
+CPU_BATCH = 16  # more are no faster, and another number is rounded otherwise
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,11 @@ def set_up(cfg: DictConfig) -> Setup:
     names, counts = checkpoint.get("class_names"), checkpoint.get("class_counts")
     labels = choose_labels(cfg.labels, model.num_classes, names, counts, cfg.seed)
     precision = precision or check_precision(checkpoint["config"].get("trainer", {}).get("precision", "32-true"))
-    for part in (model, worse):
-        if part is not None:
-            run_network_in(part, precision)
-            if cfg.get("compile"):
-                compile_network(part)
+    networks = [part for part in (model, worse) if part is not None]
+    for part in networks:
+        run_network_in(part, precision)
+    if cfg.get("compile"):
+        compile_networks(networks, denoiser, walk_size(device, cfg.batch_size), device)
     return Setup(denoiser, sampler, labels, names, device, checkpoint.get("global_step", 0), precision)
 
 
@@ -78,6 +80,11 @@ def choose_device(name: str) -> str:
     if name.split(":")[0] not in available:
         raise ValueError(f"device={name} is not available here; choose auto or one of: {', '.join(available)}")
     return name
+
+
+def walk_size(device: str, batch_size: int) -> int:
+    """How many images walk from noise to data together: `batch_size` on a GPU, always as many on a CPU."""
+    return CPU_BATCH if torch.device(device).type == "cpu" else batch_size
 
 
 def default_labels(denoiser: BaseDenoiser, indices: Sequence[int]) -> list[int] | None:

@@ -70,9 +70,8 @@ def image_grid(images: Tensor, columns: int, titles: Sequence[str] | None = None
             row[:, MARGIN:, MARGIN + i * pitch : MARGIN + i * pitch + width] = image
         parts.append(row)
     parts.append(images.new_full((1, MARGIN, full_width), SHADE))
-    parts += (
-        [] if caption is None else [draw_titles([line], full_width, full_width) for line in wrap(caption, full_width)]
-    )
+    lines = [] if caption is None else wrap(caption, full_width)
+    parts += [draw_titles([line], full_width, full_width) for line in lines]
     return torch.cat([part.to(images.device).expand(channels, -1, -1) for part in parts], dim=1)
 
 

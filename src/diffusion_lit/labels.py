@@ -11,15 +11,7 @@ import torch
 
 from diffusion_lit.random import fold_in
 
-__all__ = [
-    "Labels",
-    "LabelsInTurn",
-    "OnePerWay",
-    "ProportionalLabels",
-    "UniformLabels",
-    "choose_classes",
-    "choose_labels",
-]
+__all__ = ["Labels", "OnePerWay", "choose_classes", "choose_labels"]
 
 GOLDEN = 0x9E3779B1  # 2^32 / golden ratio
 
@@ -100,9 +92,9 @@ def choose_labels(
         if labels == "data":
             if counts is None or len(counts) != num_classes or not sum(counts):
                 raise ValueError(
-                    "labels=data takes the proportions of the training images, which this checkpoint does not have: it "
-                    "is older than they are, or the data had no known number of each class. Use labels=uniform, or list "
-                    "classes as often as they are to come"
+                    "labels=data takes the proportions of the training images, which this checkpoint does not have: "
+                    "it was written by an older version, or the data does not count its classes. Use labels=uniform, "
+                    "or list classes as often as they are to come"
                 )
             return ProportionalLabels(tuple(counts))
     classes = choose_classes(labels, num_classes, names)
@@ -120,6 +112,7 @@ def choose_classes(labels: object, num_classes: int | None, names: Sequence[str]
     if not asked or any(str(label) not in numbers for label in asked):
         listed = "" if names is None else f" or their names ({', '.join(names[:20])}{', ...' if names[20:] else ''})"
         raise ValueError(
-            f"labels must be classes from 0 to {num_classes - 1}{listed}, got {labels}; or all in turn (null), uniform or data"
+            f"labels must be classes from 0 to {num_classes - 1}{listed}, got {labels}; or null for all in turn, "
+            "uniform or data"
         )
     return [numbers[str(label)] for label in asked]

@@ -1,10 +1,13 @@
 """In which arithmetic a trained network runs. Schedule and sampler stay in float32 or better."""
 
+from collections.abc import Iterable
+
 import torch
 
-from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.condition import Condition
+from diffusion_lit.denoiser import BaseDenoiser, Denoiser
 
-__all__ = ["check_precision", "compile_network", "run_network_in"]
+__all__ = ["check_precision", "compile_networks", "run_network_in"]
 
 DTYPES = {
     "32-true": torch.float32,
@@ -40,23 +43,27 @@ def run_network_in(denoiser: Denoiser, precision: str) -> None:
     dtype, network = DTYPES[precision], denoiser.network
     network.to(dtype)
     if dtype.itemsize == 2 or next(network.parameters()).device.type == "cpu":
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)
 
 
-def compile_network(denoiser: Denoiser) -> None:
-    """Compile the network of `denoiser`, which is changed; each new size of a batch takes a while at its first call.
+def compile_networks(networks: Iterable[Denoiser], denoiser: BaseDenoiser, size: int, device: str) -> None:
+    """Compile the networks of some denoisers, which are changed.
+
+    Args:
+        networks: the model, and what guides it.
+        denoiser: both together, which are tried out with a batch of `size` images.
+        size, device: of the batches that are to come, and where.
 
     Raises:
         ValueError: if torch cannot compile here.
     """
-    network, parameter = denoiser.network, next(denoiser.network.parameters())
-    network.compile()
-    x = torch.zeros(2, *denoiser.image_shape, device=parameter.device)
+    for part in networks:
+        part.network.compile()
+    label = None if denoiser.num_classes is None else torch.zeros(size, dtype=torch.long, device=device)
+    x, t = torch.zeros(size, *denoiser.image_shape, device=device), torch.ones(size, 1, 1, 1, device=device)
     try:
         with torch.inference_mode():
-            denoiser(x, torch.ones(2, 1, 1, 1, device=parameter.device))
+            denoiser(x, t, Condition(label))
     except Exception as error:  # a missing compiler, an operation it does not know: anything
         [reason, *_] = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(
-            f"compile=true: torch cannot compile this network here ({reason}); use compile=false"
-        ) from error
+        raise ValueError(f"compile=true: torch cannot compile here ({reason}); use compile=false") from error

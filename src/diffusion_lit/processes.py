@@ -5,7 +5,7 @@ import logging
 import torch.distributed as dist
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.strategies import DDPStrategy
+from lightning.fabric.strategies.ddp import DDPStrategy
 
 from diffusion_lit.ranks import launched_by
 
@@ -35,6 +35,5 @@ def start_processes(devices: int, on_gpus: bool) -> None:
         return
     logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)
     strategy = DDPStrategy(process_group_backend="cpu:gloo,cuda:nccl" if on_gpus else "gloo")
-    accelerator = "cuda" if on_gpus else "cpu"
-    # ... and not what a scheduler's variables in a shell make it guess
-    Fabric(accelerator=accelerator, devices=devices, strategy=strategy, plugins=[LightningEnvironment()]).launch()
+    accelerator, environment = "cuda" if on_gpus else "cpu", LightningEnvironment()  # and no scheduler's
+    Fabric(accelerator=accelerator, devices=devices, strategy=strategy, plugins=[environment]).launch()

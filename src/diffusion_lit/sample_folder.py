@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.files import remove_leftovers, write_json
+from diffusion_lit.files import UnwritableError, remove_leftovers, write_json
 from diffusion_lit.image import read_image, save_image
 from diffusion_lit.plain import read_json
 
@@ -51,12 +51,15 @@ class SampleFolder:
             check_settings(read_json(record), settings, self.out)
         elif any(folder.is_dir() and any(folder.iterdir()) for folder in (self.shown, self.hidden)):
             raise ValueError(
-                f"{self.out} has images in it, and no {RECORD} says how they were drawn: give another out="
+                f"{self.out} has images in it, and no {RECORD} says how they were drawn: give another out=DIR"
             )
         write_json(settings, record)
         if self.images == self.shown and self.hidden.is_dir() and not self.shown.exists():
             self.hidden.rename(self.shown)
-        self.images.mkdir(exist_ok=True)
+        try:
+            self.images.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UnwritableError(f"{self.images} cannot be written to ({error}); choose another folder") from error
         for folder in (self.out, self.images):
             remove_leftovers(folder)
         there = {path.name for path in self.images.iterdir()}

@@ -1,19 +1,29 @@
 """What `sample` leaves: of single images a grid, an array, an archive or a prepared set, as its `format=` asks."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 
+from diffusion_lit.files import UnwritableError
 from diffusion_lit.generate import Setup
 from diffusion_lit.grid import MAX_SHOWN, choose_columns, image_grid, titles_of
 from diffusion_lit.image import save_image, save_npz
 from diffusion_lit.image_archive import save_shards, save_zip
 from diffusion_lit.sample_folder import ImageFiles, SampleFolder
+from diffusion_lit.sample_request import formats_of
 
-__all__ = ["FORMATS", "write_outputs"]
+__all__ = ["check_places", "write_outputs"]
 
-FORMATS = ("grid", "png", "npz", "zip", "shards")
+FILES = {"grid": "grid.png", "npz": "samples.npz", "zip": "samples.zip"}
+
+
+def check_places(formats: Sequence[str], out: Path) -> None:
+    """Check, before images are drawn, that no folder is where a file is to be; an UnwritableError names it."""
+    for name in FILES.keys() & set(formats):
+        if (out / FILES[name]).is_dir():
+            raise UnwritableError(f"{out / FILES[name]} is a folder, where a file is to be; choose another folder")
 
 
 def write_outputs(
@@ -26,21 +36,21 @@ def write_outputs(
         folder: which has all images as single files.
         indices, labels: of the images; labels are None where the model has no classes.
     """
-    formats, out = [cfg.format] if isinstance(cfg.format, str) else list(cfg.format), folder.out
+    formats, out = formats_of(cfg), folder.out
     images, files = ImageFiles(folder, indices), [folder.file(i) for i in indices]
     print(f"{len(indices)} images from {cfg.ckpt} ({cfg.weights} weights)")
     if "grid" in formats:
         save_grid(cfg, setup, folder, indices[:MAX_SHOWN], None if labels is None else labels[:MAX_SHOWN])
         shown = f" (the first {MAX_SHOWN} of {len(indices)})" if len(indices) > MAX_SHOWN else ""
-        print(f"  {out / 'grid.png'}{shown}")
+        print(f"  {out / FILES['grid']}{shown}")
     if "png" in formats:
         print(f"  {folder.images}")
     if "npz" in formats:
-        save_npz(images, labels, out / "samples.npz")
-        print(f"  {out / 'samples.npz'}")
+        save_npz(images, labels, out / FILES["npz"])
+        print(f"  {out / FILES['npz']}")
     if "zip" in formats:
-        save_zip(files, indices, labels, out / "samples.zip")
-        print(f"  {out / 'samples.zip'}")
+        save_zip(files, indices, labels, out / FILES["zip"])
+        print(f"  {out / FILES['zip']}")
     if "shards" in formats:
         numbers = [str(i) for i in range(setup.denoiser.num_classes or 0)]
         save_shards(files, labels, None if labels is None else setup.class_names or numbers, out / "shards")
@@ -55,7 +65,7 @@ def save_grid(
     titles = titles_of(labels, columns, setup.class_names)
     images = torch.stack(list(ImageFiles(folder, indices)))
     grid = image_grid(images, columns, titles, caption_of(cfg, setup) if cfg.caption else None)
-    save_image(grid, folder.out / "grid.png")
+    save_image(grid, folder.out / FILES["grid"])
 
 
 def caption_of(cfg: DictConfig, setup: Setup) -> str:

@@ -8,7 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 from tqdm import tqdm
 
 from diffusion_lit.checkpoint import find_checkpoint
@@ -19,7 +21,8 @@ from diffusion_lit.interruption import Interrupted, Interruption
 from diffusion_lit.labels import Labels, OnePerWay
 from diffusion_lit.processes import start_processes
 from diffusion_lit.sample_folder import SampleFolder
-from diffusion_lit.sample_output import FORMATS, write_outputs
+from diffusion_lit.sample_output import check_places, write_outputs
+from diffusion_lit.sample_request import formats_of, indices_of
 from diffusion_lit.shell import command_line
 
 __all__ = ["sample"]
@@ -55,12 +58,13 @@ def sample(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
     formats, indices = formats_of(cfg), indices_of(cfg, overrides)
     with Interruption() as interruption:
         interruption.started = True  # signals are answered wherever drawing is
-        start_processes(cfg.devices, cfg.device != "cpu" and has_gpu())
+        start_processes(cfg.devices, cfg.device != "cpu" and torch.cuda.is_available())
         setup = set_up(cfg)
         labels = setup.by_index
         if labels is not None and cfg.interpolate is not None:
             labels = OnePerWay(labels, cfg.interpolate)
         folder = SampleFolder(Path(cfg.out), "png" in formats)
+        check_places(formats, folder.out)
         missing = decided(lambda: folder.open(settings_of(cfg, setup, labels), indices))
         try:
             draw_missing(cfg, setup, labels, folder, missing, len(indices))
@@ -84,52 +88,20 @@ def draw_missing(
     if len(missing) < total and rank == 0:
         log.info("%d of %d images are there already", total - len(missing), total)
     done = 0
+
+    def count(s: Tensor, x_s: Tensor) -> None:
+        bar.update(min(len(x_s), len(own) - done))  # the last walk is filled up
+
     # The bar moves at each step, and shows images of all processes, which are about as far as this one.
     scale = len(missing) / max(1, len(own) * num_steps)
     options: dict[str, Any] = {"unit_scale": scale, "bar_format": BAR, "disable": rank > 0 or not own}
     with tqdm(total=len(own) * num_steps, desc="sampling", **options) as bar:
         settings = (labels, cfg.seed, cfg.batch_size, cfg.interpolate)
-        for batch, images in draw(setup, own, *settings, on_step=lambda s, x_s: bar.update(len(x_s))):
+        for batch, images in draw(setup, own, *settings, on_step=count):
             for i, image in zip(batch, images, strict=True):
                 folder.save(i, image)
             done += len(batch)
             bar.update(done * num_steps - bar.n)
-
-
-def formats_of(cfg: DictConfig) -> list[str]:
-    """What `format=` asks for; a ValueError if there is no such format."""
-    formats = [cfg.format] if isinstance(cfg.format, str) else list(cfg.format)
-    if not formats or set(formats) - set(FORMATS):
-        raise ValueError(f"format must be {', '.join(FORMATS)} or a list of these, got {cfg.format}")
-    return formats
-
-
-def indices_of(cfg: DictConfig, overrides: Sequence[str]) -> Sequence[int]:
-    """The images that are asked for; a ValueError if a number is out of range, or a setting would be ignored."""
-    if cfg.num_samples < 1 or cfg.batch_size < 1 or cfg.offset < 0:
-        given = f"{cfg.num_samples}, {cfg.batch_size} and {cfg.offset}"
-        raise ValueError(f"need num_samples and batch_size of at least 1 and offset of at least 0, got {given}")
-    if cfg.interpolate is not None and cfg.interpolate < 2:
-        raise ValueError(f"interpolate is how many images lead from noise to noise, 2 or more; got {cfg.interpolate}")
-    indices: Sequence[int] = range(cfg.offset, cfg.offset + cfg.num_samples)
-    if cfg.indices is not None:
-        if ignored := [key for key in ("num_samples", "offset") if any(o.startswith(f"{key}=") for o in overrides)]:
-            raise ValueError(f"indices= says which images, and {' and '.join(ignored)} would be ignored; leave it out")
-        asked = OmegaConf.to_container(cfg.indices) if OmegaConf.is_list(cfg.indices) else [cfg.indices]
-        assert isinstance(asked, list)
-        numbers = [i for i in asked if isinstance(i, int) and not isinstance(i, bool) and i >= 0]
-        if not asked or len(set(numbers)) < len(asked):
-            raise ValueError(f"indices must be whole numbers from 0, each once, such as [0,17,4]; got {asked}")
-        indices = numbers
-    if "shards" in formats_of(cfg) and len(indices) < 3:
-        raise ValueError(f"format=shards takes at least 3 images, one for each split; got {len(indices)}")
-    return indices
-
-
-def has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def settings_of(cfg: DictConfig, setup: Setup, labels: Labels | None) -> dict[str, Any]:

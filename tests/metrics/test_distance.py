@@ -10,7 +10,7 @@ X, Y = normal(0, 60, 5), normal(1, 70, 5)
 DISTANCES = torch.cdist(X.double(), Y.double(), compute_mode="donot_use_mm_for_euclid_dist")
 
 
-@pytest.fixture(params=[1, 7 * 70, 2**25], autouse=True)
+@pytest.fixture(params=[1, 7 * 70, 2**22], autouse=True)
 def _chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffusion_lit.metrics.distance.CHUNK", request.param)
 

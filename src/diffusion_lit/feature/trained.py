@@ -54,13 +54,15 @@ class Trained:
         """The network in a file; None, with a warning, if that is damaged."""
         try:
             stored = load_tensors(path, "is damaged")
-            network = ConvNet(num_classes)
-            network.load_state_dict(stored["weights"])
+            with torch.device("meta"):  # its weights are the file's
+                network = ConvNet(num_classes)
+            network.load_state_dict(stored["weights"], assign=True)
             trained = cls(network.eval().requires_grad_(False), float(stored["accuracy"]))
             if stored["sha256"] != trained.sha256():
-                raise ValueError(f"{path} is damaged (its weights have another checksum)")
+                raise ValueError("its weights have another checksum")
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
-            log.warning("%s; the classifier is trained anew", error)
+            [reason, *_] = str(error).splitlines() or [type(error).__name__]
+            log.warning("%s cannot be read, and the classifier is trained anew (%s)", path, reason)
             return None
         return trained
 

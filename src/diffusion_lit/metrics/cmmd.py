@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -34,11 +35,13 @@ class CMMD(Metric):
             raise ValueError(f"cmmd.sigma must be positive (published: 10), got {self.sigma}")
 
     def measure(self, sets: Sets) -> dict[str, Figure]:
-        x, y = (F.normalize(images.features.double(), dim=1) for images in (sets.generated, sets.real))
+        x, y = (F.normalize(images.features, dim=1) for images in (sets.generated, sets.real))
         mmd = self.kernel_mean(x, x) + self.kernel_mean(y, y) - 2 * self.kernel_mean(x, y)
         return {"cmmd": Figure(self.scale * mmd)}
 
     def kernel_mean(self, x: Tensor, y: Tensor) -> float:
         """The kernel's mean over all pairs, less 1, which cancels in the MMD."""
-        total = sum(float((squares / (-2 * self.sigma**2)).expm1().sum()) for _, squares in squared_distances(x, y))
+        scale, total = -1 / (2 * self.sigma**2), 0.0
+        for _, squares in squared_distances(x, y):
+            total += float(squares.mul_(scale).expm1_().sum(dtype=torch.float64))
         return total / (len(x) * len(y))

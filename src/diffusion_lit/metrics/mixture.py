@@ -11,6 +11,7 @@ from diffusion_lit.metrics.distance import squared_distances
 __all__ = ["ImageMixture"]
 
 BATCH_SIZE = 10_000
+IN_CACHE = 2**19  # terms at a time
 LEARNING_RATE = 0.5
 MAX_EPOCHS = 50
 MAX_LOG_VARIANCE = 40.0  # either way, for images that are copies
@@ -67,11 +68,16 @@ class ImageMixture:
 
     def loss_and_gradient(self, squares: Tensor, log_variances: Tensor, log_weights: Tensor) -> tuple[float, Tensor]:
         """The mean negative log-likelihood in nats per dimension, and its gradient by the logarithms of variances."""
-        logs = self.log_terms(squares, log_variances, log_weights)
-        log_p = logs.logsumexp(1, keepdim=True)
-        shares = logs.sub_(log_p).exp_()  # of each Gaussian in each image
-        gradient = self.dim * shares.sum(0) - shares.mul_(squares).sum(0) / log_variances.exp()
-        return -float(log_p.mean()) / self.dim, gradient / (2 * self.dim * len(squares))
+        log_p, count, spread = 0.0, torch.zeros_like(log_variances), torch.zeros_like(log_variances)
+        for rows in torch.split(squares, max(1, IN_CACHE // squares.shape[1])):
+            logs = self.log_terms(rows, log_variances, log_weights)
+            shares = logs.softmax(1)  # of each Gaussian in each image
+            log_p += float((logs.amax(1) - shares.amax(1).log()).sum())
+            count += shares.sum(0)
+            spread += shares.mul_(rows).sum(0)
+        gradient = self.dim * count - spread / log_variances.exp()
+        num = self.dim * len(squares)
+        return -log_p / num, gradient / (2 * num)
 
     def nll(self, features: Tensor) -> float:
         """The mean negative log-likelihood of features [N, d], in nats per dimension."""
