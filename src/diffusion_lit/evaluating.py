@@ -28,7 +28,6 @@ from diffusion_lit.generate import Setup, choose_device
 from diffusion_lit.interruption import Interrupted, Interruption
 from diffusion_lit.metrics import FeatureSet, Metric
 from diffusion_lit.processes import start_processes
-from diffusion_lit.sampling import has_gpu
 from diffusion_lit.shell import command_line
 
 __all__ = ["evaluate"]
@@ -62,7 +61,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
     with Interruption() as interruption:
         interruption.started = True  # signals are answered wherever the work is
         check_settings(cfg)
-        start_processes(cfg.devices, cfg.device != "cpu" and has_gpu())
+        start_processes(cfg.devices, cfg.device != "cpu" and torch.cuda.is_available())
         try:
             return run(cfg, overrides)
         except Interrupted as stop:
