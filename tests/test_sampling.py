@@ -31,6 +31,7 @@ from diffusion_lit.sample_folder import SampleFolder
 from diffusion_lit.sample_request import indices_of
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.schedule import LinearSchedule
+from diffusion_lit.space import PixelSpace
 from tests.launch import Forked, read_by_bash, run_forked, run_launched, train_in
 
 NUM = 40
@@ -70,6 +71,11 @@ def tiny() -> Setup:
     return Setup(denoiser, DDIMSampler(3, eta=1.0), labels, None, "cpu", 0, "32-true")
 
 
+class Unrounded(PixelSpace):
+    def decode(self, x_0: Tensor) -> Tensor:
+        return x_0
+
+
 def drawn(setup: Setup, indices: range | list[int], batch_size: int = 64) -> Tensor:
     return torch.cat([images for _, images in draw(setup, indices, setup.by_index, 5, batch_size)])
 
@@ -77,12 +83,13 @@ def drawn(setup: Setup, indices: range | list[int], batch_size: int = 64) -> Ten
 @pytest.mark.parametrize("batch_size", [7, 32, 250])
 def test_an_image_is_the_same_to_the_bit_in_any_batch(batch_size: int) -> None:
     setup = tiny()
+    setup.denoiser.space = Unrounded()  # bytes would hide most of what differs
     every = drawn(setup, range(40))
-    assert torch.equal(drawn(setup, range(40), batch_size), every) and every.unique().numel() > 20
+    assert torch.equal(drawn(setup, range(40), batch_size), every) and every.unique().numel() > 2000
     assert torch.equal(drawn(setup, [17, 3, 39], batch_size), every[[17, 3, 39]])
     assert torch.equal(drawn(setup, range(5, 38), batch_size), every[5:38])
     alone = generate(setup.denoiser, setup.sampler, [17], setup.by_index, 5)
-    assert (alone.int() - every[[17]]).abs().max() <= 1, "it is image 17, rounded otherwise"
+    torch.testing.assert_close(alone, every[[17]], rtol=0, atol=1e-4)  # it is image 17, rounded otherwise
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -325,6 +332,7 @@ def test_a_checkpoint_counts_its_classes(run: Path, tmp_path: Path) -> None:
         ([3, 1, 4] * 21, 63, 9),
         ([7] * 64, 64, 8),
         ([i % 24 for i in range(400)], 400, 24),
+        ([i % 24 for i in range(64)], 64, 8),
         ([i % 1000 for i in range(64)], 64, 8),
     ],
 )
