@@ -84,7 +84,7 @@ class Gate:
             for name, part in value.items():
                 if RESERVED.fullmatch(name):
                     self.check_option(name, part, path)
-                self.descend(part, (*path, name), None)
+                self.descend(part, (*path, name), kind)
 
     def check_option(self, name: str, value: object, path: tuple[str, ...]) -> None:
         """Refuse another of Hydra's keys: no model needs one."""
