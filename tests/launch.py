@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from lightning.fabric.strategies.launchers import subprocess_script as fabric_subprocess_script
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig
@@ -149,7 +150,8 @@ class Forked:
             sys.argv = [module, *args]
             sys.modules.pop(module, None)
             GlobalHydra.instance().clear()  # a rank is a copy of a process that Hydra is at work in
-            subprocess_script.subprocess = SimpleNamespace(Popen=Forked)  # type: ignore[assignment]
+            for launcher in (subprocess_script, fabric_subprocess_script):
+                launcher.subprocess = SimpleNamespace(Popen=Forked)  # type: ignore[attr-defined]
             runpy.run_module(module, run_name="__main__", alter_sys=True)
             return 0
         except SystemExit as ended:

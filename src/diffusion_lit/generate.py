@@ -1,6 +1,6 @@
 """Images from a trained model, each a function of the seed and its own index."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +13,14 @@ from diffusion_lit.checkpoint import load_denoiser
 from diffusion_lit.condition import Condition
 from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.guidance import guided
+from diffusion_lit.labels import Labels, choose_labels
+from diffusion_lit.precision import check_precision, compile_networks, run_network_in
 from diffusion_lit.random import ImageNoise, interpolated_noise
 from diffusion_lit.sampler import Noise, Sampler
 
-__all__ = ["Setup", "condition_of", "default_labels", "generate", "set_up"]
+__all__ = ["Setup", "condition_of", "default_labels", "generate", "set_up", "walk_size"]
+
+CPU_BATCH = 16  # more are no faster, and another number is rounded otherwise
 
 
 @dataclass(frozen=True)
@@ -25,15 +29,19 @@ class Setup:
 
     denoiser: BaseDenoiser
     sampler: Sampler
-    classes: list[int] | None
-    """The classes to take in turn; None where the model has none."""
+    by_index: Labels | None
+    """The class of each image; None where the model has none."""
     class_names: list[str] | None
     """The names of all classes of the model, where they are known."""
     device: str
+    step: int
+    """How many optimizer steps the model was trained for."""
+    precision: str
+    """What the network runs in."""
 
-    def labels(self, indices: Sequence[int]) -> list[int] | None:
+    def labels(self, indices: Iterable[int]) -> list[int] | None:
         """The class of each image, by its index."""
-        return None if self.classes is None else [self.classes[i % len(self.classes)] for i in indices]
+        return None if self.by_index is None else [self.by_index[i] for i in indices]
 
 
 def set_up(cfg: DictConfig) -> Setup:
@@ -43,7 +51,8 @@ def set_up(cfg: DictConfig) -> Setup:
         FileNotFoundError: if the checkpoint does not exist.
         ValueError: if a setting does not fit the model, or this machine.
     """
-    device = choose_device(cfg.device)
+    device, asked = choose_device(cfg.device), cfg.get("precision", "32-true")
+    precision = None if asked is None else check_precision(asked)
     model, checkpoint = load_denoiser(cfg.ckpt, cfg.weights, device, cfg.autoencoder, cfg.allow)
     model.space.check()
     guide = cfg.get("guide")
@@ -51,8 +60,15 @@ def set_up(cfg: DictConfig) -> Setup:
     denoiser = guided(model, cfg.guidance, worse, cfg.get("guidance_interval"))
     sampler: Sampler = instantiate(cfg.sampler)
     sampler.check(denoiser)
-    class_names = checkpoint.get("class_names")
-    return Setup(denoiser, sampler, choose_classes(cfg.labels, model.num_classes, class_names), class_names, device)
+    names, counts = checkpoint.get("class_names"), checkpoint.get("class_counts")
+    labels = choose_labels(cfg.labels, model.num_classes, names, counts, cfg.seed)
+    precision = precision or check_precision(checkpoint["config"].get("trainer", {}).get("precision", "32-true"))
+    networks = [part for part in (model, worse) if part is not None]
+    for part in networks:
+        run_network_in(part, precision)
+    if cfg.get("compile"):
+        compile_networks(networks, denoiser, walk_size(device, cfg.batch_size), device)
+    return Setup(denoiser, sampler, labels, names, device, checkpoint.get("global_step", 0), precision)
 
 
 def choose_device(name: str) -> str:
@@ -66,18 +82,9 @@ def choose_device(name: str) -> str:
     return name
 
 
-def choose_classes(labels: object, num_classes: int | None, names: Sequence[str] | None) -> list[int] | None:
-    """The classes that `labels` asks for, by name or number; None means all. A ValueError if the model lacks them."""
-    if labels is None:
-        return None if num_classes is None else list(range(num_classes))
-    if num_classes is None:
-        raise ValueError(f"labels={labels}, but this model was trained without classes; leave labels out")
-    asked = list(labels) if isinstance(labels, Sequence) and not isinstance(labels, str) else [labels]
-    numbers = {str(i): i for i in range(num_classes)} | {name: i for i, name in enumerate(names or [])}
-    if not asked or any(str(label) not in numbers for label in asked):
-        listed = "" if names is None else f" or their names ({', '.join(names[:20])}{', ...' if names[20:] else ''})"
-        raise ValueError(f"labels must be classes from 0 to {num_classes - 1}{listed}, got {labels}")
-    return [numbers[str(label)] for label in asked]
+def walk_size(device: str, batch_size: int) -> int:
+    """How many images walk from noise to data together: `batch_size` on a GPU, always as many on a CPU."""
+    return CPU_BATCH if torch.device(device).type == "cpu" else batch_size
 
 
 def default_labels(denoiser: BaseDenoiser, indices: Sequence[int]) -> list[int] | None:
@@ -94,7 +101,7 @@ def generate(
     denoiser: BaseDenoiser,
     sampler: Sampler,
     indices: Sequence[int],
-    labels: Sequence[int] | None,
+    labels: Labels | None,
     seed: int,
     device: torch.device | str = "cpu",
     interpolate: int | None = None,
@@ -105,7 +112,7 @@ def generate(
     Args:
         denoiser, sampler: the model, guided or not, in evaluation mode, on `device`, and how to sample.
         indices: which images: number i is the same in any batch.
-        labels: the classes of images 0, 1, 2, ..., or None.
+        labels: image i is of the class `labels[i]`; None where there are no classes.
         seed, device: seed of all the noise, and where to compute.
         interpolate: how many images lead from one noise to the next (see `interpolated_noise`); None draws each
             image from its own.
