@@ -6,7 +6,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from diffusion_lit.command import CONFIG_FOLDER
-from diffusion_lit.feature import FeatureExtractor, Pixels, check_features
+from diffusion_lit.feature import Classifier, FeatureExtractor, Pixels, check_features
 from diffusion_lit.feature.precision import BACKENDS, full_precision
 from tests.feature.stand_ins import STAND_INS, random_images, smooth_images
 
@@ -37,6 +37,15 @@ def test_features_are_a_function_of_the_image(extractor: FeatureExtractor) -> No
         alone = extractor(images[1:])
     assert alone.dtype == torch.float32
     assert distance(alone, features[1:]) < 1e-5, "whatever else is in the batch, and whatever precision is around"
+
+
+def test_logits_are_computed_in_float32(extractor: FeatureExtractor) -> None:
+    if not isinstance(extractor, Classifier):
+        pytest.skip("it tells no classes apart")
+    features = torch.randn(2, extractor.num_features or 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = extractor.logits(features)
+    assert found.dtype == torch.float32 and torch.equal(found, extractor.logits(features))
 
 
 def test_grey_images_have_features_too(extractor: FeatureExtractor) -> None:

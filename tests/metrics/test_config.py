@@ -1,4 +1,4 @@
-"""conf/metrics: each file can be chosen, several together, and builds a metric with the published defaults."""
+"""conf/metrics: a file of each metric of features builds it with the published defaults, and several go together."""
 
 import inspect
 from dataclasses import fields
@@ -13,7 +13,8 @@ from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.metrics import ByClass, FrechetDistance, KernelDistance, Metric
 from tests.metrics.features import Given
 
-NAMES = sorted(path.stem for path in (CONFIG_FOLDER / "metrics").glob("*.yaml"))
+FILES = sorted((CONFIG_FOLDER / "metrics").glob("*.yaml"))
+NAMES = [path.stem for path in FILES if "_target_: diffusion_lit.metrics." in path.read_text()]
 GIVEN = {"_target_": f"{Given.__module__}.Given"}
 
 

@@ -104,6 +104,13 @@ def test_fid_infinity_removes_the_bias_of_few_images() -> None:
         assert FIDInfinity(Given(), seed=1).measure(sets)["fid_infinity"] != figure
 
 
+def test_a_line_through_singular_covariances_is_reported() -> None:
+    real = normal(0, 100, 4)
+    [caveat] = FIDInfinity(Given()).caveats(compared(normal(1, 49, 4), real))
+    assert "starts at 4 images" in caveat and "over 40 images" in caveat
+    assert FIDInfinity(Given()).caveats(compared(normal(1, 50, 4), real)) == []
+
+
 def test_a_line_needs_two_points() -> None:
     with pytest.raises(ValueError, match="num_points must be at least 2"):
         FIDInfinity(Given(), num_points=1)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffusion_lit.feature.base import Classifier
 from diffusion_lit.feature.convnet import MIN_RESOLUTION, RESOLUTION, WIDTH, ConvNet, shrunk
+from diffusion_lit.feature.precision import full_precision
 from diffusion_lit.feature.trained import Trained
 
 RECIPE = 1
@@ -87,7 +88,8 @@ class LabelClassifier(Classifier):
 
     def logits(self, features: Tensor) -> Tensor:
         assert self.network is not None, "prepare() comes first"
-        return self.network.last(features)
+        with full_precision(features.device.type):
+            return self.network.last(features)
 
 
 def labelled(batches: Iterable[tuple[Tensor, Tensor | None]]) -> Iterator[tuple[Tensor, Tensor]]:

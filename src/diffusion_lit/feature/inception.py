@@ -6,6 +6,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from diffusion_lit.feature.base import Classifier, to_colour
+from diffusion_lit.feature.precision import full_precision
 from diffusion_lit.feature.weights import PublishedWeights
 
 SIZE = 299
@@ -61,4 +62,5 @@ class Inception(Classifier):
         return self.network((self.resize(to_colour(images)) - 128) / 128).flatten(1)
 
     def logits(self, features: Tensor) -> Tensor:
-        return features @ self.last.weight.T
+        with full_precision(features.device.type):
+            return features @ self.last.weight.T

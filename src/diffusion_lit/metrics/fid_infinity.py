@@ -33,10 +33,24 @@ class FIDInfinity(FrechetDistance):
             raise ValueError(f"{self.name}.num_points must be at least 2, for a line; got {self.num_points}")
         self.min_images = 2 * self.num_points  # so that the subsets' sizes differ
 
+    def smallest(self, num: int) -> int:
+        """The size of the smallest subset of `num` images."""
+        return min(5000, max(num // 10, 2))
+
+    def caveats(self, sets: Sets) -> list[str]:
+        num, dim = sets.generated.features.shape
+        if self.smallest(num) > dim:
+            return super().caveats(sets)
+        return [
+            *super().caveats(sets),
+            f"{self.name}: its line starts at {self.smallest(num)} images, no more than they have features, {dim}, and "
+            f"there the bias does not fall as 1 / N yet: take over {10 * dim} images",
+        ]
+
     def measure(self, sets: Sets) -> dict[str, Figure]:
         real, features = self.real_moments(sets), sets.generated.features
         real_root, num, rng = root(real.covariance), len(features), np.random.default_rng(self.seed)
-        sizes = np.linspace(min(5000, max(num // 10, 2)), num, self.num_points).astype(int)
+        sizes = np.linspace(self.smallest(num), num, self.num_points).astype(int)
         distances = []
         for size in sizes:
             mean, covariance = moments(features[rng.choice(num, size, replace=False)])

@@ -36,11 +36,13 @@ class InceptionScore(Metric):
     extractor: FeatureExtractor
     splits: int = 10
     seed: int = 2020
+    better = "higher"
+    needs_real = False
 
     def __post_init__(self) -> None:
         if self.splits < 1:
             raise ValueError(f"inception_score.splits must be at least 1 (published: 10), got {self.splits}")
-        self.better, self.needs_real, self.min_images = "higher", False, self.splits
+        self.min_images = self.splits
 
     def check(self) -> None:
         self.classifier()
