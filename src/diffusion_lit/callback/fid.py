@@ -1,7 +1,7 @@
 """Frechet inception distance while training."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from diffusion_lit.callback.ema import averaged_weights
 from diffusion_lit.callback.last_checkpoint import answer_signals
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.evaluation import drawn_features, mixed_labels, real_features
+from diffusion_lit.evaluation.image_set import StoredImages
+from diffusion_lit.evaluation.reference import prepare
 from diffusion_lit.feature import FeatureExtractor
 from diffusion_lit.generate import default_labels
 from diffusion_lit.guidance import guided
@@ -55,7 +57,7 @@ class FID(Callback):
         batch_size: int = 250,
         guidance: float = 1.0,
         seed: int = 0,
-        metrics: Mapping[str, Metric] | None = None,
+        **metrics: Metric,
     ) -> None:
         if num_samples < 2:
             raise ValueError(f"callback.fid.num_samples must be at least 2, got {num_samples}; papers use 50000")
@@ -64,7 +66,7 @@ class FID(Callback):
         self.guidance, self.seed = guidance, seed
         count = f"{num_samples // 1000}k" if num_samples % 1000 == 0 else str(num_samples)
         self.suffix = f"{extractor.name}_{count}"
-        self.metrics: dict[str, Metric] = {"fid": FrechetDistance(self.extractor), **(metrics or {})}
+        self.metrics: dict[str, Metric] = {"fid": FrechetDistance(self.extractor), **metrics}
         for name, metric in self.metrics.items():
             metric.extractor = self.extractor
             metric.check()
@@ -158,4 +160,6 @@ class FID(Callback):
                 batch = batch.to(pl_module.device)
                 yield denoiser.space.images(batch.images), batch.condition.label
 
+        if self.extractor.learns:
+            prepare(self.extractor, StoredImages(data.splits["train"], decode=denoiser.space.images), data.num_classes)
         return real_features(self.extractor.to(pl_module.device), real(), len(data.splits["val"]))

@@ -16,13 +16,14 @@ from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.chosen_metrics import Extractors
 from diffusion_lit.evaluation.image_files import open_images
 from diffusion_lit.evaluation.image_set import StoredImages
+from diffusion_lit.feature import FeatureExtractor
 from diffusion_lit.generate import Setup
 from diffusion_lit.metrics import Metric
 from diffusion_lit.recorded import trusted_config
 from diffusion_lit.source.layout import SPLITS
 from diffusion_lit.space import Space
 
-__all__ = ["needs_real", "open_reference", "open_training", "own_data", "prepare_extractors"]
+__all__ = ["needs_real", "open_reference", "open_training", "own_data", "prepare", "prepare_extractors"]
 
 
 @dataclass(frozen=True)
@@ -135,12 +136,25 @@ def open_training(cfg: DictConfig, own: OwnData | None, metrics: Mapping[str, Me
 
 
 def prepare_extractors(extractors: Extractors, own: OwnData | None, device: str) -> None:
-    """Let extractors that learn do so, and put all of them where they are used."""
+    """Let extractors that learn do so, and put all of them where they are used.
+
+    Raises:
+        ValueError: if one learns from the model's data, and there is none.
+    """
     for extractor in extractors.values():
-        train = None if own is None or not hasattr(own.data.splits["train"], "fetch") else own.split("train")
-        if train is not None:
-            extractor.prepare(labelled(train), own.data.num_classes if own else None, train.content)
+        if extractor.learns:
+            if own is None:
+                raise ValueError(
+                    f"feature={extractor.name} learns from the data that a model was trained on: give ckpt= of one, "
+                    "with against=train, val or test"
+                )
+            prepare(extractor, own.split("train"), own.data.num_classes)
         extractor.to(device)
+
+
+def prepare(extractor: FeatureExtractor, training: StoredImages, num_classes: int | None) -> None:
+    """Let an extractor learn from all training images."""
+    extractor.prepare(labelled(training), num_classes, training.content)
 
 
 def labelled(images: StoredImages) -> Iterator[tuple[Tensor, Tensor | None]]:

@@ -22,6 +22,8 @@ class FeatureExtractor(nn.Module, ABC):
     """What becomes of an image before it is read, in words: size, filter, rounding, range."""
     weights_sha256: str | None = None
     """Checksum of the weights; None where they follow from a seed, or there are none."""
+    learns: bool = False
+    """Whether `prepare` must be called."""
     licence: str | None = None
     """Licence of the weights, where others have published them."""
 
@@ -37,7 +39,7 @@ class FeatureExtractor(nn.Module, ABC):
     def prepare(
         self, training: Iterable[tuple[Tensor, Tensor | None]], num_classes: int | None, content_hash: str
     ) -> None:
-        """Learn from the images that the model was trained on, if it needs to; called before the first image is read.
+        """Learn from the images that the model was trained on, if it `learns`; called before the first image is read.
 
         Args:
             training: batches of all of them, not of one rank's share: uint8 [B, C, H, W], with labels int64 [B]
