@@ -42,6 +42,7 @@ TINY = (
     "sampler.num_steps=3",
     "feature=pixels",
     "callback.fid.num_samples=21",
+    "callback.fid.num_steps=null",
     "callback.sample_grid.rows=1",
     "trainer.accelerator=cpu",
     "trainer.val_check_interval=3",

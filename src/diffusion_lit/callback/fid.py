@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,6 +45,8 @@ class FID(Callback):
         batch_size: images generated at a time, on each rank.
         guidance: classifier-free guidance scale; 1 does not guide.
         seed: seed of the noise.
+        num_steps: of the sampler, few, so that training is not held up; None is its own number, which one without
+            such a number has anyway.
         metrics: others to take of the same images, by the same extractor; a ValueError for one that reads training
             images.
     """
@@ -57,10 +60,13 @@ class FID(Callback):
         batch_size: int = 250,
         guidance: float = 1.0,
         seed: int = 0,
+        num_steps: int | None = None,
         **metrics: Metric,
     ) -> None:
         if num_samples < 2:
             raise ValueError(f"callback.fid.num_samples must be at least 2, got {num_samples}; papers use 50000")
+        if num_steps is not None and hasattr(sampler, "num_steps"):
+            sampler = replace(sampler, num_steps=num_steps)
         self.extractor, self.sampler = extractor.eval(), sampler
         self.num_samples, self.every_n_steps, self.batch_size = num_samples, every_n_steps, batch_size
         self.guidance, self.seed = guidance, seed
