@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_lit import restore
 from diffusion_lit.data import DigitsData
-from tests.launch import composed, few
+from tests import hydra_shortcuts
+from tests.launch import few
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +23,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
 
 
-restore.composed = composed  # the same settings, sooner
+hydra_shortcuts.install()
 DigitsData.load = few  # type: ignore[method-assign, assignment]
 
 
