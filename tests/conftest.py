@@ -24,6 +24,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
 
 
 hydra_shortcuts.install()
+torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 1.0  # type: ignore[attr-defined]  # seconds, instead of 5, that a
+# loading process which raised an error is waited for: it looks rarely whether it should end
 DigitsData.load = few  # type: ignore[method-assign, assignment]
 
 
