@@ -8,23 +8,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-
-from diffusion_lit import restore
-from diffusion_lit.data import DigitsData
-from tests.launch import composed, few
 
 ROOT = Path(__file__).parents[1]
 
 gc.disable()  # until everything is imported; that stays, and looking through it would take half a second each time
-torch.set_num_threads(1)  # on images this small, threads only wait for each other, and the tests run side by side
 os.environ["OMP_NUM_THREADS"] = "1"
 # This checkout's source, whatever is installed; and the tests, of which loading processes unpickle classes.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
 
 
-restore.composed = composed  # the same settings, sooner
-DigitsData.load = few  # type: ignore[method-assign, assignment]
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None) is not None and not hasattr(config, "workerinput"):
+        return  # the process that only hands out tests would import for ten seconds what it does not use
+    import torch
+
+    from diffusion_lit.data import DigitsData
+    from tests import hydra_shortcuts
+    from tests.launch import few
+
+    torch.set_num_threads(1)  # on images this small, threads wait for each other, and the tests run side by side
+    # Seconds, instead of 5, that a loading process which raised an error is waited for: it looks rarely whether to end.
+    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 1.0  # type: ignore[attr-defined]
+    hydra_shortcuts.install()
+    DigitsData.load = few  # type: ignore[method-assign, assignment]
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import inspect
 import os
 import runpy
 import signal
@@ -13,31 +14,30 @@ import time
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
-from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning.fabric.strategies.launchers import subprocess_script as fabric_subprocess_script
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig
 
-from diffusion_lit import restore
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.data import ArrayImages, DigitsData, Images
 from diffusion_lit.shell import quote
 from diffusion_lit.training import train
+from tests.hydra_shortcuts import composed
 
 ROOT = Path(__file__).parents[1]
 
 TINY = (
     "model.channels=8",
     "model.num_groups=4",
-    "model.channel_multipliers=[1,2]",
+    "model.channel_multipliers=[1]",
+    "model.attention_resolutions=[]",
     "data.batch_size=60",
     "sampler.num_steps=3",
     "feature=pixels",
@@ -68,24 +68,6 @@ def few(data: DigitsData) -> dict[str, Images]:
     return dict(few_digits())
 
 
-ALL_COMPOSED = restore.composed
-
-
-@cache
-def chosen(*groups: str) -> DictConfig:
-    """conf/train.yaml with choices of groups: what takes Hydra longer than several steps of training."""
-    return ALL_COMPOSED(list(groups))
-
-
-def composed(overrides: Sequence[str]) -> DictConfig:
-    """conf/train.yaml with overrides, as Hydra composes it: first the groups, then everything else by its own code."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    groups = [o for o in parsed if (CONFIG_FOLDER / o.key_or_group).is_dir() or o.package is not None]
-    cfg = deepcopy(chosen(*(o.input_line for o in groups if o.input_line is not None)))
-    ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if o not in groups], cfg)
-    return cfg
-
-
 def config(folder: Path, *overrides: str, tiny: bool = True) -> DictConfig:
     """conf/train.yaml with overrides, for a run in `folder`."""
     return composed([f"run_dir={quote(str(folder))}", *(TINY if tiny else ()), *overrides])
@@ -114,9 +96,13 @@ def run_command(
 
 @cache
 def load() -> None:
-    """Import what most commands import only as they need it, once for all copies of this process."""
+    """Import what most commands import only as they need it, and read conf/, once for all copies of this process."""
     for name in ("sklearn.datasets", "torchmetrics.image", "torchvision", "diffusion_lit.prepare"):
         importlib.import_module(name)
+    inspect.stack()  # which Hydra looks through, module by module
+    with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+        for name in ("train", "sample", "evaluate", "plot", "prepare", "inspect"):
+            compose(name, return_hydra_config=True)
 
 
 class Forked:

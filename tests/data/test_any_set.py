@@ -76,12 +76,12 @@ def test_resuming_with_other_ranks_visits_the_rest(root: tuple[Path, int], kind:
     for before, after in product((1, 2, 3), repeat=2):
         ranks = [data_module(kind, folder, rank, before, batch_size=2) for rank in range(before)]
         steps = list(zip(*epoch(ranks, 1, {}), strict=True))
+        others = [data_module(kind, folder, rank, after, batch_size=2) for rank in range(after)]
         for stop in range(0, len(steps) + 1, 2):
             seen = {image for step in steps[:stop] for batch in step for image in batch}
             position = stop * 2 * before
             rest = []
-            for rank in range(after):
-                data = data_module(kind, folder, rank, after, batch_size=2)
+            for data in others:
                 order = data.training_order()
                 order.resume(1, position)
                 order.set_epoch(1)

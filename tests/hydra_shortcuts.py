@@ -1,0 +1,61 @@
+"""Hydra's answers, sooner: composing takes it longer than the training steps of most tests.
+
+What it reads from conf/, it reads once; processes that are copies of this one have it read already.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import cache
+from typing import Any
+
+import hydra._internal.utils
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.hydra import Hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from diffusion_lit import restore
+from diffusion_lit.command import CONFIG_FOLDER
+
+__all__ = ["composed", "install"]
+
+COMPOSED = restore.composed
+READ_MODE = Hydra.get_mode
+READ_FILE = ConfigRepository.load_config
+FILES: dict[tuple[str, ...], Any] = {}
+
+
+@cache
+def chosen(*groups: str) -> DictConfig:
+    """conf/train.yaml with choices of groups."""
+    return COMPOSED(list(groups))
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """conf/train.yaml with overrides, as Hydra composes it: first the groups, then everything else by its own code."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    groups = [o for o in parsed if (CONFIG_FOLDER / o.key_or_group).is_dir() or o.package is not None]
+    cfg = deepcopy(chosen(*(o.input_line for o in groups if o.input_line is not None)))
+    ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if o not in groups], cfg)
+    return cfg
+
+
+def read_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+    """What `hydra.mode` is: Hydra composes everything to learn that nothing sets it."""
+    return READ_MODE(self, config_name, overrides) if "hydra.mode" in " ".join(overrides) else None
+
+
+def read_file(self: ConfigRepository, config_path: str) -> Any:
+    key = (config_path, *(source.path for source in self.sources))
+    if key not in FILES:
+        FILES[key] = READ_FILE(self, config_path)
+    return deepcopy(FILES[key])  # Hydra writes into it
+
+
+def install() -> None:
+    """Put the shortcuts in Hydra's place, for this process and its copies."""
+    restore.composed = composed
+    Hydra.get_mode = read_mode  # type: ignore[method-assign]
+    ConfigRepository.load_config = read_file  # type: ignore[method-assign]
+    hydra._internal.utils.is_under_debugger = lambda: False  # which Hydra looks through the whole stack for
