@@ -21,7 +21,7 @@ from diffusion_lit.plain import plain, read_as
 from diffusion_lit.space import relocate
 from diffusion_lit.tensor_file import load_tensors
 
-__all__ = ["choose_weights", "damage", "find_checkpoint", "load_checkpoint", "load_denoiser", "peek"]
+__all__ = ["choose_weights", "damage", "damaged_part", "find_checkpoint", "load_checkpoint", "load_denoiser", "peek"]
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -64,8 +64,11 @@ def damage(file: Path) -> str | None:
     torch itself reads a flipped bit as a weight.
     """
     recorded, found = peek(file)
-    if recorded is None:
-        return found
+    return found if recorded is None else damaged_part(file)
+
+
+def damaged_part(file: Path) -> str | None:
+    """Which part of a checkpoint that can be read does not have its checksum, in a sentence, or None."""
     try:
         with zipfile.ZipFile(file) as archive:
             bad = archive.testzip()

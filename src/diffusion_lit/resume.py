@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
-from diffusion_lit.checkpoint import damage, load_checkpoint, peek
+from diffusion_lit.checkpoint import damage, damaged_part, load_checkpoint, peek
 from diffusion_lit.ranks import check_seen
 from diffusion_lit.settings import Change, changes
 
@@ -48,11 +48,11 @@ def find_origin(path: str | Path) -> Origin:
     """
     path = Path(path)
     if path.is_file():
-        if (found := damage(path)) is not None:
+        recorded, found = peek(path)
+        if recorded is None or (found := damaged_part(path)) is not None:
             others = [origin.file for origin in undamaged(path.parent, say=False)]
             hint = f"; undamaged beside it: {others[0]}" if others else ""
             raise ValueError(f"{found}{hint}")
-        recorded = read(path)
         if not resumable(recorded):
             raise ValueError(f"{path} holds no more than weights: begin a new run with them, init={path}")
         return Origin(path, recorded)
@@ -104,7 +104,7 @@ def readable(folder: Path, say: bool = True) -> list[Origin]:
 
 def verified(origins: Iterable[Origin], say: bool = True) -> Iterator[Origin]:
     for origin in sorted(origins, key=lambda o: (-o.step, not is_closed(o), o.file.name != "last.ckpt")):
-        if (found := damage(origin.file)) is None:
+        if (found := damaged_part(origin.file)) is None:
             yield origin
         elif say:
             log.warning("left aside: %s", found)
