@@ -36,6 +36,7 @@ MISTAKES = (ValueError, FloatingPointError, FileNotFoundError, NotADirectoryErro
 REMEDIES = {
     "train": " (hydra.run.dir=DIR), and continue with resume=auto",
     "prepare": " (out=DIR), and run the same command again. Finished shards are kept",
+    "evaluate": " (out=DIR; cache=DIR for features of real images), and run the same command again",
 }
 """What to do, after a command could not write a file; after any other, type it again."""
 

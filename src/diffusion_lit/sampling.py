@@ -5,6 +5,7 @@ import logging
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,14 @@ def plain_fields(labels: Any) -> dict[str, Any]:
 
 def content_of(path: str) -> str:
     """The SHA-256 of a checkpoint: one that a run has overwritten since is another."""
-    with find_checkpoint(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    file = find_checkpoint(path)
+    return checksum(file, file.stat().st_mtime_ns)
+
+
+@cache
+def checksum(file: Path, changed: int) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def repeat_command(cfg: DictConfig, overrides: Sequence[str]) -> str:

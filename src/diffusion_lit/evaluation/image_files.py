@@ -1,6 +1,7 @@
 """Images that somebody has: a folder, a ZIP or tar file, or an .npz, all of one size and taken as they are."""
 
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,10 +64,12 @@ def open_source(path: Path, option: str) -> FileSource:
 def read_npz(path: Path, option: str) -> ArrayImages:
     """The arrays of ADM's .npz."""
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is not an .npz, or is truncated")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("arr_0", "arr_1") if name in file.files}
             names = file.files
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, zlib.error, MemoryError, NotImplementedError) as error:
         raise ValueError(f"{option}={path} cannot be read: {error}") from error
     images, labels = arrays.get("arr_0"), arrays.get("arr_1")
     if images is None:

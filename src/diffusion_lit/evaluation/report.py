@@ -7,19 +7,21 @@ from typing import Any
 from diffusion_lit.files import replacing, write_json
 from diffusion_lit.image import save_figure
 
-__all__ = ["write_report"]
+__all__ = ["FILES", "write_report"]
+
+FILES = ("evaluation.json", "evaluation.md", "evaluation.png")
 
 ARROWS = {"lower": "lower is better", "higher": "higher is better", "zero": "0 is best"}
 
 
 def write_report(record: Mapping[str, Any], out: Path) -> list[Path]:
     """Write the files; their paths."""
-    paths = [out / "evaluation.json", out / "evaluation.md"]
+    paths = [out / name for name in FILES[:2]]
     write_json(record, paths[0])
     with replacing(paths[1]) as file:
         file.write(markdown(record).encode())
-    if len(record["results"]) > 1 and len({cell_name(r["cell"]) for r in record["results"]}) > 1:
-        paths.append(out / "evaluation.png")
+    if len(record["results"]) > 1:
+        paths.append(out / FILES[2])
         draw(record, paths[-1])
     return paths
 

@@ -24,6 +24,8 @@ class FeatureExtractor(nn.Module, ABC):
     """Checksum of the weights; None where they follow from a seed, or there are none."""
     licence: str | None = None
     """Licence of the weights, where others have published them."""
+    learns: bool = False
+    """Whether `prepare` must come before the first image."""
 
     def check(self, channels: int, height: int, width: int) -> None:
         """Check, before any image is made, that images of this shape can be read.

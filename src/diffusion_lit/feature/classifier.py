@@ -32,6 +32,7 @@ class LabelClassifier(Classifier):
 
     name = "classifier"
     num_features = WIDTH
+    learns = True
     sees = f"its own size, at most {RESOLUTION} x {RESOLUTION} (bilinear, antialiased, rounded to bytes), [-1, 1]"
 
     def __init__(self, seed: int = 0, num_images: int = 100_000, cache: str | None = None) -> None:
