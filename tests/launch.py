@@ -26,7 +26,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig
 
-from diffusion_lit import restore
+from diffusion_lit import recorded, restore
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.data import ArrayImages, DigitsData, Images
 from diffusion_lit.shell import quote
@@ -114,8 +114,10 @@ def run_command(
 @cache
 def load() -> None:
     """Import what most commands import only as they need it, once for all copies of this process."""
-    for name in ("sklearn.datasets", "torchmetrics.image", "torchvision", "diffusion_lit.prepare"):
+    commands = ("diffusion_lit.prepare", "diffusion_lit.evaluating")
+    for name in ("sklearn.datasets", "torchmetrics.image", "torchvision", *commands):
         importlib.import_module(name)
+    recorded.platform()
 
 
 class Forked:

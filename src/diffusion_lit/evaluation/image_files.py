@@ -130,8 +130,13 @@ class SameSizeImages:
     def fetch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         places = [self.places[i] for i in indices]
         images = torch.stack([self.source.read(split, i, self.reading) for split, i in places])
-        classes = torch.tensor([self.source.splits[split][i].label for split, i in places])
-        return images, None if self.source.class_names is None or (classes == UNLABELLED).all() else classes
+        classes = torch.tensor([self.class_of(*place) for place in places])
+        return images, None if self.source.class_names is None else classes
+
+    def class_of(self, split: str, index: int) -> int:
+        """The number of an image's class: its name, where all classes are numbers, of which some may have no image."""
+        label, names = self.source.splits[split][index].label, self.source.class_names or []
+        return int(names[label]) if label != UNLABELLED and all(name.isdecimal() for name in names) else label
 
 
 def worded(size: Any) -> str:
