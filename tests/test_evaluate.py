@@ -207,7 +207,7 @@ def test_a_report_has_all_that_a_paper_states(run: Path, whole: Path) -> None:
 
 
 def test_a_comparison_is_one_table_and_one_figure(run: Path, tmp_path: Path) -> None:
-    args = (f"ckpt={run}", *SEEN, DRAWN[1], "metrics=[fid]")
+    args = (f"ckpt={run}", *SEEN, "num_samples=16", "metrics=[fid]")
     out = evaluated(tmp_path, *args, "steps=[1,2]", "sampler=[ddim,heun]", "guidance=[1,2]")
     record = result(out)
     cells = {tuple(one["cell"].values()): one for one in record["results"]}

@@ -13,7 +13,7 @@ from diffusion_lit.evaluation.image_set import DrawnImages, ImageSet, StoredImag
 from diffusion_lit.generate import Models, Setup, set_up
 from diffusion_lit.labels import Labels, ProportionalLabels
 from diffusion_lit.members import chosen_members
-from diffusion_lit.sampling import settings_of
+from diffusion_lit.provenance import settings_of
 
 __all__ = ["Cell", "as_list", "cells_of"]
 
