@@ -25,6 +25,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig
 
+from diffusion_lit import recorded
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.data import ArrayImages, DigitsData, Images
 from diffusion_lit.shell import quote
@@ -97,8 +98,10 @@ def run_command(
 @cache
 def load() -> None:
     """Import what most commands import only as they need it, and read conf/, once for all copies of this process."""
-    for name in ("sklearn.datasets", "torchmetrics.image", "torchvision", "diffusion_lit.prepare"):
+    commands = ("diffusion_lit.prepare", "diffusion_lit.evaluating")
+    for name in ("sklearn.datasets", "torchmetrics.image", "torchvision", *commands):
         importlib.import_module(name)
+    recorded.platform()
     inspect.stack()  # which Hydra looks through, module by module
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
         for name in ("train", "sample", "evaluate", "plot", "prepare", "inspect"):

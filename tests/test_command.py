@@ -40,6 +40,7 @@ HELP = {
     "train": ["schedule", "parameterization", "loss", "model", "data", "sampler", "experiment", "strategy"],
     "sample": ["sampler"],
     "plot": ["schedule", "sampler"],
+    "evaluate": ["sampler", "feature"],
 }
 
 

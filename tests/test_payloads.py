@@ -25,6 +25,7 @@ ENTRIES = {
     "ckpt": ["sample", "ckpt=x.ckpt", *QUICK],
     "guide": ["sample", "ckpt=good.ckpt", "guide=x.ckpt", "guidance=2", *QUICK],
     "plot": ["plot", "ckpt=x.ckpt", *QUICK],
+    "evaluate": ["evaluate", "ckpt=x.ckpt", "num_samples=2", "device=cpu", "feature=pixels", "metrics=[fid]"],
     "resume": ["train", "resume=x.ckpt", "callback.fid=null", *TINY[:4]],
 }
 NAMES = (
@@ -91,7 +92,7 @@ def test_no_payload_in_a_checkpoint_is_run(name: str, room: Room) -> None:
         assert not room.mark.exists(), place
 
 
-@pytest.mark.parametrize("entry", ["ckpt", "guide", "plot"])
+@pytest.mark.parametrize("entry", ["ckpt", "guide", "plot", "evaluate"])
 def test_commands_run_no_payload_of_a_checkpoint(entry: str, room: Room) -> None:
     for name in ("os.system", "numpy.load", "torch.hub") if entry == "ckpt" else ("pathlib",):
         (room.work / "x.ckpt").write_bytes(saved(GOOD | {"config": room.config_of(name, "network.channels")}))

@@ -22,7 +22,7 @@ from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.data import MemmapData
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.drawing import draw
-from diffusion_lit.generate import Setup, generate
+from diffusion_lit.generate import Setup, generate, sampled
 from diffusion_lit.grid import choose_columns, image_grid, titles_of
 from diffusion_lit.labels import choose_labels
 from diffusion_lit.model import UNet
@@ -256,9 +256,9 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch, ca
         sizes.append(len(indices))
         if len(indices) > limit:
             raise failure
-        return generate(denoiser, sampler, indices, *args)  # type: ignore[arg-type]
+        return sampled(denoiser, sampler, indices, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(drawing, "generate", limited)
+    monkeypatch.setattr(drawing, "sampled", limited)
     limit = 4
     for failure in (  # noqa: B007
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),

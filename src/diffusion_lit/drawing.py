@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from diffusion_lit.generate import Setup, generate, walk_size
+from diffusion_lit.generate import Setup, sampled, walk_size
 from diffusion_lit.labels import Labels
 
 __all__ = ["draw"]
@@ -42,7 +42,7 @@ def draw(
         interpolate, on_step: as `generate` takes them; a batch that did not fit was counted too.
 
     Raises:
-        ValueError: if there is no memory for a single image.
+        ValueError: if there is no memory for a single image, or the model gives what is not a number.
     """
     size = fitting = walk_size(setup.device, batch_size)
     first = 0
@@ -52,7 +52,9 @@ def draw(
         try:
             with torch.inference_mode():
                 settings = (labels, seed, setup.device, interpolate, on_step)
-                images = generate(setup.denoiser, setup.sampler, walk, *settings)[: len(batch)].cpu()
+                x_0 = sampled(setup.denoiser, setup.sampler, walk, *settings)
+                check_finite(x_0, walk)
+                images = setup.denoiser.space.decode(x_0)[: len(batch)].cpu()
         except (RuntimeError, MemoryError) as error:  # CUDA's is a RuntimeError too
             if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
                 raise
@@ -70,3 +72,12 @@ def draw(
             size = fitting
         yield batch, images
         first += len(batch)
+
+
+def check_finite(x_0: Tensor, indices: Sequence[int]) -> None:
+    """Raise a ValueError, which names the first such image, if any is not finite: as bytes they would be black."""
+    if len(broken := (~x_0.isfinite().flatten(1).all(1)).nonzero()):
+        raise ValueError(
+            f"image {indices[int(broken[0])]} is not finite (NaN or infinity): the model's weights are damaged, or its "
+            "numbers too large for its precision. Try precision=32-true, weights=raw, or an earlier checkpoint"
+        )

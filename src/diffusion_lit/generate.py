@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,16 +12,31 @@ from torch import Tensor
 
 from diffusion_lit.checkpoint import load_denoiser
 from diffusion_lit.condition import Condition
-from diffusion_lit.denoiser import BaseDenoiser
+from diffusion_lit.denoiser import BaseDenoiser, Denoiser
 from diffusion_lit.guidance import guided
 from diffusion_lit.labels import Labels, choose_labels
 from diffusion_lit.precision import check_precision, compile_networks, run_network_in
 from diffusion_lit.random import ImageNoise, interpolated_noise
 from diffusion_lit.sampler import Noise, Sampler
 
-__all__ = ["Setup", "condition_of", "default_labels", "generate", "set_up", "walk_size"]
+__all__ = [
+    *("Models", "Setup", "condition_of", "default_labels", "generate", "load_models", "sampled", "set_up", "walk_size"),
+]
 
 CPU_BATCH = 16  # more are no faster, and another number is rounded otherwise
+
+
+@dataclass(frozen=True)
+class Models:
+    """What images are drawn with, however they are: a model, and the worse one that guides it."""
+
+    denoiser: Denoiser
+    guide: Denoiser | None
+    checkpoint: dict[str, Any]
+    """The model's."""
+    device: str
+    precision: str
+    """What the networks run in."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +60,11 @@ class Setup:
         return None if self.by_index is None else [self.by_index[i] for i in indices]
 
 
-def set_up(cfg: DictConfig) -> Setup:
-    """The model of `cfg.ckpt` with its guidance and sampler, checked, as `sample` and `plot` are configured.
+def load_models(cfg: DictConfig) -> Models:
+    """The model of `cfg.ckpt`, and that of `cfg.guide`.
 
     Raises:
-        FileNotFoundError: if the checkpoint does not exist.
+        FileNotFoundError: if a checkpoint does not exist.
         ValueError: if a setting does not fit the model, or this machine.
     """
     device, asked = choose_device(cfg.device), cfg.get("precision", "32-true")
@@ -57,18 +73,35 @@ def set_up(cfg: DictConfig) -> Setup:
     model.space.check()
     guide = cfg.get("guide")
     worse = None if guide is None else load_denoiser(guide, cfg.weights, device, allow=cfg.allow)[0]
+    precision = precision or check_precision(checkpoint["config"].get("trainer", {}).get("precision", "32-true"))
+    for part in (model, worse):
+        if part is not None:
+            run_network_in(part, precision)
+    return Models(model, worse, checkpoint, device, precision)
+
+
+def set_up(cfg: DictConfig, models: Models | None = None) -> Setup:
+    """A model with its guidance and sampler, checked, as `sample`, `plot` and `evaluate` are configured.
+
+    Args:
+        cfg: the settings.
+        models: what `load_models` gives, where several setups share it; None loads it.
+
+    Raises:
+        FileNotFoundError: if the checkpoint does not exist.
+        ValueError: if a setting does not fit the model, or this machine.
+    """
+    models = models or load_models(cfg)
+    model, worse, checkpoint, device = models.denoiser, models.guide, models.checkpoint, models.device
     denoiser = guided(model, cfg.guidance, worse, cfg.get("guidance_interval"))
     sampler: Sampler = instantiate(cfg.sampler)
     sampler.check(denoiser)
     names, counts = checkpoint.get("class_names"), checkpoint.get("class_counts")
     labels = choose_labels(cfg.labels, model.num_classes, names, counts, cfg.seed)
-    precision = precision or check_precision(checkpoint["config"].get("trainer", {}).get("precision", "32-true"))
-    networks = [part for part in (model, worse) if part is not None]
-    for part in networks:
-        run_network_in(part, precision)
     if cfg.get("compile"):
+        networks = [model] if worse is None else [model, worse]
         compile_networks(networks, denoiser, walk_size(device, cfg.batch_size), device)
-    return Setup(denoiser, sampler, labels, names, device, checkpoint.get("global_step", 0), precision)
+    return Setup(denoiser, sampler, labels, names, device, checkpoint.get("global_step", 0), models.precision)
 
 
 def choose_device(name: str) -> str:
@@ -107,7 +140,22 @@ def generate(
     interpolate: int | None = None,
     on_step: Callable[[Tensor, Tensor], object] | None = None,
 ) -> Tensor:
-    """One batch of images, uint8 [B, C, H, W].
+    """One batch of images, uint8 [B, C, H, W]: `sampled` from the model, with the same arguments, and decoded."""
+    settings = (indices, labels, seed, device, interpolate, on_step)
+    return denoiser.space.decode(sampled(denoiser, sampler, *settings))
+
+
+def sampled(
+    denoiser: BaseDenoiser,
+    sampler: Sampler,
+    indices: Sequence[int],
+    labels: Labels | None,
+    seed: int,
+    device: torch.device | str = "cpu",
+    interpolate: int | None = None,
+    on_step: Callable[[Tensor, Tensor], object] | None = None,
+) -> Tensor:
+    """One batch of x_0, what the model works on, [B, C, H, W].
 
     Args:
         denoiser, sampler: the model, guided or not, in evaluation mode, on `device`, and how to sample.
@@ -123,4 +171,4 @@ def generate(
     if interpolate is not None:
         noise = interpolated_noise(seed, indices, interpolate, shape, device)
     condition = condition_of(None if labels is None else [labels[i] for i in indices], device)
-    return denoiser.space.decode(sampler(denoiser, noise, condition, on_step))
+    return sampler(denoiser, noise, condition, on_step)

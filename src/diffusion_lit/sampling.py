@@ -1,25 +1,23 @@
 """One `sample` from its configuration to its files: images are shared out, drawn, written, and put together."""
 
-import hashlib
 import logging
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
-from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.collective import decided, rank_and_size, wait_for_all
 from diffusion_lit.drawing import draw
 from diffusion_lit.generate import Setup, set_up
 from diffusion_lit.interruption import Interrupted, Interruption
 from diffusion_lit.labels import Labels, OnePerWay
 from diffusion_lit.processes import start_processes
+from diffusion_lit.provenance import settings_of
 from diffusion_lit.sample_folder import SampleFolder
 from diffusion_lit.sample_output import check_places, write_outputs
 from diffusion_lit.sample_request import formats_of, indices_of
@@ -102,34 +100,6 @@ def draw_missing(
                 folder.save(i, image)
             done += len(batch)
             bar.update(done * num_steps - bar.n)
-
-
-def settings_of(cfg: DictConfig, setup: Setup, labels: Labels | None) -> dict[str, Any]:
-    """All that decides what image i is, plain values."""
-    described = None if labels is None else {type(labels).__name__: plain_fields(labels)}
-    return {
-        "ckpt": content_of(cfg.ckpt),
-        "guide": None if cfg.guide is None else content_of(cfg.guide),
-        "weights": cfg.weights,
-        "guidance": cfg.guidance,
-        "guidance_interval": OmegaConf.to_container(cfg.guidance_interval) if cfg.guidance_interval else None,
-        "interpolate": cfg.get("interpolate"),
-        "labels": described,
-        "sampler": OmegaConf.to_container(cfg.sampler, resolve=True),
-        "precision": setup.precision,
-        "seed": cfg.seed,
-    }
-
-
-def plain_fields(labels: Any) -> dict[str, Any]:
-    """A description of labels as JSON gives it back."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(labels).items()}
-
-
-def content_of(path: str) -> str:
-    """The SHA-256 of a checkpoint: one that a run has overwritten since is another."""
-    with find_checkpoint(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def repeat_command(cfg: DictConfig, overrides: Sequence[str]) -> str:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_lit.source.base import read_labels
 from diffusion_lit.source.file_kind import EXTENSIONS
 from diffusion_lit.source.folder import FolderSource, walk
+from diffusion_lit.source.label_file import read_labels
 from diffusion_lit.source.layout import arrange, class_names_of, hashed_split
 
 NAMES = [f"{kind}/{i:03d}.png" for kind in ("cat", "dog") for i in range(100)]

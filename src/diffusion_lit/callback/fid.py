@@ -78,7 +78,7 @@ class FID(Callback):
             metric.check()
             if metric.needs_training:
                 raise ValueError(
-                    f"callback.fid.metrics.{name} reads training images: use diffusion_lit.evaluate for it"
+                    f"callback.fid.{name} reads training images: leave it to diffusion_lit.evaluate"
                 )
         self.reference: FeatureSet | None = None
         self.announced = False

@@ -10,12 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.evaluation.image_files import open_images
 from diffusion_lit.evaluation.image_set import DrawnImages, ImageSet, StoredImages
-from diffusion_lit.generate import Setup, set_up
+from diffusion_lit.generate import Models, Setup, set_up
 from diffusion_lit.labels import Labels, ProportionalLabels
 from diffusion_lit.members import chosen_members
-from diffusion_lit.sampling import settings_of
+from diffusion_lit.provenance import settings_of
 
-__all__ = ["Cell", "cells_of", "first_setup"]
+__all__ = ["Cell", "as_list", "cells_of"]
 
 
 @dataclass(frozen=True)
@@ -24,38 +24,34 @@ class Cell:
 
     named: Mapping[str, Any]
     images: ImageSet
-    setup: Setup | None
 
 
-def first_setup(cfg: DictConfig) -> Setup:
-    """The model, whatever is drawn with it: its space, its classes."""
-    plainly = OmegaConf.merge(cfg, {"guidance": 1.0, "seed": 0, "guide": None, "labels": None, "compile": False})
-    assert isinstance(plainly, DictConfig)
-    plainly.sampler = next(iter(chosen_members("sampler").values()))
-    return set_up(plainly)
+def cells_of(cfg: DictConfig, models: Models | None, real: StoredImages | None) -> Iterator[Cell]:
+    """What is measured: each sampler, with each number of steps, guidance and seed.
 
-
-def cells_of(cfg: DictConfig, real: StoredImages | None) -> Iterator[Cell]:
-    """What is measured: each sampler, with each number of steps, guidance and seed."""
+    Raises:
+        ValueError: if a setting does not fit the model, or would be ignored.
+    """
     if cfg.samples is not None:
-        yield Cell({}, open_images(cfg.samples, "samples"), None)
+        yield Cell({}, open_images(cfg.samples, "samples"))
         return
-    axes = {"sampler": chosen_members("sampler")}
-    several = {name: as_list(cfg[name]) for name in ("steps", "guidance", "seed")}
-    for sampler, steps, guidance, seed in product(axes["sampler"], *several.values()):
+    samplers = chosen_members("sampler")
+    varied = {"sampler": list(samplers), **{name: as_list(cfg[name]) for name in ("steps", "guidance", "seed")}}
+    for name, steps, guidance, seed in product(*varied.values()):
         own = OmegaConf.merge(cfg, {"guidance": guidance, "seed": seed})
         assert isinstance(own, DictConfig)
-        own.sampler = axes["sampler"][sampler]
+        own.sampler = samplers[name]
         if steps is not None:
             if "num_steps" not in own.sampler:
-                raise ValueError(f"sampler={sampler} takes no number of steps, and steps={steps} would be ignored")
+                raise ValueError(
+                    f"sampler={name} chooses its steps itself, and steps={steps} would be ignored: leave one out"
+                )
             own.sampler.num_steps = steps
-        setup = set_up(own)
+        setup = set_up(own, models)
         labels = setup.by_index if cfg.labels is not None else proportions(setup, real)
         images = DrawnImages(setup, settings_of(own, setup, labels), seed, cfg.num_samples, labels)
-        named = {"sampler": sampler, "steps": images.num_steps, "guidance": guidance, "seed": seed}
-        varied = {"sampler": axes["sampler"], **several}
-        yield Cell({k: v for k, v in named.items() if len(varied[k]) > 1}, images, setup)
+        named = {"sampler": name, "steps": images.num_steps, "guidance": guidance, "seed": seed}
+        yield Cell({key: value for key, value in named.items() if len(varied[key]) > 1}, images)
 
 
 def as_list(value: Any) -> list[Any]:

@@ -23,7 +23,7 @@ def build_metrics(cfg: DictConfig) -> tuple[dict[str, Any], Extractors]:
         ValueError: if there are none, or a setting is wrong.
         FileNotFoundError: if weights are missing.
     """
-    nodes = OmegaConf.to_container(cfg.metrics, resolve=True) if cfg.metrics else {}
+    nodes = OmegaConf.to_container(cfg.metrics, resolve=True) if cfg.get("metrics") else {}
     assert isinstance(nodes, dict)
     if not (nodes := {str(name): node for name, node in nodes.items() if node is not None}):
         raise ValueError("metrics= names none; choose some, such as metrics=[fid,kid]")

@@ -32,17 +32,21 @@ def compare_results(first: Path, second: Path) -> tuple[str, bool]:
             lines.append(f"A: {cell_name(result_a['cell'])}; B: {cell_name(result_b['cell'])}")
         for name in result_a["figures"]:
             if name in result_b["figures"]:
-                figures = [number(result["figures"][name]) for result in (result_a, result_b)]
-                lines.append(f"  {name}: {figures[0]} and {figures[1]}")
+                one, other = (number(result["figures"][name]) for result in (result_a, result_b))
+                lines.append(f"  {name}: {one} and {other}")
     if decisive:
         lines += ["", "They may NOT be compared, since they were measured differently:"]
-        lines += [f"  {key}: {left.get(key, '(not there)')} and {right.get(key, '(not there)')}" for key in decisive]
+        lines += [f"  {both(key, left, right)}" for key in decisive]
     else:
         lines += ["", "They may be compared: measured alike."]
     if others := [key for key in different if key not in decisive]:
         lines += ["What else differs, and may be what is compared:"]
-        lines += [f"  {key}: {left.get(key, '(not there)')} and {right.get(key, '(not there)')}" for key in others]
-    return "\n".join(lines), not decisive
+        lines += [f"  {both(key, left, right)}" for key in others]
+    return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines), not decisive
+
+
+def both(key: str, left: Mapping[str, str], right: Mapping[str, str]) -> str:
+    return f"{key}: {left.get(key, '(not there)')} and {right.get(key, '(not there)')}"
 
 
 def read_result(path: Path) -> Mapping[str, Any]:
@@ -51,11 +55,12 @@ def read_result(path: Path) -> Mapping[str, Any]:
         raise FileNotFoundError(f"{path} does not exist; give two files evaluation.json")
     record = plain(read_json(path), str(path))
     try:
-        figures = [result["figures"] for result in record["results"]]
-        for figure in (figure for result in figures for figure in result.values()):
-            float(figure["value"])
-        listed(record["protocol"])
+        for result in record["results"]:
+            cell_name(result["cell"])
+            [number(figure) for figure in result["figures"].values()]
+        if not record["results"] or not {*MEASURE} <= record["protocol"].keys():
+            raise KeyError("results")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is not an evaluation.json that diffusion_lit.evaluate wrote") from error
-    result: Mapping[str, Any] = record
-    return result
+    whole: Mapping[str, Any] = record
+    return whole

@@ -4,16 +4,19 @@ import hashlib
 import json
 import logging
 import zipfile
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
-from diffusion_lit.collective import rank_and_size, wait_for_all
+from diffusion_lit.collective import decided, rank_and_size, wait_for_all
 from diffusion_lit.evaluation.image_set import ImageSet
 from diffusion_lit.feature import FeatureExtractor
 from diffusion_lit.feature.degenerate import check_features
@@ -59,11 +62,22 @@ class FeatureFolder:
     def file(self, piece: int) -> Path:
         return self.path / f"{piece:06d}.npz"
 
-    def begin(self) -> None:
-        """Make the folder, which says what is in it, and remove what a killed process has left half-written."""
-        remove_leftovers(self.path)
+    def begin(self) -> FileLock:
+        """Make the folder, which says what is in it, and remove what a killed process has left half-written.
+
+        Returns:
+            The lock of the one command that may write there: another, which wants the same features, waits for them.
+        """
         if not (record := self.path / "features.json").is_file():
             write_json(self.described, record)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("another command is computing the features in %s: waiting for them", self.path)
+            lock.acquire()
+        remove_leftovers(self.path)
+        return lock
 
     def write(self, piece: int, features: Tensor) -> None:
         with replacing(self.file(piece)) as file:
@@ -79,7 +93,7 @@ class FeatureFolder:
                 features = torch.from_numpy(stored["features"])
             if features.dtype != torch.float32 or features.ndim != 2 or len(features) != len(self.indices(piece)):
                 raise ValueError(f"features {features.dtype} {list(features.shape)}")
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             log.warning("%s is damaged (%s) and is made again", file, error)
             return None
         return features
@@ -92,6 +106,11 @@ class FeatureFolder:
                 return None
             pieces.append(features)
         return torch.cat(pieces)
+
+
+def begin(folders: Iterable[FeatureFolder], locks: ExitStack) -> None:
+    for folder in sorted(folders, key=lambda folder: folder.path):  # in one order, or commands could wait in a circle
+        locks.callback(folder.begin().release)
 
 
 def describe(images: ImageSet, extractor: FeatureExtractor) -> dict[str, Any]:
@@ -126,24 +145,22 @@ def extract(
     """
     folders = {name: FeatureFolder(parent, describe(images, own), len(images)) for name, own in extractors.items()}
     rank, size = rank_and_size()
-    if rank == 0:
-        for folder in folders.values():
-            folder.begin()
-    wait_for_all()
-    some = next(iter(folders.values()))
-    todo = {}
-    for piece in range(rank, some.num_pieces, size):
-        if missing := [name for name, folder in folders.items() if folder.read(piece) is None]:
-            todo[piece] = missing
-    on_missing(sum(len(some.indices(piece)) for piece in todo))
-    for piece, missing in todo.items():
-        found: dict[str, list[Tensor]] = {name: [] for name in missing}
-        for batch in images.batches(some.indices(piece), batch_size, on_progress):
-            for name in missing:
-                found[name].append(extractors[name](batch.to(device)).float().cpu())
-        for name, parts in found.items():
-            folders[name].write(piece, torch.cat(parts))
-    wait_for_all()
+    with ExitStack() as locks:
+        decided(lambda: begin(folders.values(), locks))
+        some = next(iter(folders.values()))
+        todo = {}
+        for piece in range(rank, some.num_pieces, size):
+            if missing := [name for name, folder in folders.items() if folder.read(piece) is None]:
+                todo[piece] = missing
+        on_missing(sum(len(some.indices(piece)) for piece in todo))
+        for piece, missing in todo.items():
+            found: dict[str, list[Tensor]] = {name: [] for name in missing}
+            for batch in images.batches(some.indices(piece), batch_size, on_progress):
+                for name in missing:
+                    found[name].append(extractors[name](batch.to(device)).float().cpu())
+            for name, parts in found.items():
+                folders[name].write(piece, torch.cat(parts))
+        wait_for_all()
     labels = images.labels(range(len(images)))
     sets = {}
     for name, folder in folders.items():

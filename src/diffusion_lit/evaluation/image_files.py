@@ -1,6 +1,7 @@
 """Images that somebody has: a folder, a ZIP or tar file, or an .npz, all of one size and taken as they are."""
 
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,10 +64,12 @@ def open_source(path: Path, option: str) -> FileSource:
 def read_npz(path: Path, option: str) -> ArrayImages:
     """The arrays of ADM's .npz."""
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is not an .npz, or is truncated")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("arr_0", "arr_1") if name in file.files}
             names = file.files
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, zlib.error, MemoryError, NotImplementedError) as error:
         raise ValueError(f"{option}={path} cannot be read: {error}") from error
     images, labels = arrays.get("arr_0"), arrays.get("arr_1")
     if images is None:
@@ -127,8 +130,13 @@ class SameSizeImages:
     def fetch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         places = [self.places[i] for i in indices]
         images = torch.stack([self.source.read(split, i, self.reading) for split, i in places])
-        classes = torch.tensor([self.source.splits[split][i].label for split, i in places])
-        return images, None if self.source.class_names is None or (classes == UNLABELLED).all() else classes
+        classes = torch.tensor([self.class_of(*place) for place in places])
+        return images, None if self.source.class_names is None else classes
+
+    def class_of(self, split: str, index: int) -> int:
+        """The number of an image's class: its name, where all classes are numbers, of which some may have no image."""
+        label, names = self.source.splits[split][index].label, self.source.class_names or []
+        return int(names[label]) if label != UNLABELLED and all(name.isdecimal() for name in names) else label
 
 
 def worded(size: Any) -> str:

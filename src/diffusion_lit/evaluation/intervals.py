@@ -10,12 +10,11 @@ from diffusion_lit.evaluation.report import cell_name
 
 __all__ = ["over_seeds"]
 
-T_975 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""Student's t, two-sided 95 %, for 1 to 9 degrees of freedom."""
-
 
 def over_seeds(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and half a 95 % interval of each figure, over the seeds of each cell."""
+    """Mean and half the 95 % interval of Student's t of each figure, over the seeds of each cell."""
+    from scipy.special import stdtrit
+
     cells: dict[str, list[Mapping[str, Any]]] = {}
     for result in results:
         if "seed" in result["cell"]:
@@ -26,7 +25,7 @@ def over_seeds(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         count, figures = len(measured), {}
         for name in measured[0]:
             values = torch.tensor([own[name]["value"] for own in measured], dtype=torch.float64)
-            t = T_975[count - 2] if count - 2 < len(T_975) else 1.96 + 2.5 / (count - 1)
+            t = stdtrit(count - 1, 0.975)
             figures[name] = [float(values.mean()), float(t * values.std() / math.sqrt(count))]
         summary.append({"cell": cell, "count": count, "figures": figures})
     return summary

@@ -14,16 +14,17 @@ from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.evaluation.cells import Cell
 from diffusion_lit.evaluation.image_set import DrawnImages
 from diffusion_lit.evaluation.report import cell_name
+from diffusion_lit.generate import walk_size
 
 __all__ = ["estimate", "progress"]
 
 log = logging.getLogger(__name__)
 
 
-def estimate(cell: Cell) -> dict[str, Any]:
+def estimate(cell: Cell, batch_size: int) -> dict[str, Any]:
     """How often the network is called for an image; said, with how long all may take, before they are drawn."""
-    images, setup = cell.images, cell.setup
-    if not isinstance(images, DrawnImages) or setup is None:
+    images = cell.images
+    if not isinstance(images, DrawnImages):
         return {}
     calls = 0
 
@@ -31,10 +32,11 @@ def estimate(cell: Cell) -> dict[str, Any]:
         nonlocal calls
         calls += 1
 
-    hooks = [m.register_forward_pre_hook(count) for m in setup.denoiser.modules() if isinstance(m, Denoiser)]
+    hooks = [m.register_forward_pre_hook(count) for m in images.setup.denoiser.modules() if isinstance(m, Denoiser)]
     began = time.monotonic()
-    batch = sum(len(drawn) for drawn in images.batches(range(min(16, len(images))), 16))
-    seconds = (time.monotonic() - began) / batch * len(images) / rank_and_size()[1]
+    walked = walk_size(images.setup.device, batch_size)
+    next(images.batches(range(min(16, len(images))), batch_size))
+    seconds = (time.monotonic() - began) / walked * len(images) / rank_and_size()[1]
     for hook in hooks:
         hook.remove()
     if rank_and_size()[0] == 0:

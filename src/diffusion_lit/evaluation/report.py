@@ -7,19 +7,21 @@ from typing import Any
 from diffusion_lit.files import replacing, write_json
 from diffusion_lit.image import save_figure
 
-__all__ = ["write_report"]
+__all__ = ["FILES", "write_report"]
+
+FILES = ("evaluation.json", "evaluation.md", "evaluation.png")
 
 ARROWS = {"lower": "lower is better", "higher": "higher is better", "zero": "0 is best"}
 
 
 def write_report(record: Mapping[str, Any], out: Path) -> list[Path]:
     """Write the files; their paths."""
-    paths = [out / "evaluation.json", out / "evaluation.md"]
+    paths = [out / name for name in FILES[:2]]
     write_json(record, paths[0])
     with replacing(paths[1]) as file:
         file.write(markdown(record).encode())
-    if len(record["results"]) > 1 and len({cell_name(r["cell"]) for r in record["results"]}) > 1:
-        paths.append(out / "evaluation.png")
+    if len(record["results"]) > 1:
+        paths.append(out / FILES[2])
         draw(record, paths[-1])
     return paths
 
@@ -77,7 +79,7 @@ def listed(values: Mapping[str, Any], key: str = "") -> list[str]:
 
 
 def draw(record: Mapping[str, Any], path: Path) -> None:
-    """Each figure against network calls an image, a line for each sampler and guidance."""
+    """Each figure against network calls an image, or guidance if it alone differs; a line for each of the rest."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -85,6 +87,8 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
 
     results: Sequence[Mapping[str, Any]] = record["results"]
     names = list(results[0]["figures"])
+    one_cost = len({result["generated"].get("calls_per_image") for result in results}) == 1
+    by_guidance = one_cost and "guidance" in results[0]["cell"]
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     picture, axes = plt.subplots(
@@ -93,15 +97,20 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
     for axis, name in zip(axes.flat, names, strict=False):
         lines: dict[str, list[tuple[float, float]]] = {}
         for result in results:
-            line = cell_name({k: v for k, v in result["cell"].items() if k not in ("steps", "seed")})
-            lines.setdefault(line, []).append(
-                (result["generated"]["calls_per_image"], result["figures"][name]["value"])
-            )
+            left_out = ("steps", "seed", "guidance" if by_guidance else "")
+            line = cell_name({key: value for key, value in result["cell"].items() if key not in left_out})
+            x = result["cell"]["guidance"] if by_guidance else result["generated"]["calls_per_image"]
+            lines.setdefault(line, []).append((x, result["figures"][name]["value"]))
         for line, points in lines.items():
             axis.plot(*zip(*sorted(points), strict=True), marker="o", label=line)
         if name in record["floor"]:
             axis.axhline(record["floor"][name]["value"], color="grey", linestyle=":", label="real images")
-        axis.set(xlabel="network calls an image", ylabel=name, xscale="log")
+        axis.set(xlabel="guidance" if by_guidance else "network calls an image", ylabel=name)
+        if not by_guidance:
+            axis.set_xscale("log")
+            axis.set_xticks(sorted({x for points in lines.values() for x, _ in points}))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.minorticks_off()
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
     axes.flat[0].legend(fontsize="small")

@@ -22,10 +22,10 @@ class FeatureExtractor(nn.Module, ABC):
     """What becomes of an image before it is read, in words: size, filter, rounding, range."""
     weights_sha256: str | None = None
     """Checksum of the weights; None where they follow from a seed, or there are none."""
-    learns: bool = False
-    """Whether `prepare` must be called."""
     licence: str | None = None
     """Licence of the weights, where others have published them."""
+    learns: bool = False
+    """Whether `prepare` must come before the first image."""
 
     def check(self, channels: int, height: int, width: int) -> None:
         """Check, before any image is made, that images of this shape can be read.

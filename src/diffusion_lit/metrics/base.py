@@ -56,6 +56,8 @@ class Metric(ABC):
     """Which values are better."""
     min_images: int = 2
     """How many images each set must have at least."""
+    fewer: str = ""
+    """The setting that, lowered, lets it take fewer; empty where there is none."""
     needs_real: bool = True
     """Whether it reads `Sets.real`; where it does not, that set may be empty."""
     needs_training: bool = False
@@ -63,6 +65,13 @@ class Metric(ABC):
 
     def check(self) -> None:  # noqa: B027 - most take any extractor
         """Check that the extractor has what this metric reads. Raises a ValueError with the remedy."""
+
+    def check_labels(self, sets: Sets) -> None:  # noqa: B027 - most read none
+        """Check what the images' labels decide, before there are features. Raises a ValueError with the remedy.
+
+        Args:
+            sets: whose features are empty.
+        """
 
     def caveats(self, sets: Sets) -> list[str]:
         """What a reader of the figures should know about these sets, a sentence each."""

@@ -31,9 +31,13 @@ class ByClass(Metric):
             )
         self.extractor, self.better = self.metric.extractor, self.metric.better
         self.min_images, self.needs_training = self.metric.min_images, self.metric.needs_training
+        self.fewer = self.metric.fewer and f"metric.{self.metric.fewer}"
 
     def check(self) -> None:
         self.metric.check()
+
+    def check_labels(self, sets: Sets) -> None:
+        self.classes(sets)
 
     def caveats(self, sets: Sets) -> list[str]:
         return [f"class {c}: {caveat}" for c, own in self.classes(sets) for caveat in self.metric.caveats(own)]

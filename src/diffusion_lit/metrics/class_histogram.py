@@ -26,6 +26,11 @@ class ClassHistogram(Metric):
 
     extractor: FeatureExtractor
 
+    def check_labels(self, sets: Sets) -> None:
+        if not isinstance(self.extractor, Classifier):
+            self.classes(sets.generated, "generated")
+            self.classes(sets.real, "real")
+
     def measure(self, sets: Sets) -> dict[str, Figure]:
         generated, real = self.classes(sets.generated, "generated"), self.classes(sets.real, "real")
         num_classes = int(max(generated.max(), real.max())) + 1

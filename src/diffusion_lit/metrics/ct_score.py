@@ -58,6 +58,7 @@ class CTScore(Metric):
                 f"and {self.num_components}"
             )
         self.min_images = max(self.num_cells, self.min_generated + 1)
+        self.fewer = "min_generated"
 
     def measure(self, sets: Sets) -> dict[str, Figure]:
         from sklearn.cluster import KMeans

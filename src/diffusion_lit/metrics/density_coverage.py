@@ -30,6 +30,7 @@ class DensityCoverage(Metric):
         if self.k < 1:
             raise ValueError(f"density_coverage.k must be at least 1 (published: 5), got {self.k}")
         self.min_images = self.k + 1
+        self.fewer = "k"
 
     def measure(self, sets: Sets) -> dict[str, Figure]:
         generated, real = sets.generated.features, sets.real.features

@@ -32,6 +32,7 @@ class FIDInfinity(FrechetDistance):
         if self.num_points < 2:
             raise ValueError(f"{self.name}.num_points must be at least 2, for a line; got {self.num_points}")
         self.min_images = 2 * self.num_points  # so that the subsets' sizes differ
+        self.fewer = "num_points"
 
     def smallest(self, num: int) -> int:
         """The size of the smallest subset of `num` images."""

@@ -42,7 +42,7 @@ class InceptionScore(Metric):
     def __post_init__(self) -> None:
         if self.splits < 1:
             raise ValueError(f"inception_score.splits must be at least 1 (published: 10), got {self.splits}")
-        self.min_images = self.splits
+        self.min_images, self.fewer = self.splits, "splits"
 
     def check(self) -> None:
         self.classifier()

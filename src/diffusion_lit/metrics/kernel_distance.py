@@ -59,6 +59,7 @@ class KernelDistance(Metric):
                 f"{self.subset_size} and {self.degree}; published figures have 100, 1000 and 3"
             )
         self.min_images = self.subset_size
+        self.fewer = "subset_size"
 
     def measure(self, sets: Sets) -> dict[str, Figure]:
         generated, real = sets.generated.features, sets.real.features

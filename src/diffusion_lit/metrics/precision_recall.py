@@ -30,6 +30,7 @@ class PrecisionRecall(Metric):
         if self.k < 1:
             raise ValueError(f"precision_recall.k must be at least 1 (published: 3), got {self.k}")
         self.min_images = self.k + 1
+        self.fewer = "k"
 
     def measure(self, sets: Sets) -> dict[str, Figure]:
         generated, real = sets.generated.features, sets.real.features
