@@ -20,11 +20,16 @@ def unbiased_mmd(x: Tensor, y: Tensor, degree: int = 3, coef: float = 1.0) -> Te
         degree, coef: the kernel's.
     """
     num, dim = x.shape
-    within = torch.zeros((), dtype=x.dtype, device=x.device)
+    offset = x.new_tensor(coef)
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return torch.addmm(offset, a, b.T, alpha=1 / dim).pow_(degree)
+
+    within = x.new_zeros(())
     for z in (x, y):
-        kernel = (z @ z.T / dim + coef) ** degree
-        within += kernel.sum() - kernel.trace()
-    return within / (num * (num - 1)) - 2 * ((x @ y.T / dim + coef) ** degree).mean()
+        own = kernel(z, z)
+        within += own.sum() - own.trace()
+    return within / (num * (num - 1)) - 2 * kernel(x, y).mean()
 
 
 @dataclass
