@@ -13,7 +13,7 @@ class Given(FeatureExtractor):
 
     name = "given"
 
-    def forward(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
         return images
 
 
@@ -26,7 +26,7 @@ class Sorter(Classifier):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.ones(()))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
         return images
 
     def logits(self, features: Tensor) -> Tensor:
