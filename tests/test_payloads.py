@@ -3,10 +3,12 @@
 import contextlib
 import json
 import pickle
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -164,6 +166,32 @@ def test_resume_auto_reads_runs_as_data(room: Room) -> None:
 def test_a_file_of_features_weights_is_data(room: Room) -> None:
     (room.work / "x.pth").write_bytes(pickle.dumps(Touch(room.mark), 2))
     assert "x.pth is refused" in room.refused("train", "feature=inception", "feature.weights=x.pth", *TINY[:4])
+
+
+def test_images_that_are_evaluated_are_data(room: Room) -> None:
+    pickled = np.empty(2, object)
+    pickled[0] = Touch(room.mark)
+    np.savez(room.work / "x.npz", arr_0=pickled)
+    np.savez(room.work / "y.npz", arr_0=np.zeros((2, 8, 8, 1), np.uint8), arr_1=pickled)
+    np.savez(room.work / "good.npz", arr_0=np.zeros((2, 8, 8, 1), np.uint8))
+    (room.work / "z.npz").write_bytes(pickle.dumps(Touch(room.mark)))
+    with zipfile.ZipFile(room.work / "x.zip", "w") as archive:
+        for i in range(3):
+            archive.writestr(f"{i}.png", pickle.dumps(Touch(room.mark)))
+    for name in ("x.npz", "y.npz", "z.npz", "x.zip"):
+        for place in ("samples", "against"):
+            others = {"samples": "good.npz", "against": "good.npz", place: name}
+            given = [f"{key}={value}" for key, value in others.items()]
+            said = room.refused("evaluate", *given, "feature=pixels", "metrics=[fid]", "device=cpu", "cache=cache")
+            assert name in said and ("cannot be read" in said or "cannot read" in said), said
+
+
+@pytest.mark.parametrize("name", ["os.system", "import"])
+def test_the_data_of_a_checkpoint_is_not_run_by_evaluate(name: str, room: Room) -> None:
+    for place in ("data", "data.batch_size", "data.augmentation"):
+        config = changed(GOOD["config"], place, room.payloads[name])
+        (room.work / "x.ckpt").write_bytes(saved(GOOD | {"config": config}))
+        assert "nothing in it was run" in room.refused(*ENTRIES["evaluate"])
 
 
 # Prepared sets.

@@ -280,6 +280,22 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch, ca
         drawn(setup, range(2))
 
 
+def test_an_image_that_is_not_finite_is_named() -> None:
+    setup = tiny()
+
+    def spoil(denoiser: nn.Module, sampler: DDIMSampler, indices: list[int], *args: object) -> Tensor:
+        x_0 = sampled(denoiser, sampler, indices, *args)  # type: ignore[arg-type]
+        x_0[[i == 17 for i in indices], 0, 3, 3] = value
+        return x_0
+
+    for value in (torch.nan, torch.inf):  # noqa: B007
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(drawing, "sampled", spoil)
+            assert len(drawn(setup, range(17))) == 17
+            with pytest.raises(ValueError, match=r"image 17 is not finite.*precision=32-true, weights=raw"):
+                drawn(setup, range(40))
+
+
 def test_only_the_network_runs_in_the_precision() -> None:
     setup, seen = tiny(), []
     exact = drawn(setup, range(4))

@@ -159,12 +159,27 @@ def test_quoted_names_with_commas() -> None:
         ('{"file_name": "a.png", "label": 1}\n[1]', "metadata.jsonl", "row 2 lacks"),
         ('["a.png", 1]', "metadata.jsonl", "it has nothing"),
         ('{"file_name": "a.png", "label": null}', "metadata.jsonl", "row 1 lacks"),
+        ("{}", "dataset.json", r"should be \{.labels.: "),
+        ('{"labels": [["a.png"]]}', "dataset.json", r"should be \{.labels.: "),
+        ('{"labels": 3}', "dataset.json", r"should be \{.labels.: "),
+        ('{"labels": [["a.png", "cat"]]}', "dataset.json", "the class of a.png is 'cat', and should be a number"),
+        ('{"labels": [["a.png", -1]]}', "dataset.json", "the class of a.png is -1"),
     ],
 )
 def test_a_label_file_that_says_too_little_is_refused(text: str, file: str, words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
         read_labels(text, file)
     assert file in str(caught.value)
+
+
+def test_edm_s_labels() -> None:
+    """Its folders, of which each has the next thousand images, are not classes, with labels or without."""
+    names = [f"{i // 2:05d}/img{i:08d}.png" for i in range(6)]
+    text = json.dumps({"labels": [[name, i] for i, name in enumerate(names)]})
+    assert read_labels(text, "dataset.json") == {name: str(i) for i, name in enumerate(names)}
+    assert read_labels('{"labels": null}', "dataset.json") == {}
+    without = arrange(names, "here", 0.1, {})
+    assert class_names_of(without.values()) is None and sum(map(len, without.values())) == 6
 
 
 def test_a_duplicate_that_agrees_is_accepted() -> None:

@@ -109,7 +109,7 @@ class SameSizeImages:
                     seen.setdefault((image.width, image.height, 1 if Image.getmodebase(image.mode) == "L" else 3), name)
                     formats[str(image.format).lower()] += 1
             except UNREADABLE as error:
-                broken[name] = error
+                broken[f"{name} of {source.description}"] = error
         if broken:
             raise ValueError(unreadable(broken))
         if len(seen) > 1:
