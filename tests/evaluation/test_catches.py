@@ -92,3 +92,16 @@ def test_what_a_figure_cannot_see(compared: Callable[[str], Compared], image_set
 def test_the_frechet_distance_of_a_set_to_itself_is_zero(compared: Callable[[str], Compared], feature: str) -> None:
     _, figures = compared(feature)
     assert abs(figures["reference"]["fid"]) < 1e-6
+
+
+@pytest.mark.parametrize("feature", ["pixels", "classifier"])
+def test_the_figures_of_real_images_and_of_copies_are_what_papers_state(
+    compared: Callable[[str], Compared], feature: str
+) -> None:
+    floors, figures = compared(feature)
+    expected = {"kid": 0, "density": 1, "coverage": 1 - 2**-5, "copied": 0.05, "closeness": 1}
+    for name, value in expected.items():
+        assert abs(floors[name].mean - value) < 0.06, name
+    assert abs(floors["ct_score"].mean) < 1
+    copies = figures["memorized"]
+    assert copies["copied"] > 0.95 and copies["authenticity"] < 5 and copies["ct_score"] < -3
