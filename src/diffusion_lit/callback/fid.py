@@ -77,9 +77,7 @@ class FID(Callback):
             metric.extractor = self.extractor
             metric.check()
             if metric.needs_training:
-                raise ValueError(
-                    f"callback.fid.{name} reads training images: leave it to diffusion_lit.evaluate"
-                )
+                raise ValueError(f"callback.fid.{name} reads training images: leave it to diffusion_lit.evaluate")
         self.reference: FeatureSet | None = None
         self.announced = False
         self.last_step = 0
