@@ -88,6 +88,7 @@ def quote(text: str, always: bool = False) -> str:
 
 
 def command_line(name: str, settings: Mapping[str, object]) -> str:
-    """`python -m diffusion_lit.NAME KEY=VALUE ...`, to be pasted into a shell, in whatever folder."""
+    """`python -m diffusion_lit.NAME KEY=VALUE ...`, to be pasted into a shell, in whatever folder; None is no value."""
     python = "python" if shutil.which("python") == sys.executable else sys.executable
-    return shlex.join([python, "-m", f"diffusion_lit.{name}", *(f"{key}={value}" for key, value in settings.items())])
+    given = [key if value is None else f"{key}={value}" for key, value in settings.items()]
+    return shlex.join([python, "-m", f"diffusion_lit.{name}", *given])

@@ -55,7 +55,8 @@ def versions() -> dict[str, str]:
 
 def repeat_command(cfg: DictConfig, overrides: Sequence[str]) -> str:
     """The command that measures the same again, or continues it, to be given in any folder."""
-    given = {key: value for key, _, value in (override.partition("=") for override in overrides)}
+    parts = [override.partition("=") for override in overrides]
+    given = {key: value if sign else None for key, sign, value in parts}  # ~key has no value
     for key in (*given, "out"):
         name, value = key.lstrip("+"), OmegaConf.select(cfg, key.lstrip("+"), default=None)
         if name.rpartition(".")[2] in PATHS and isinstance(value, str) and (Path(value).exists() or name in FOLDERS):
