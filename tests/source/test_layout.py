@@ -159,7 +159,7 @@ def test_quoted_names_with_commas() -> None:
         ('{"file_name": "a.png", "label": 1}\n[1]', "metadata.jsonl", "row 2 lacks"),
         ('["a.png", 1]', "metadata.jsonl", "it has nothing"),
         ('{"file_name": "a.png", "label": null}', "metadata.jsonl", "row 1 lacks"),
-        ("{}", "dataset.json", r"should be \{.labels.: "),
+        ('{"labels": [["a.', "dataset.json", "dataset.json cannot be read"),
         ('{"labels": [["a.png"]]}', "dataset.json", r"should be \{.labels.: "),
         ('{"labels": 3}', "dataset.json", r"should be \{.labels.: "),
         ('{"labels": [["a.png", "cat"]]}', "dataset.json", "the class of a.png is 'cat', and should be a number"),
@@ -180,6 +180,14 @@ def test_edm_s_labels() -> None:
     assert read_labels('{"labels": null}', "dataset.json") == {}
     without = arrange(names, "here", 0.1, {})
     assert class_names_of(without.values()) is None and sum(map(len, without.values())) == 6
+
+
+def test_another_program_s_dataset_json_is_left_out(tmp_path: Path) -> None:
+    names = [f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(3)]
+    for text in ('{"name": "my set", "licence": "CC0"}', "[1, 2]"):
+        source = FolderSource(folder_with(tmp_path, names, text, "dataset.json"), 0.1)
+        assert source.class_names == ["cat", "dog"] and list(source.left_out) == ["dataset.json"]
+        assert "left out 1 files" in source.remarks()[0]
 
 
 def test_a_duplicate_that_agrees_is_accepted() -> None:

@@ -103,6 +103,7 @@ class FileSource(Source):
     def labels(self, names: list[str]) -> dict[str, str] | None:
         """The class of each image that label files name, none if they say that there are none; None without files."""
         labels: dict[str, str] = {}
+        others = 0
         for name in names:
             file = self.open(self.prefix + name, 2**30)
             data = file.read_bytes() if isinstance(file, Path) else file.read()
@@ -110,10 +111,14 @@ class FileSource(Source):
                 text = data.decode("utf-8-sig")
             except UnicodeDecodeError as error:
                 raise ValueError(f"{name} is not UTF-8 text: {error}") from error
-            for image, label in read_labels(text, name).items():
+            if (found := read_labels(text, name)) is None:
+                self.left_out = {**self.left_out, self.prefix + name: OTHER}
+                others += 1
+                continue
+            for image, label in found.items():
                 if labels.setdefault(image, label) != label:
                     raise ValueError(f"{' and '.join(names)} give {image} different labels; keep one of them")
-        return labels if names else None
+        return labels if len(names) > others else None
 
     @abstractmethod
     def open(self, name: str, max_bytes: int) -> Path | BinaryIO:

@@ -10,11 +10,12 @@ FILE_COLUMNS = ("file_name", "filename", "file", "path", "image")
 LABEL_COLUMNS = ("label", "class", "class_name")
 
 
-def read_labels(text: str, file: str) -> dict[str, str]:
+def read_labels(text: str, file: str) -> dict[str, str] | None:
     """The class of each image that a label file names, by its name below the file's folder.
 
     A `labels.csv` has a header; the columns, or the keys of each line of a `metadata.jsonl`, are `file_name` and
-    `label`, or other usual words. EDM's `dataset.json` is `{"labels": [[name, class], ...]}`, or null without classes.
+    `label`, or other usual words. EDM's `dataset.json` is `{"labels": [[name, class], ...]}`, or null without classes;
+    None for another file of that name, which many programs write.
 
     Raises:
         ValueError: if the file is not like that, or names an image twice with different labels.
@@ -48,11 +49,16 @@ def read_labels(text: str, file: str) -> dict[str, str]:
     return labels
 
 
-def read_edm_labels(text: str, file: str) -> dict[str, str]:
+def read_edm_labels(text: str, file: str) -> dict[str, str] | None:
     try:
-        listed = json.loads(text)["labels"] or []
-        pairs = [(str(PurePosixPath(file).parent / name), number) for name, number in listed]
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} cannot be read: {error}. Mend it, or move it elsewhere") from error
+    if not isinstance(content, dict) or "labels" not in content:
+        return None
+    try:
+        pairs = [(str(PurePosixPath(file).parent / name), number) for name, number in content["labels"] or []]
+    except (ValueError, TypeError) as error:
         raise ValueError(
             f'{file} should be {{"labels": [[name, class], ...]}} or {{"labels": null}}, as EDM\'s dataset_tool.py '
             f"writes it ({type(error).__name__}): mend it, or move it elsewhere"
