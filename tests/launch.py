@@ -20,10 +20,12 @@ from types import SimpleNamespace
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from lightning.fabric.strategies.launchers import subprocess_script as fabric_subprocess_script
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig
 
+from diffusion_lit import recorded
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.data import ArrayImages, DigitsData, Images
 from diffusion_lit.shell import quote
@@ -41,6 +43,7 @@ TINY = (
     "sampler.num_steps=3",
     "feature=pixels",
     "callback.fid.num_samples=21",
+    "callback.fid.num_steps=null",
     "callback.sample_grid.rows=1",
     "trainer.accelerator=cpu",
     "trainer.val_check_interval=3",
@@ -95,11 +98,13 @@ def run_command(
 @cache
 def load() -> None:
     """Import what most commands import only as they need it, and read conf/, once for all copies of this process."""
-    for name in ("sklearn.datasets", "torchmetrics.image", "torchvision", "diffusion_lit.prepare"):
+    commands = ("diffusion_lit.prepare", "diffusion_lit.evaluating")
+    for name in ("sklearn.datasets", "torchmetrics.image", "torchvision", *commands):
         importlib.import_module(name)
+    recorded.platform()
     inspect.stack()  # which Hydra looks through, module by module
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-        for name in ("train", "sample", "plot", "prepare", "inspect"):
+        for name in ("train", "sample", "evaluate", "plot", "prepare", "inspect"):
             compose(name, return_hydra_config=True)
 
 
@@ -135,7 +140,8 @@ class Forked:
             sys.argv = [module, *args]
             sys.modules.pop(module, None)
             GlobalHydra.instance().clear()  # a rank is a copy of a process that Hydra is at work in
-            subprocess_script.subprocess = SimpleNamespace(Popen=Forked)  # type: ignore[assignment]
+            for launcher in (subprocess_script, fabric_subprocess_script):
+                launcher.subprocess = SimpleNamespace(Popen=Forked)  # type: ignore[attr-defined]
             runpy.run_module(module, run_name="__main__", alter_sys=True)
             return 0
         except SystemExit as ended:

@@ -276,6 +276,7 @@ VARIANTS: list[tuple[str, ...]] = [
     ("experiment=ddpm_cifar10",),
     *((f"data={path.stem}", "loss=hybrid") for path in sorted((CONFIG_FOLDER / "data").glob("[hmsw]*.yaml"))),
     ("loss=uncertainty", "weighting=p2", "density=importance", "sampler=unipc", "model=base"),
+    ("+metrics@callback.fid=[kid,precision_recall]",),
 ]
 
 
@@ -328,6 +329,7 @@ def test_no_object_is_built_elsewhere_in_a_run(key: str) -> None:
         ("logger.csv", "lightning.pytorch.callbacks.ModelCheckpoint"),
         ("model", "torch.optim.AdamW"),
         ("callback.ema", "diffusion_lit.model.UNet"),
+        ("callback.fid.kid", "diffusion_lit.model.UNet"),
         ("loss.weighting", "diffusion_lit.density.UniformDensity"),
     ],
 )

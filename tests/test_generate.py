@@ -2,7 +2,8 @@
 
 import pytest
 
-from diffusion_lit.generate import choose_classes, choose_device
+from diffusion_lit.generate import choose_device
+from diffusion_lit.labels import choose_classes
 
 NUMBERS = ["0", "1", "2", "10"]
 

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.image import from_uint8, image_grid, save_image, save_npz, to_uint8
+from diffusion_lit.grid import image_grid
+from diffusion_lit.image import from_uint8, save_image, save_npz, to_uint8
 
 
 def random_images(*shape: int) -> Tensor:

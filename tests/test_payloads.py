@@ -3,10 +3,12 @@
 import contextlib
 import json
 import pickle
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +27,7 @@ ENTRIES = {
     "ckpt": ["sample", "ckpt=x.ckpt", *QUICK],
     "guide": ["sample", "ckpt=good.ckpt", "guide=x.ckpt", "guidance=2", *QUICK],
     "plot": ["plot", "ckpt=x.ckpt", *QUICK],
+    "evaluate": ["evaluate", "ckpt=x.ckpt", "num_samples=2", "device=cpu", "feature=pixels", "metrics=[fid]"],
     "resume": ["train", "resume=x.ckpt", "callback.fid=null", *TINY[:4]],
 }
 NAMES = (
@@ -91,7 +94,7 @@ def test_no_payload_in_a_checkpoint_is_run(name: str, room: Room) -> None:
         assert not room.mark.exists(), place
 
 
-@pytest.mark.parametrize("entry", ["ckpt", "guide", "plot"])
+@pytest.mark.parametrize("entry", ["ckpt", "guide", "plot", "evaluate"])
 def test_commands_run_no_payload_of_a_checkpoint(entry: str, room: Room) -> None:
     for name in ("os.system", "numpy.load", "torch.hub") if entry == "ckpt" else ("pathlib",):
         (room.work / "x.ckpt").write_bytes(saved(GOOD | {"config": room.config_of(name, "network.channels")}))
@@ -163,6 +166,32 @@ def test_resume_auto_reads_runs_as_data(room: Room) -> None:
 def test_a_file_of_features_weights_is_data(room: Room) -> None:
     (room.work / "x.pth").write_bytes(pickle.dumps(Touch(room.mark), 2))
     assert "x.pth is refused" in room.refused("train", "feature=inception", "feature.weights=x.pth", *TINY[:4])
+
+
+def test_images_that_are_evaluated_are_data(room: Room) -> None:
+    pickled = np.empty(2, object)
+    pickled[0] = Touch(room.mark)
+    np.savez(room.work / "x.npz", arr_0=pickled)
+    np.savez(room.work / "y.npz", arr_0=np.zeros((2, 8, 8, 1), np.uint8), arr_1=pickled)
+    np.savez(room.work / "good.npz", arr_0=np.zeros((2, 8, 8, 1), np.uint8))
+    (room.work / "z.npz").write_bytes(pickle.dumps(Touch(room.mark)))
+    with zipfile.ZipFile(room.work / "x.zip", "w") as archive:
+        for i in range(3):
+            archive.writestr(f"{i}.png", pickle.dumps(Touch(room.mark)))
+    for name in ("x.npz", "y.npz", "z.npz", "x.zip"):
+        for place in ("samples", "against"):
+            others = {"samples": "good.npz", "against": "good.npz", place: name}
+            given = [f"{key}={value}" for key, value in others.items()]
+            said = room.refused("evaluate", *given, "feature=pixels", "metrics=[fid]", "device=cpu", "cache=cache")
+            assert name in said and ("cannot be read" in said or "cannot read" in said), said
+
+
+@pytest.mark.parametrize("name", ["os.system", "import"])
+def test_the_data_of_a_checkpoint_is_not_run_by_evaluate(name: str, room: Room) -> None:
+    for place in ("data", "data.batch_size", "data.augmentation"):
+        config = changed(GOOD["config"], place, room.payloads[name])
+        (room.work / "x.ckpt").write_bytes(saved(GOOD | {"config": config}))
+        assert "nothing in it was run" in room.refused(*ENTRIES["evaluate"])
 
 
 # Prepared sets.

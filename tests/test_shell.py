@@ -160,3 +160,7 @@ def test_a_folder_of_a_sweep_has_a_name_that_file_systems_take(tmp_path: Path) -
         folder = OmegaConf.create({"name": name, "folder": "${folder_name:${name}}"}).folder
         (tmp_path / folder).mkdir()
         assert not set(folder) & set("'\"/\\")
+
+
+def test_a_key_that_is_taken_away_has_no_value() -> None:
+    assert read_by_bash(command_line("evaluate", {"~metrics.kid": None, "seed": 1}))[2:] == ["~metrics.kid", "seed=1"]

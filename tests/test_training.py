@@ -25,7 +25,8 @@ from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.data import ArrayImages, Batch, DigitsData, Images
 from diffusion_lit.density import UniformDensity
-from diffusion_lit.image import HEADER, from_uint8
+from diffusion_lit.grid import HEADER
+from diffusion_lit.image import from_uint8
 from diffusion_lit.loss import LossTerms, MSELoss
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.weighting import UnitWeighting
@@ -190,16 +191,16 @@ SHARED = {
 def test_devices_and_accumulation_are_the_same_training(density: str, devices: int, tmp_path: Path) -> None:
     """Four batches a step as 1 x 4, 2 x 2 and 4 x 1: the same losses, rates and weights to 1e-5, across epochs."""
     options = (
-        *("data.batch_size=115", "trainer.max_steps=4", "trainer.max_images=4000", "trainer.log_every_n_steps=1"),
+        *("data.batch_size=23", "trainer.max_steps=4", "trainer.max_images=4000", "trainer.log_every_n_steps=1"),
         *("lr_schedule=warmup_cosine", "lr_schedule.num_steps=1", "augmentation=flip", *SHARED[density]),
-        *("trainer.val_check_interval=4", "callback.fid=null", "callback.sample_grid=null"),
+        *("trainer.val_check_interval=4", "callback.sample_grid=null"),
     )
     train_in(tmp_path / "alone", *options, "trainer.accumulate_grad_batches=4")
     done = ranks(tmp_path / "shared", *options, f"trainer.accumulate_grad_batches={4 // devices}", devices=devices)
     assert done.returncode == 0, done.stderr
-    for name, count in (("train/loss", 4), ("train/lr", 4), ("val/loss", 1)):
-        expected = column(tmp_path / "alone", name)
-        assert column(tmp_path / "shared", name) == pytest.approx(expected, rel=1e-5) and len(expected) == count
+    for name, count in (("train/loss", 4), ("train/lr", 4), ("val/loss", 1), ("fid/pixels_21", 1)):
+        expected, rel = column(tmp_path / "alone", name), 1e-3 if name.startswith("fid/") else 1e-5  # pixels round
+        assert column(tmp_path / "shared", name) == pytest.approx(expected, rel=rel) and len(expected) == count
     alone, shared = (load_checkpoint(tmp_path / name) for name in ("alone", "shared"))
     for key in ("state_dict", "ema"):
         for name, w in alone[key].items():

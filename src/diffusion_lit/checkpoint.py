@@ -1,8 +1,9 @@
 """A checkpoint describes itself: the configuration travels with the weights, and both are data, not code.
 
 Keys of ours beside Lightning's: `config` (resolved, plain containers), `overrides` (the command line), `started_in`
-(where it was typed), `parent` (the checkpoint that the run continues, or None), `class_names` (or None), `ema`
-(averaged weights, by the names they have in `state_dict`) and `ema_num_updates`; another average likewise.
+(where it was typed), `parent` (the checkpoint that the run continues, or None), `class_names` and `class_counts` of the
+training images (or None), `ema` (averaged weights, by the names they have in `state_dict`) and `ema_num_updates`;
+another average likewise.
 """
 
 import zipfile
@@ -86,6 +87,7 @@ def peek(file: Path) -> tuple[dict[str, Any] | None, str | None]:
         checkpoint["config"] = plain(checkpoint["config"], str(file))
         if "class_names" in checkpoint:
             read_as(list[str] | None, checkpoint["class_names"], f"{file}: class_names")
+        read_as(list[int] | None, checkpoint.get("class_counts"), f"{file}: class_counts")
     except ValueError as error:
         return None, str(error)
     return checkpoint, None

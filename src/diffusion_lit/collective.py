@@ -1,10 +1,18 @@
 """What processes that are connected ask each other for; a process that is alone asks itself."""
 
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["gathered", "rank_and_size"]
+__all__ = ["decided", "gathered", "gathered_objects", "rank_and_size", "wait_for_all"]
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=30)
+"""How long a process may wait for one that has more to do; a launcher ends all if one fails."""
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -19,3 +27,36 @@ def gathered(x: Tensor) -> Tensor:
     everywhere = [torch.empty_like(x) for _ in range(dist.get_world_size())]
     dist.all_gather(everywhere, x)
     return torch.cat(everywhere)
+
+
+def gathered_objects(x: T) -> list[T]:
+    """`x` of all ranks, in their order, on all."""
+    if not dist.is_initialized():
+        return [x]
+    everywhere: list[T | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(everywhere, x)
+    return everywhere  # type: ignore[return-value]
+
+
+def decided(make: Callable[[], T]) -> T:
+    """What `make` gives on the first rank, on all ranks; a ValueError or OSError that it raises there, on all."""
+    if not dist.is_initialized():
+        return make()
+    box: list[T | Exception | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            box = [make()]
+        except (ValueError, OSError) as error:
+            box = [error]
+    dist.broadcast_object_list(box, 0)
+    if isinstance(box[0], ValueError | OSError):
+        raise box[0]
+    return box[0]  # type: ignore[return-value]
+
+
+def wait_for_all() -> None:
+    """Return once all ranks have called this, be it hours later."""
+    if dist.is_initialized():
+        group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        assert isinstance(group, dist.ProcessGroup)
+        dist.barrier(group)

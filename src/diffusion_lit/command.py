@@ -7,7 +7,7 @@ import pickle
 import secrets
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 
@@ -36,9 +37,11 @@ MISTAKES = (ValueError, FloatingPointError, FileNotFoundError, NotADirectoryErro
 REMEDIES = {
     "train": " (hydra.run.dir=DIR), and continue with resume=auto",
     "prepare": " (out=DIR), and run the same command again. Finished shards are kept",
+    "evaluate": " (out=DIR; cache=DIR for features of real images), and run the same command again",
 }
 """What to do, after a command could not write a file; after any other, type it again."""
 
+PARSER = OverridesParser.create()
 CONNECTIONS = Path(multiprocessing.__file__).parent
 
 
@@ -119,6 +122,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
         def main() -> None:
             try:
                 sys.argv[1:] = name_jobs(read_arguments(sys.argv[1:]))
+                check_choices(sys.argv[1:])
                 outlive_nobody()
                 join()
             except ValueError as error:
@@ -129,6 +133,18 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
         return main
 
     return decorate
+
+
+def check_choices(arguments: Sequence[str]) -> None:
+    """Raise a ValueError, with what there is, for a list with a member that its group lacks: Hydra names that alone."""
+    for argument in arguments:
+        group, _, value = argument.partition("=")
+        if not value.startswith("[") or not (CONFIG_FOLDER / group).is_dir():
+            continue
+        known = sorted(path.stem for path in (CONFIG_FOLDER / group).glob("*.yaml"))
+        chosen = PARSER.parse_override(argument).value()
+        if unknown := [name for name in chosen if name not in known] if isinstance(chosen, list) else []:
+            raise ValueError(f"{group} has no {', '.join(map(str, unknown))}; choose of {', '.join(known)}")
 
 
 def explain(error: BaseException) -> str | None:

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 LEFTOVER = ".{name}.{pid}.partial"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR)
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 
 
 class UnwritableError(ValueError):
@@ -28,11 +28,16 @@ class UnwritableError(ValueError):
 
 
 @contextmanager
-def replacement(path: str | Path) -> Iterator[Path]:
+def replacement(path: str | Path, flushed: bool = True) -> Iterator[Path]:
     """A name for a file, which takes the place of `path` once it is complete and on the disk.
 
     It is beside its place, on the same file system; the file is flushed to the disk and renamed: whenever the process
     or the machine ends, `path` is the old file or the new one, whole.
+
+    Args:
+        path: the place.
+        flushed: whether to wait for the disk. Without it the machine, not the process, may end with an empty file: for
+            many small files, which are checked before they are taken for whole.
 
     Raises:
         UnwritableError: if the disk is full or read-only, or the place is taken by a folder.
@@ -42,10 +47,12 @@ def replacement(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        flush(partial, os.O_RDWR)
+        if flushed:
+            flush(partial, os.O_RDWR)
         partial.replace(path)
-        with suppress(OSError):  # not all systems can open a folder
-            flush(path.parent, os.O_RDONLY)
+        if flushed:
+            with suppress(OSError):  # not all systems can open a folder
+                flush(path.parent, os.O_RDONLY)
     except BaseException as error:
         with suppress(OSError):
             size = partial.stat().st_size
@@ -70,9 +77,9 @@ def replacement(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+def replacing(path: str | Path, flushed: bool = True) -> Iterator[IO[bytes]]:
     """A file to write to, which takes the place of `path` as a `replacement` does."""
-    with replacement(path) as partial, open(partial, "wb") as file:
+    with replacement(path, flushed) as partial, open(partial, "wb") as file:
         yield file
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib import import_module
-from inspect import isclass
+from inspect import Parameter, isclass, signature
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -95,7 +95,7 @@ class Gate:
 
     def expected(self, cls: type, path: tuple[str, ...]) -> type | None:
         """The kind of object that `cls` takes as its argument of the path's last name, by the argument's type."""
-        kinds = [kind for kind in classes_in(hints_of(cls).get(path[-1])) if not is_data(kind)]
+        kinds = [kind for kind in classes_in(hint_of(cls, path[-1])) if not is_data(kind)]
         if kinds:
             return kinds[0] if len(kinds) == 1 else None
         return object if is_within(cls.__module__, self.allow) else None
@@ -145,6 +145,14 @@ def hints_of(cls: type) -> dict[str, Any]:
         return get_type_hints(cls.__init__)  # type: ignore[misc]
     except (NameError, TypeError):  # of names that only a type checker imports
         return {}
+
+
+def hint_of(cls: type, argument: str) -> Any:
+    """The type of one argument of a constructor, which may be one of its `**arguments`; None if it has none such."""
+    parameters = signature(cls.__init__).parameters.values()  # type: ignore[misc]
+    others = next((parameter.name for parameter in parameters if parameter.kind is Parameter.VAR_KEYWORD), None)
+    hints = hints_of(cls)
+    return hints.get(argument, hints.get(others or argument))
 
 
 def classes_in(hint: Any) -> Iterator[type]:

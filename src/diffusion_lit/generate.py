@@ -1,7 +1,8 @@
 """Images from a trained model, each a function of the seed and its own index."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,12 +12,31 @@ from torch import Tensor
 
 from diffusion_lit.checkpoint import load_denoiser
 from diffusion_lit.condition import Condition
-from diffusion_lit.denoiser import BaseDenoiser
+from diffusion_lit.denoiser import BaseDenoiser, Denoiser
 from diffusion_lit.guidance import guided
+from diffusion_lit.labels import Labels, choose_labels
+from diffusion_lit.precision import check_precision, compile_networks, run_network_in
 from diffusion_lit.random import ImageNoise, interpolated_noise
 from diffusion_lit.sampler import Noise, Sampler
 
-__all__ = ["Setup", "condition_of", "default_labels", "generate", "set_up"]
+__all__ = [
+    *("Models", "Setup", "condition_of", "default_labels", "generate", "load_models", "sampled", "set_up", "walk_size"),
+]
+
+CPU_BATCH = 16  # more are no faster, and another number is rounded otherwise
+
+
+@dataclass(frozen=True)
+class Models:
+    """What images are drawn with, however they are: a model, and the worse one that guides it."""
+
+    denoiser: Denoiser
+    guide: Denoiser | None
+    checkpoint: dict[str, Any]
+    """The model's."""
+    device: str
+    precision: str
+    """What the networks run in."""
 
 
 @dataclass(frozen=True)
@@ -25,34 +45,63 @@ class Setup:
 
     denoiser: BaseDenoiser
     sampler: Sampler
-    classes: list[int] | None
-    """The classes to take in turn; None where the model has none."""
+    by_index: Labels | None
+    """The class of each image; None where the model has none."""
     class_names: list[str] | None
     """The names of all classes of the model, where they are known."""
     device: str
+    step: int
+    """How many optimizer steps the model was trained for."""
+    precision: str
+    """What the network runs in."""
 
-    def labels(self, indices: Sequence[int]) -> list[int] | None:
+    def labels(self, indices: Iterable[int]) -> list[int] | None:
         """The class of each image, by its index."""
-        return None if self.classes is None else [self.classes[i % len(self.classes)] for i in indices]
+        return None if self.by_index is None else [self.by_index[i] for i in indices]
 
 
-def set_up(cfg: DictConfig) -> Setup:
-    """The model of `cfg.ckpt` with its guidance and sampler, checked, as `sample` and `plot` are configured.
+def load_models(cfg: DictConfig) -> Models:
+    """The model of `cfg.ckpt`, and that of `cfg.guide`.
+
+    Raises:
+        FileNotFoundError: if a checkpoint does not exist.
+        ValueError: if a setting does not fit the model, or this machine.
+    """
+    device, asked = choose_device(cfg.device), cfg.get("precision", "32-true")
+    precision = None if asked is None else check_precision(asked)
+    model, checkpoint = load_denoiser(cfg.ckpt, cfg.weights, device, cfg.autoencoder, cfg.allow)
+    model.space.check()
+    guide = cfg.get("guide")
+    worse = None if guide is None else load_denoiser(guide, cfg.weights, device, allow=cfg.allow)[0]
+    precision = precision or check_precision(checkpoint["config"].get("trainer", {}).get("precision", "32-true"))
+    for part in (model, worse):
+        if part is not None:
+            run_network_in(part, precision)
+    return Models(model, worse, checkpoint, device, precision)
+
+
+def set_up(cfg: DictConfig, models: Models | None = None) -> Setup:
+    """A model with its guidance and sampler, checked, as `sample`, `plot` and `evaluate` are configured.
+
+    Args:
+        cfg: the settings.
+        models: what `load_models` gives, where several setups share it; None loads it.
 
     Raises:
         FileNotFoundError: if the checkpoint does not exist.
         ValueError: if a setting does not fit the model, or this machine.
     """
-    device = choose_device(cfg.device)
-    model, checkpoint = load_denoiser(cfg.ckpt, cfg.weights, device, cfg.autoencoder, cfg.allow)
-    model.space.check()
-    guide = cfg.get("guide")
-    worse = None if guide is None else load_denoiser(guide, cfg.weights, device, allow=cfg.allow)[0]
+    models = models or load_models(cfg)
+    model, worse, checkpoint, device = models.denoiser, models.guide, models.checkpoint, models.device
     denoiser = guided(model, cfg.guidance, worse, cfg.get("guidance_interval"))
     sampler: Sampler = instantiate(cfg.sampler)
     sampler.check(denoiser)
-    class_names = checkpoint.get("class_names")
-    return Setup(denoiser, sampler, choose_classes(cfg.labels, model.num_classes, class_names), class_names, device)
+    names, counts = checkpoint.get("class_names"), checkpoint.get("class_counts")
+    labels = choose_labels(cfg.labels, model.num_classes, names, counts, cfg.seed)
+    if cfg.get("compile"):
+        networks = [model] if worse is None else [model, worse]
+        compile_networks(networks, denoiser, walk_size(device, cfg.batch_size), device)
+    return Setup(denoiser, sampler, labels, names, device, checkpoint.get("global_step", 0), models.precision)
 
 
 def choose_device(name: str) -> str:
@@ -66,18 +115,9 @@ def choose_device(name: str) -> str:
     return name
 
 
-def choose_classes(labels: object, num_classes: int | None, names: Sequence[str] | None) -> list[int] | None:
-    """The classes that `labels` asks for, by name or number; None means all. A ValueError if the model lacks them."""
-    if labels is None:
-        return None if num_classes is None else list(range(num_classes))
-    if num_classes is None:
-        raise ValueError(f"labels={labels}, but this model was trained without classes; leave labels out")
-    asked = list(labels) if isinstance(labels, Sequence) and not isinstance(labels, str) else [labels]
-    numbers = {str(i): i for i in range(num_classes)} | {name: i for i, name in enumerate(names or [])}
-    if not asked or any(str(label) not in numbers for label in asked):
-        listed = "" if names is None else f" or their names ({', '.join(names[:20])}{', ...' if names[20:] else ''})"
-        raise ValueError(f"labels must be classes from 0 to {num_classes - 1}{listed}, got {labels}")
-    return [numbers[str(label)] for label in asked]
+def walk_size(device: str, batch_size: int) -> int:
+    """How many images walk from noise to data together: `batch_size` on a GPU, always as many on a CPU."""
+    return CPU_BATCH if torch.device(device).type == "cpu" else batch_size
 
 
 def default_labels(denoiser: BaseDenoiser, indices: Sequence[int]) -> list[int] | None:
@@ -94,18 +134,33 @@ def generate(
     denoiser: BaseDenoiser,
     sampler: Sampler,
     indices: Sequence[int],
-    labels: Sequence[int] | None,
+    labels: Labels | None,
     seed: int,
     device: torch.device | str = "cpu",
     interpolate: int | None = None,
     on_step: Callable[[Tensor, Tensor], object] | None = None,
 ) -> Tensor:
-    """One batch of images, uint8 [B, C, H, W].
+    """One batch of images, uint8 [B, C, H, W]: `sampled` from the model, with the same arguments, and decoded."""
+    settings = (indices, labels, seed, device, interpolate, on_step)
+    return denoiser.space.decode(sampled(denoiser, sampler, *settings))
+
+
+def sampled(
+    denoiser: BaseDenoiser,
+    sampler: Sampler,
+    indices: Sequence[int],
+    labels: Labels | None,
+    seed: int,
+    device: torch.device | str = "cpu",
+    interpolate: int | None = None,
+    on_step: Callable[[Tensor, Tensor], object] | None = None,
+) -> Tensor:
+    """One batch of x_0, what the model works on, [B, C, H, W].
 
     Args:
         denoiser, sampler: the model, guided or not, in evaluation mode, on `device`, and how to sample.
         indices: which images: number i is the same in any batch.
-        labels: the classes of images 0, 1, 2, ..., or None.
+        labels: image i is of the class `labels[i]`; None where there are no classes.
         seed, device: seed of all the noise, and where to compute.
         interpolate: how many images lead from one noise to the next (see `interpolated_noise`); None draws each
             image from its own.
@@ -116,4 +171,4 @@ def generate(
     if interpolate is not None:
         noise = interpolated_noise(seed, indices, interpolate, shape, device)
     condition = condition_of(None if labels is None else [labels[i] for i in indices], device)
-    return denoiser.space.decode(sampler(denoiser, noise, condition, on_step))
+    return sampler(denoiser, noise, condition, on_step)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from diffusion_lit.accumulation import Accumulation
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.budget import budget_of
-from diffusion_lit.data import Batch
+from diffusion_lit.data import Batch, ImageDataModule
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.evaluation import LossByTime
 from diffusion_lit.hybrid_shard import HybridShardStrategy
@@ -176,6 +176,11 @@ class DiffusionModule(LightningModule):
         self.accumulation = Accumulation()
         for group, base in zip(self.trainer.optimizers[0].param_groups, self.base_groups, strict=True):
             group.update({name: value for name, value in base.items() if name != "lr"})  # which each step sets
+
+    def on_fit_start(self) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, ImageDataModule):
+            self.record["class_counts"] = data.class_counts("train")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self.record)

@@ -14,9 +14,9 @@ from hydra.errors import HydraException
 __all__ = ["PATHS", "command_line", "quote", "read_arguments"]
 
 PATHS = {
-    *("autoencoder", "cache", "ckpt", "default_root_dir", "dir", "dirpath", "filename", "folder", "guide", "latents"),
-    *("name", "out", "output_root", "output_subdir", "resume", "root", "run_dir", "save_dir", "source", "subdir"),
-    *("test_urls", "urls", "val_urls", "weights"),
+    *("against", "autoencoder", "cache", "ckpt", "data_root", "default_root_dir", "dir", "dirpath", "filename"),
+    *("folder", "guide", "latents", "name", "out", "output_root", "output_subdir", "reference", "resume", "root"),
+    *("run_dir", "samples", "save_dir", "source", "subdir", "test_urls", "training", "urls", "val_urls", "weights"),
 }
 """Keys whose values are text, by the last part of their names: files, folders, addresses."""
 
@@ -88,6 +88,7 @@ def quote(text: str, always: bool = False) -> str:
 
 
 def command_line(name: str, settings: Mapping[str, object]) -> str:
-    """`python -m diffusion_lit.NAME KEY=VALUE ...`, to be pasted into a shell, in whatever folder."""
+    """`python -m diffusion_lit.NAME KEY=VALUE ...`, to be pasted into a shell, in whatever folder; None is no value."""
     python = "python" if shutil.which("python") == sys.executable else sys.executable
-    return shlex.join([python, "-m", f"diffusion_lit.{name}", *(f"{key}={value}" for key, value in settings.items())])
+    given = [key if value is None else f"{key}={value}" for key, value in settings.items()]
+    return shlex.join([python, "-m", f"diffusion_lit.{name}", *given])

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from diffusion_lit.callback import FID
 from diffusion_lit.data import ArrayImages, ImageDataModule, Images
+from diffusion_lit.evaluation import drawn_features
 from diffusion_lit.feature import Pixels
+from diffusion_lit.metrics import FeatureSet, KernelDistance, NearestNeighbour, Sets
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.space import PixelSpace
@@ -77,6 +79,7 @@ def trainer_of(data: ImageDataModule, logged: list[tuple[dict[str, float], int]]
         callback_metrics={},
         loggers=[logger],
         datamodule=data,
+        strategy=SimpleNamespace(broadcast=lambda figures: figures),
     )
 
 
@@ -89,7 +92,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> tuple[Data, list[int]]:
         asked.extend(indices)
         return FAKE[list(indices)]
 
-    monkeypatch.setattr("diffusion_lit.evaluation.fid.generate", generate)
+    monkeypatch.setattr("diffusion_lit.evaluation.in_training.generate", generate)
     data = Data(batch_size=40)
     data.setup()
     return data, asked
@@ -108,21 +111,46 @@ def test_the_logged_figure_is_the_frechet_distance(measured: tuple[Data, list[in
     assert logged == [({f"fid/pixels_{NUM_SAMPLES}": pytest.approx(expected, rel=1e-5)}, 7)] * 2
 
 
-def test_every_rank_generates_its_share(measured: tuple[Data, list[int]]) -> None:
+def test_ranks_share_the_images_and_all_have_their_features_in_order(
+    measured: tuple[Data, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """130 images over 3 ranks, of which one has more than the others."""
+    _, asked = measured
+    shares: list[Tensor] = []
+
+    def features() -> Tensor:
+        return drawn_features(Module().denoiser, DDIMSampler(2), Pixels(), NUM_SAMPLES, None, batch_size=20).features
+
+    def gather(own: Tensor) -> Tensor:
+        shares.append(own)
+        return torch.cat(shares[:3] if len(shares) > 3 else [own] * 3)
+
+    monkeypatch.setattr("diffusion_lit.evaluation.in_training.gathered", gather)
+    for rank in (0, 1, 2, 0):
+        monkeypatch.setattr("diffusion_lit.evaluation.in_training.rank_and_size", lambda rank=rank: (rank, 3))
+        found = features()
+    assert sorted(asked[:NUM_SAMPLES]) == list(range(NUM_SAMPLES))
+    assert torch.equal(found, Pixels()(FAKE))
+
+
+def test_other_metrics_are_of_the_same_images(measured: tuple[Data, list[int]]) -> None:
+    """And what reads training images is refused."""
     data, asked = measured
-    for rank in range(3):
-        trainer = trainer_of(data, [])
-        trainer.global_rank, trainer.world_size = rank, 3
-        callback = FID(Pixels(), DDIMSampler(2), num_samples=NUM_SAMPLES, batch_size=20)
-        callback.reference = callback.read_reference(trainer_of(data, []), Module())
-        callback.measure(trainer, Module())
-    assert sorted(asked) == list(range(NUM_SAMPLES))
+    trainer = trainer_of(data, [])
+    kid = KernelDistance(None, subset_size=50)  # type: ignore[arg-type]
+    FID(Pixels(), DDIMSampler(2), NUM_SAMPLES, kid=kid).measure(trainer, Module())
+    assert len(asked) == NUM_SAMPLES
+    expected = kid.measure(Sets(FeatureSet(Pixels()(FAKE)), FeatureSet(Pixels()(REAL))))["kid"].value
+    assert float(trainer.callback_metrics[f"kid/pixels_{NUM_SAMPLES}"]) == pytest.approx(expected)
+    with pytest.raises(ValueError, match=r"fid\.copies reads training images"):
+        FID(Pixels(), DDIMSampler(2), NUM_SAMPLES, copies=NearestNeighbour(Pixels()))
 
 
 def test_the_same_images_are_at_no_distance(measured: tuple[Data, list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     data, _ = measured
     monkeypatch.setattr(
-        "diffusion_lit.evaluation.fid.generate", lambda denoiser, sampler, indices, *_, **__: REAL[list(indices)]
+        "diffusion_lit.evaluation.in_training.generate",
+        lambda denoiser, sampler, indices, *_, **__: REAL[list(indices)],
     )
     trainer = trainer_of(data, [])
     FID(Pixels(), DDIMSampler(2), num_samples=NUM_REAL, batch_size=40).measure(trainer, Module())

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_lit.source.base import read_labels
 from diffusion_lit.source.file_kind import EXTENSIONS
 from diffusion_lit.source.folder import FolderSource, walk
+from diffusion_lit.source.label_file import read_labels
 from diffusion_lit.source.layout import arrange, class_names_of, hashed_split
 
 NAMES = [f"{kind}/{i:03d}.png" for kind in ("cat", "dog") for i in range(100)]
@@ -159,12 +159,35 @@ def test_quoted_names_with_commas() -> None:
         ('{"file_name": "a.png", "label": 1}\n[1]', "metadata.jsonl", "row 2 lacks"),
         ('["a.png", 1]', "metadata.jsonl", "it has nothing"),
         ('{"file_name": "a.png", "label": null}', "metadata.jsonl", "row 1 lacks"),
+        ('{"labels": [["a.', "dataset.json", "dataset.json cannot be read"),
+        ('{"labels": [["a.png"]]}', "dataset.json", r"should be \{.labels.: "),
+        ('{"labels": 3}', "dataset.json", r"should be \{.labels.: "),
+        ('{"labels": [["a.png", "cat"]]}', "dataset.json", "the class of a.png is 'cat', and should be a number"),
+        ('{"labels": [["a.png", -1]]}', "dataset.json", "the class of a.png is -1"),
     ],
 )
 def test_a_label_file_that_says_too_little_is_refused(text: str, file: str, words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
         read_labels(text, file)
     assert file in str(caught.value)
+
+
+def test_edm_s_labels() -> None:
+    """Its folders, of which each has the next thousand images, are not classes, with labels or without."""
+    names = [f"{i // 2:05d}/img{i:08d}.png" for i in range(6)]
+    text = json.dumps({"labels": [[name, i] for i, name in enumerate(names)]})
+    assert read_labels(text, "dataset.json") == {name: str(i) for i, name in enumerate(names)}
+    assert read_labels('{"labels": null}', "dataset.json") == {}
+    without = arrange(names, "here", 0.1, {})
+    assert class_names_of(without.values()) is None and sum(map(len, without.values())) == 6
+
+
+def test_another_program_s_dataset_json_is_left_out(tmp_path: Path) -> None:
+    names = [f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(3)]
+    for text in ('{"name": "my set", "licence": "CC0"}', "[1, 2]"):
+        source = FolderSource(folder_with(tmp_path, names, text, "dataset.json"), 0.1)
+        assert source.class_names == ["cat", "dog"] and list(source.left_out) == ["dataset.json"]
+        assert "left out 1 files" in source.remarks()[0]
 
 
 def test_a_duplicate_that_agrees_is_accepted() -> None:

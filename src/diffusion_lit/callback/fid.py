@@ -12,10 +12,13 @@ from torch import Tensor
 from diffusion_lit.callback.ema import averaged_weights
 from diffusion_lit.callback.last_checkpoint import answer_signals
 from diffusion_lit.data import ImageDataModule
-from diffusion_lit.evaluation import FIDReference, measure_fid, mixed_labels
+from diffusion_lit.evaluation import drawn_features, mixed_labels, real_features
+from diffusion_lit.evaluation.image_set import StoredImages
+from diffusion_lit.evaluation.reference import prepare
 from diffusion_lit.feature import FeatureExtractor
 from diffusion_lit.generate import default_labels
 from diffusion_lit.guidance import guided
+from diffusion_lit.metrics import FeatureSet, FrechetDistance, Metric, Sets
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.sampler import Sampler
 
@@ -28,7 +31,8 @@ class FID(Callback):
     """The Frechet distance between features of generated and of validation images (Heusel et al. 2017, eq. 6).
 
     Logged as `fid/EXTRACTOR_COUNT`, such as `fid/inception_10k`: a figure means nothing without both, and is biased
-    upwards by few images. Classes are drawn in the proportions that they have among the validation images.
+    upwards by few images. Classes are drawn in the proportions that they have among the validation images. Any other
+    metric can be taken of the same images, `kid/inception_10k`, and a checkpoint can follow it.
 
     Where a model works on latents, the validation images are the decoded ones: the figure, `fid/inception_10k_decoded`,
     is the generator's alone and not to be compared with one in pixels.
@@ -41,6 +45,10 @@ class FID(Callback):
         batch_size: images generated at a time, on each rank.
         guidance: classifier-free guidance scale; 1 does not guide.
         seed: seed of the noise.
+        num_steps: of the sampler, few, so that training is not held up; None is its own number, which one without
+            such a number has anyway.
+        metrics: others to take of the same images, by the same extractor; a ValueError for one that reads training
+            images.
     """
 
     def __init__(
@@ -52,17 +60,31 @@ class FID(Callback):
         batch_size: int = 250,
         guidance: float = 1.0,
         seed: int = 0,
+        num_steps: int | None = None,
+        **metrics: Metric,
     ) -> None:
         if num_samples < 2:
             raise ValueError(f"callback.fid.num_samples must be at least 2, got {num_samples}; papers use 50000")
+        if num_steps is not None and hasattr(sampler, "num_steps"):
+            sampler = replace(sampler, num_steps=num_steps)
         self.extractor, self.sampler = extractor.eval(), sampler
         self.num_samples, self.every_n_steps, self.batch_size = num_samples, every_n_steps, batch_size
         self.guidance, self.seed = guidance, seed
         count = f"{num_samples // 1000}k" if num_samples % 1000 == 0 else str(num_samples)
-        self.metric_name = f"fid/{extractor.name}_{count}"
-        self.reference: FIDReference | None = None
+        self.suffix = f"{extractor.name}_{count}"
+        self.metrics: dict[str, Metric] = {"fid": FrechetDistance(self.extractor), **metrics}
+        for name, metric in self.metrics.items():
+            metric.extractor = self.extractor
+            metric.check()
+            if metric.needs_training:
+                raise ValueError(f"callback.fid.{name} reads training images: leave it to diffusion_lit.evaluate")
+        self.reference: FeatureSet | None = None
         self.announced = False
         self.last_step = 0
+
+    @property
+    def metric_name(self) -> str:
+        return f"fid/{self.suffix}"
 
     @property
     def state_key(self) -> str:
@@ -96,26 +118,34 @@ class FID(Callback):
             if self.announces(trainer):
                 log.warning("%s is left out: it takes 2 validation images, and there is %d", self.metric_name, num_real)
             return
-        name = self.metric_name + pl_module.denoiser.space.suffix
+        suffix = self.suffix + pl_module.denoiser.space.suffix
         reference = self.reference = self.reference or self.read_reference(trainer, pl_module)
-        if min(num_real, self.num_samples) <= reference.num_features and self.announces(trainer):
+        num_features = reference.features.shape[1]
+        if min(num_real, self.num_samples) <= num_features and self.announces(trainer):
             log.warning(
-                f"{name} compares {self.num_samples} samples with {num_real} validation images in "
-                f"{reference.num_features} dimensions. With too few images the covariances are singular: the figure is "
-                "only good for following this run. Raise callback.fid.num_samples, or use fewer features."
+                f"fid/{suffix} compares {self.num_samples} samples with {num_real} validation images in {num_features} "
+                "dimensions. With too few images the covariances are singular: the figure is only good for following "
+                "this run. Raise callback.fid.num_samples, or use fewer features."
             )
         with averaged_weights(trainer, pl_module):
             denoiser = guided(pl_module.denoiser, self.guidance)
             labels = default_labels(denoiser, range(self.num_samples))
-            if reference.class_counts is not None and reference.class_counts.any():
-                labels = mixed_labels(reference.class_counts.tolist(), self.num_samples)
-            settings = (self.num_samples, labels, self.batch_size, self.seed, trainer.global_rank, trainer.world_size)
-            value = measure_fid(
-                denoiser, self.sampler, reference, *settings, on_step=lambda *_: answer_signals(trainer)
+            if denoiser.num_classes is not None and reference.labels is not None:
+                known = reference.labels[reference.labels >= 0]
+                labels = mixed_labels(torch.bincount(known, minlength=denoiser.num_classes).tolist(), self.num_samples)
+            settings = (self.num_samples, labels, self.batch_size, self.seed, pl_module.device)
+            generated = drawn_features(
+                denoiser, self.sampler, self.extractor, *settings, on_step=lambda *_: answer_signals(trainer)
             )
-        trainer.callback_metrics[name] = value
+        figures = {
+            f"{name}/{suffix}": torch.tensor(figure.value)
+            for metric in self.metrics.values()
+            for name, figure in metric.measure(Sets(generated, reference)).items()
+        }
+        figures = trainer.strategy.broadcast(figures)  # a rank may round otherwise, and all choose the same checkpoints
+        trainer.callback_metrics.update(figures)
         for logger in trainer.loggers:
-            logger.log_metrics({name: float(value)}, trainer.global_step)
+            logger.log_metrics({name: float(value) for name, value in figures.items()}, trainer.global_step)
         self.last_step = trainer.global_step  # not before: a measurement that is cut is made again
 
     def announces(self, trainer: Trainer) -> bool:
@@ -123,8 +153,8 @@ class FID(Callback):
         first, self.announced = not self.announced, True
         return first and trainer.is_global_zero
 
-    def read_reference(self, trainer: Trainer, pl_module: DiffusionModule) -> FIDReference:
-        """The validation images, with the counts of their classes over all ranks."""
+    def read_reference(self, trainer: Trainer, pl_module: DiffusionModule) -> FeatureSet:
+        """The validation images as the extractor sees them."""
         data, denoiser = trainer.datamodule, pl_module.denoiser  # type: ignore[attr-defined]
         assert isinstance(data, ImageDataModule)
 
@@ -134,7 +164,6 @@ class FID(Callback):
                 batch = batch.to(pl_module.device)
                 yield denoiser.space.images(batch.images), batch.condition.label
 
-        reference = FIDReference.of(self.extractor, real(), denoiser.num_classes, pl_module.device)
-        if reference.class_counts is None or trainer.world_size == 1:
-            return reference
-        return replace(reference, class_counts=trainer.strategy.reduce(reference.class_counts, reduce_op="sum"))
+        if self.extractor.learns:
+            prepare(self.extractor, StoredImages(data.splits["train"], decode=denoiser.space.images), data.num_classes)
+        return real_features(self.extractor.to(pl_module.device), real(), len(data.splits["val"]))

@@ -10,8 +10,9 @@ from diffusion_lit.callback.ema import averaged_weights
 from diffusion_lit.callback.last_checkpoint import answer_signals
 from diffusion_lit.collective import gathered
 from diffusion_lit.generate import default_labels, generate
+from diffusion_lit.grid import image_grid, titles_of
 from diffusion_lit.guidance import guided
-from diffusion_lit.image import column_titles, image_grid, save_image
+from diffusion_lit.image import save_image
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.sampler import Sampler
 
@@ -95,7 +96,7 @@ class SampleGrid(Callback):
         images = generate(denoiser, self.sampler, *address, on_step=lambda *_: answer_signals(trainer))
         shares = gathered(images).view(trainer.world_size, -1, *images.shape[1:])
         images = shares.transpose(0, 1).flatten(0, 1)[:num]
-        return image_grid(images, columns, column_titles(labels, columns, module.record.get("class_names")))
+        return image_grid(images, columns, titles_of(labels, columns, module.record.get("class_names")))
 
     def write(self, trainer: Trainer, grid: Tensor) -> None:
         step = trainer.global_step

@@ -67,7 +67,9 @@ class ImageDataModule(ImageFacts, LightningDataModule, ABC):
     def class_counts(self, split: str) -> list[int] | None:
         """How many images of a split each class has; None where there are no classes. After `setup`."""
         labels: Tensor | None = getattr(self.splits[split], "labels", None)
-        return None if labels is None else torch.bincount(labels, minlength=self.num_classes or 0).tolist()
+        if labels is None:
+            return None
+        return torch.bincount(labels[labels >= 0], minlength=self.num_classes or 0).tolist()
 
     def facts(self) -> dict[str, str]:
         """What else there is to say of the set, by name."""

@@ -44,7 +44,7 @@ class ImageFolderData(ImageDataModule):
 
     What counts as an image, a class and a split is the same as for `python -m diffusion_lit.prepare`: folders `train`,
     `val` and `test` are splits, and a share of the files, chosen by a hash of each name, is set aside for those that
-    are missing; folders in them are classes, unless a `labels.csv` or `metadata.jsonl` names these.
+    are missing; folders in them are classes, unless a label file names these.
 
     Args:
         resolution, channels: of the images after scaling and centre-cropping; 3 channels for colour, 1 for grey.

@@ -1,4 +1,10 @@
+from diffusion_lit.feature.base import Classifier as Classifier
 from diffusion_lit.feature.base import FeatureExtractor as FeatureExtractor
+from diffusion_lit.feature.classifier import LabelClassifier as LabelClassifier
+from diffusion_lit.feature.clip import CLIP as CLIP
+from diffusion_lit.feature.degenerate import check_features as check_features
+from diffusion_lit.feature.dinov2 import DINOv2 as DINOv2
 from diffusion_lit.feature.inception import Inception as Inception
+from diffusion_lit.feature.inception_clean import InceptionClean as InceptionClean
 from diffusion_lit.feature.pixels import Pixels as Pixels
 from diffusion_lit.feature.random_vgg import RandomVGG as RandomVGG

@@ -13,19 +13,23 @@ class RandomVGG(FeatureExtractor):
     """64 features of a VGG16 with seeded random weights, for images unlike ImageNet's (Naeem et al. 2020, section 4,
     arXiv:2002.09797).
 
-    Images under 32 pixels are enlarged to 32 (bilinear). Weights are Kaiming-normal, biases zero; the last layer gives
+    Sides under 32 pixels are enlarged to 32 (bilinear). Weights are Kaiming-normal, biases zero; the last layer gives
     64 numbers in place of 1,000 classes. Figures compare only where the weights' `seed` is the same.
     """
 
     name = "random_vgg"
+    num_features = 64
+    whole: Tensor
+    sees = f"its own size, sides under {MIN_RESOLUTION} pixels enlarged to that (bilinear), grey as colour, [-1, 1]"
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         from torchvision.models import vgg16
 
+        self.seed = seed
         with torch.device("meta"):  # torchvision's own initialisation of 134 M weights would be thrown away
             network = vgg16(weights=None)
-            network.classifier[-1] = nn.Linear(4096, 64)
+            network.classifier[-1] = nn.Linear(4096, self.num_features)
         self.network = network.to_empty(device="cpu").eval().requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)
         for layer in self.network.modules():
@@ -33,9 +37,20 @@ class RandomVGG(FeatureExtractor):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
+        self.network.features.to(memory_format=torch.channels_last)  # a fifth faster on CPUs
+        first = self.network.classifier[0]
+        self.register_buffer("whole", first.weight.unflatten(1, (512, -1)).sum(2), persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def protocol(self) -> dict[str, str | int | None]:
+        return {**super().protocol(), "seed": self.seed}
+
+    def features(self, images: Tensor) -> Tensor:
         x = to_colour(images).float() / 127.5 - 1
-        if x.shape[-1] < MIN_RESOLUTION:
-            x = F.interpolate(x, size=(MIN_RESOLUTION, MIN_RESOLUTION), mode="bilinear")
-        return self.network(x)
+        size = [max(side, MIN_RESOLUTION) for side in x.shape[2:]]
+        if size != list(x.shape[2:]):
+            x = F.interpolate(x, size=size, mode="bilinear")
+        x = self.network.features(x)
+        if x.shape[2:] != (1, 1):
+            return self.network.classifier(self.network.avgpool(x).flatten(1))
+        # The one pixel that is left would be copied 7 x 7 times: the sum of its weights is read in their place.
+        return self.network.classifier[1:](F.linear(x.flatten(1), self.whole))

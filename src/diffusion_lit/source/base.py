@@ -1,25 +1,22 @@
 """Where images come from: a folder, an archive, or a library's dataset."""
 
-import csv
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from torch import Tensor
 
 from diffusion_lit.source.file_kind import HIDDEN, IMAGE, LABELS, OTHER, kind_of
 from diffusion_lit.source.image_file import Reading
+from diffusion_lit.source.label_file import read_labels
 from diffusion_lit.source.layout import arrange, class_names_of, share_out, shared_folder
 
-__all__ = ["UNLABELLED", "Entry", "FileSource", "Source", "TableSource", "read_labels"]
+__all__ = ["UNLABELLED", "Entry", "FileSource", "Source", "TableSource"]
 
 UNLABELLED = -1
 """The class of an image that has none."""
-FILE_COLUMNS = ("file_name", "filename", "file", "path", "image")
-LABEL_COLUMNS = ("label", "class", "class_name")
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class TableSource(Source):
 
 
 class FileSource(Source):
-    """Image files with names, whose folders, or a `labels.csv` or `metadata.jsonl` beside them, are their classes."""
+    """Image files with names, whose folders, or a file of labels beside them (see `read_labels`), are their classes."""
 
     wrapped = False
     """Whether names leave out the folders that all images lie in, which say nothing."""
@@ -104,8 +101,9 @@ class FileSource(Source):
         }
 
     def labels(self, names: list[str]) -> dict[str, str] | None:
-        """The class of each image that label files name, or None if there is no such file."""
+        """The class of each image that label files name, none if they say that there are none; None without files."""
         labels: dict[str, str] = {}
+        others = 0
         for name in names:
             file = self.open(self.prefix + name, 2**30)
             data = file.read_bytes() if isinstance(file, Path) else file.read()
@@ -113,10 +111,14 @@ class FileSource(Source):
                 text = data.decode("utf-8-sig")
             except UnicodeDecodeError as error:
                 raise ValueError(f"{name} is not UTF-8 text: {error}") from error
-            for image, label in read_labels(text, name).items():
+            if (found := read_labels(text, name)) is None:
+                self.left_out = {**self.left_out, self.prefix + name: OTHER}
+                others += 1
+                continue
+            for image, label in found.items():
                 if labels.setdefault(image, label) != label:
                     raise ValueError(f"{' and '.join(names)} give {image} different labels; keep one of them")
-        return labels if names else None
+        return labels if len(names) > others else None
 
     @abstractmethod
     def open(self, name: str, max_bytes: int) -> Path | BinaryIO:
@@ -129,38 +131,3 @@ class FileSource(Source):
         file = self.file(split, index, reading)
         name = self.splits[split][index].name
         return reading.read(file, str(file) if isinstance(file, Path) else f"{name} of {self.description}")
-
-
-def read_labels(text: str, file: str) -> dict[str, str]:
-    """The class of each image that a `labels.csv` or `metadata.jsonl` names, by its name below the file's folder.
-
-    A CSV has a header; the columns, or the keys of each JSON line, are `file_name` and `label`, or other usual words.
-
-    Raises:
-        ValueError: if the file is not like that, or names an image twice with different labels.
-    """
-    rows: list[dict[str, object]]
-    try:
-        if file.endswith(".jsonl"):
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-        else:
-            rows = list(csv.DictReader(text.splitlines()))
-    except (ValueError, RecursionError, csv.Error) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-    keys = [key for row in rows[:1] if isinstance(row, dict) for key in row]
-    file_key = next((key for key in FILE_COLUMNS if key in keys), None)
-    label_key = next((key for key in LABEL_COLUMNS if key in keys), None)
-    if file_key is None or label_key is None:
-        raise ValueError(
-            f"{file} needs a column {' or '.join(FILE_COLUMNS)} and one of {', '.join(LABEL_COLUMNS)}; it has "
-            f"{', '.join(map(str, keys)) or 'nothing'}. Add them, or move the file elsewhere"
-        )
-    folder = PurePosixPath(file).parent
-    labels: dict[str, str] = {}
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or row.get(file_key) is None or row.get(label_key) is None:
-            raise ValueError(f"{file}: row {number} lacks {file_key} or {label_key}")
-        name, label = str(folder / str(row[file_key])), str(row[label_key])
-        if labels.setdefault(name, label) != label:
-            raise ValueError(f"{file}: {row[file_key]} is labelled both {labels[name]} and {label}")
-    return labels

@@ -11,7 +11,7 @@ __all__ = ["EXTENSIONS", "HIDDEN", "IMAGE", "LABELS", "LABEL_FILES", "OTHER", "k
 IMAGE, LABELS = "an image", "a label file"
 HIDDEN, OTHER = "hidden", "not readable as images"
 """What is left out, and why."""
-LABEL_FILES = ("labels.csv", "metadata.jsonl")
+LABEL_FILES = ("labels.csv", "metadata.jsonl", "dataset.json")
 EXTENSIONS = set(
     ".apng .avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()  # noqa: SIM905
 )

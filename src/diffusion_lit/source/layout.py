@@ -36,7 +36,7 @@ def arrange(
         names: names of the images, with `/` between folders.
         where: what they are in, for messages.
         val_fraction: the share set aside for each of `val` and `test` where it is missing.
-        labels: the class of each name, in place of folders.
+        labels: the class of each name, in place of folders; empty where there are no classes.
 
     Raises:
         ValueError: if there are no images, only some have a class, or there are too few to set any aside.
@@ -118,6 +118,8 @@ def class_of(
     names: Sequence[str], where: str, labels: Mapping[str, str] | None = None, depth: int = 0
 ) -> list[str | None]:
     """The class of each name: what `labels` says, else its folder number `depth` where all images lie in folders."""
+    if labels is not None and not labels:
+        return [None] * len(names)
     if labels is not None:
         if unlabelled := [name for name in names if name not in labels]:
             raise ValueError(

@@ -1,0 +1,135 @@
+"""One `evaluate` from its configuration to its report: images are drawn or read, seen by extractors, and compared."""
+
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from diffusion_lit.collective import decided, rank_and_size
+from diffusion_lit.evaluation.bits_per_dim import Likelihood
+from diffusion_lit.evaluation.cells import cells_of
+from diffusion_lit.evaluation.checks import check_images, check_likelihoods, check_place, check_settings
+from diffusion_lit.evaluation.chosen_metrics import Extractors, build_metrics
+from diffusion_lit.evaluation.extraction import extract
+from diffusion_lit.evaluation.figures import Compared, measure, noise_floor, notes, stated
+from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
+from diffusion_lit.evaluation.intervals import over_seeds
+from diffusion_lit.evaluation.pairs import draw_pairs
+from diffusion_lit.evaluation.progress import estimate, progress
+from diffusion_lit.evaluation.protocol import protocol_of, repeat_command
+from diffusion_lit.evaluation.reference import open_real, open_training, own_data, prepare_extractors
+from diffusion_lit.evaluation.report import cell_name, write_report
+from diffusion_lit.generate import Models, choose_device, load_models
+from diffusion_lit.interruption import Interrupted, Interruption
+from diffusion_lit.metrics import FeatureSet, Metric
+from diffusion_lit.processes import start_processes
+
+__all__ = ["evaluate"]
+
+
+class EvaluationInterrupted(Interrupted):
+    """An evaluation was asked to stop; `again` is the command that continues it."""
+
+    def __init__(self, number: int, again: str) -> None:
+        super().__init__(number)
+        self.again = again
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.number).name}; what was done is kept. Continue with\n  {self.again}"
+
+
+def evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
+    """Measure what `cfg` (conf/evaluate.yaml) asks for, and write the report to `cfg.out`.
+
+    Everything that is missing or does not fit is found before the first image is drawn.
+
+    Args:
+        cfg: the settings.
+        overrides: the command line that they come from.
+
+    Raises:
+        Interrupted: if the process was asked to stop; the same command then continues.
+        ValueError: if a setting is wrong, or images do not fit each other.
+        FileNotFoundError: if a checkpoint, images or weights are missing.
+    """
+    with Interruption() as interruption:
+        interruption.started = True  # signals are answered wherever the work is
+        check_settings(cfg, overrides)
+        start_processes(cfg.devices, cfg.device != "cpu" and torch.cuda.is_available())
+        try:
+            run(cfg, overrides)
+        except Interrupted as stop:
+            if rank_and_size()[0] > 0:
+                raise SystemExit(stop.exit_code) from None
+            raise EvaluationInterrupted(stop.number, repeat_command(cfg, overrides)) from None
+
+
+def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    out, cache, device = Path(cfg.out), Path(cfg.cache).expanduser() / "features", choose_device(cfg.device)
+    decided(lambda: check_place(out))
+    chosen, extractors = build_metrics(cfg)
+    metrics = {name: metric for name, metric in chosen.items() if isinstance(metric, Metric)}
+    likelihoods = {name: metric for name, metric in chosen.items() if isinstance(metric, Likelihood)}
+    names = {key: name_of(metric, extractors) for key, metric in metrics.items()}
+    models = load_models(cfg) if cfg.ckpt is not None else None
+    check_likelihoods(likelihoods, models, cfg.samples)
+    own = own_data(cfg, models, chosen, extractors)
+    real, training = open_real(cfg, own, chosen), open_training(cfg, own, chosen)
+    cells = list(cells_of(cfg, models, real))
+    check_images(cells, real, training, metrics, extractors)
+    prepare_extractors(extractors, own, device)
+
+    def seen(images: ImageSet | None, parent: Path, what: str) -> dict[str, FeatureSet]:
+        if images is None or not extractors:
+            return {name: FeatureSet(torch.empty(0, 1)) for name in extractors}
+        with progress(what, len(images)) as (advance, expect):
+            return extract(images, extractors, parent, what, cfg.batch_size, device, advance, expect)
+
+    first, size = rank_and_size()[0] == 0, len(cells)
+    compared = Compared({}, seen(real, cache, "real images"), seen(training, cache, "training images"))
+    likely = measure_likelihoods(likelihoods, models, real)
+    results, said = [], []
+    for number, cell in enumerate(cells, 1):
+        what = f"images ({cell_name(cell.named)})" if size > 1 else "images"
+        cost = estimate(cell, cfg.batch_size)
+        now = compared = replace(compared, generated=seen(cell.images, out / "features", what))
+        figures = decided(lambda now=now: measure(metrics, names, now)) | likely  # type: ignore[misc]
+        described = {"generated": cell.images.protocol | cost, "count": len(cell.images)}
+        results.append({"cell": dict(cell.named), **described, "figures": figures})
+        said += notes(metrics, names, compared) if first else []
+        if first and training is not None and cfg.pairs > 0:
+            place = out / (f"closest_pairs_{number}.png" if size > 1 else "closest_pairs.png")
+            draw_pairs(cell.images, training, compared, names, metrics, cfg.pairs, place)
+    if not first:
+        return
+    record = {
+        "command": repeat_command(cfg, overrides),
+        "protocol": protocol_of(cfg, results, real, training, extractors),
+        "results": results,
+        "floor": noise_floor(metrics, names, compared) if cfg.floor and real is not None else {},
+        "seeds": over_seeds(results),
+        "notes": list(dict.fromkeys(said)),
+    }
+    paths = write_report(record, out)
+    print(paths[1].read_text().split("## Protocol")[0].rstrip())
+    print("\n" + "\n".join(str(path) for path in [*paths, *sorted(out.glob("closest_pairs*.png"))]))
+
+
+def name_of(metric: Metric, extractors: Extractors) -> str:
+    return next(name for name, extractor in extractors.items() if extractor is metric.extractor)
+
+
+def measure_likelihoods(
+    likelihoods: Mapping[str, Likelihood], models: Models | None, real: StoredImages | None
+) -> dict[str, dict[str, Any]]:
+    """Of the model without guidance, however its images are drawn."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, likelihood in likelihoods.items():
+        assert models is not None and real is not None
+        for name, figure in likelihood.measure(models.denoiser, real, models.device).items():
+            found[name] = stated(figure) | {"metric": key, "better": likelihood.better}
+    return found

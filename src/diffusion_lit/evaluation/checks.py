@@ -1,0 +1,112 @@
+"""What can be known to be wrong before the first image is drawn."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from diffusion_lit.evaluation.bits_per_dim import Likelihood
+from diffusion_lit.evaluation.cells import Cell, as_list
+from diffusion_lit.evaluation.chosen_metrics import Extractors
+from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
+from diffusion_lit.evaluation.report import FILES
+from diffusion_lit.files import UnwritableError
+from diffusion_lit.generate import Models
+from diffusion_lit.metrics import FeatureSet, Metric, Sets
+
+__all__ = ["check_images", "check_likelihoods", "check_place", "check_settings"]
+
+DRAWN = {
+    *("num_samples", "steps", "labels", "guidance", "guide", "guidance_interval", "weights", "seed", "precision"),
+    *("compile", "sampler"),
+}
+"""Settings of images that are drawn."""
+
+
+def check_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Raise a ValueError for what can be seen to be wrong at once."""
+    if cfg.ckpt is None and cfg.samples is None:
+        raise ValueError("say what to evaluate: ckpt=RUN_OR_FILE of a model, or samples=PATH of images")
+    for name, least in {"num_samples": 1, "batch_size": 1, "pairs": 0}.items():
+        check_whole(name, cfg[name], least)
+    for name in ("steps", "seed", "guidance"):
+        values = as_list(cfg[name])
+        if not values or len(set(values)) < len(values):
+            raise ValueError(f"{name} must be one value, or a list of several that differ, got {cfg[name]}")
+        for value in values:
+            if name == "guidance" and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ValueError(f"guidance must be a number of at least 0, got {value}; 1 does not guide")
+            if name == "seed" or (name == "steps" and value is not None):
+                check_whole(name, value, 1 if name == "steps" else None)
+    given = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    if cfg.steps is not None and "sampler.num_steps" in given:
+        raise ValueError(f"steps={cfg.steps} and sampler.num_steps say two things: leave one out")
+    if cfg.samples is not None and (ignored := [key for key in given if key.split(".")[0] in DRAWN]):
+        raise ValueError(f"samples={cfg.samples} are images that there are: {', '.join(ignored)} would be ignored")
+
+
+def check_whole(name: str, value: Any, least: int | None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+        bound = "" if least is None else f" of at least {least}"
+        raise ValueError(f"{name} must be a whole number{bound}, got {value}")
+
+
+def check_place(out: Path) -> None:
+    """Make the folder of the report; an UnwritableError if it, or one of its files, cannot be written."""
+    for name in FILES:
+        if (out / name).is_dir():
+            raise UnwritableError(f"{out / name} is a folder, where a file is to be; choose another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise UnwritableError(f"{out} cannot be written to ({error.strerror}); choose another folder") from error
+
+
+def check_images(
+    cells: Sequence[Cell],
+    real: StoredImages | None,
+    training: StoredImages | None,
+    metrics: Mapping[str, Metric],
+    extractors: Extractors,
+) -> None:
+    """Raise a ValueError where images do not fit each other, an extractor or a metric."""
+    sets: dict[str, ImageSet | None] = {"generated": cells[0].images, "real": real, "training": training}
+    shapes = {name: images.shape for name, images in sets.items() if images is not None}
+    (first, shape), *others = shapes.items()
+    for name, other in others:
+        if other != shape:
+            words = [f"{c} x {h} x {w}" for c, h, w in (shape, other)]
+            raise ValueError(
+                f"the {first} images are {words[0]} and the {name} images {words[1]} (channels x height x width): make "
+                "them alike first, since how they are scaled decides the figures"
+            )
+    for extractor in extractors.values():
+        extractor.check(*shape)
+    for key, metric in metrics.items():
+        for name, images in sets.items():
+            reads = {"real": metric.needs_real, "training": metric.needs_training}.get(name, True)
+            if reads and images is not None and len(images) < metric.min_images:
+                less = f", set metrics.{key}.{metric.fewer} lower" if metric.fewer else ""
+                raise ValueError(
+                    f"{key} takes at least {metric.min_images} {name} images, and there are {len(images)}: take "
+                    f"more{less}, or leave it out of metrics"
+                )
+        metric.check_labels(Sets(*(only_labels(images) for images in sets.values())))
+
+
+def only_labels(images: ImageSet | None) -> FeatureSet:
+    count = 0 if images is None else len(images)
+    return FeatureSet(torch.empty(count, 0), None if images is None else images.labels(range(count)))
+
+
+def check_likelihoods(likelihoods: Mapping[str, Likelihood], models: Models | None, samples: str | None) -> None:
+    """Raise a ValueError unless there is a model that has them."""
+    if likelihoods and (models is None or samples is not None):
+        raise ValueError(f"{', '.join(likelihoods)} are of a model, and samples= are images: give ckpt= instead")
+    for likelihood in likelihoods.values():
+        assert models is not None
+        likelihood.check(models.denoiser)

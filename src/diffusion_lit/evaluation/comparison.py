@@ -1,0 +1,66 @@
+"""Whether two results may be compared: whether they differ in the models alone, and not in how they were measured."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusion_lit.evaluation.report import cell_name, listed, number
+from diffusion_lit.plain import plain, read_json
+
+__all__ = ["compare_results"]
+
+MEASURE = ("real", "training", "num_generated", "extractors", "metrics")
+"""What of a protocol decides what a figure means; the rest is what is compared."""
+
+
+def compare_results(first: Path, second: Path) -> tuple[str, bool]:
+    """Both results side by side, with what differs between their protocols, and whether they may be compared.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if one is not an evaluation.json.
+    """
+    a, b = read_result(first), read_result(second)
+    left, right = (dict(line.split(": ", 1) for line in listed(r["protocol"])) for r in (a, b))
+    different = [key for key in sorted(left.keys() | right.keys()) if left.get(key) != right.get(key)]
+    decisive = [
+        key for key in different if key.split(".")[0] in MEASURE and key not in ("real.files", "training.files")
+    ]
+    lines = [f"A {first}", f"B {second}", ""]
+    for result_a, result_b in zip(a["results"], b["results"], strict=False):
+        if a["results"][1:] or b["results"][1:]:
+            lines.append(f"A: {cell_name(result_a['cell'])}; B: {cell_name(result_b['cell'])}")
+        for name in result_a["figures"]:
+            if name in result_b["figures"]:
+                one, other = (number(result["figures"][name]) for result in (result_a, result_b))
+                lines.append(f"  {name}: {one} and {other}")
+    if decisive:
+        lines += ["", "They may NOT be compared, since they were measured differently:"]
+        lines += [f"  {both(key, left, right)}" for key in decisive]
+    else:
+        lines += ["", "They may be compared: measured alike."]
+    if others := [key for key in different if key not in decisive]:
+        lines += ["What else differs, and may be what is compared:"]
+        lines += [f"  {both(key, left, right)}" for key in others]
+    return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines), not decisive
+
+
+def both(key: str, left: Mapping[str, str], right: Mapping[str, str]) -> str:
+    return f"{key}: {left.get(key, '(not there)')} and {right.get(key, '(not there)')}"
+
+
+def read_result(path: Path) -> Mapping[str, Any]:
+    """An evaluation.json, plain values."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give two files evaluation.json")
+    record = plain(read_json(path), str(path))
+    try:
+        for result in record["results"]:
+            cell_name(result["cell"])
+            [number(figure) for figure in result["figures"].values()]
+        if not record["results"] or not {*MEASURE} <= record["protocol"].keys():
+            raise KeyError("results")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is not an evaluation.json that diffusion_lit.evaluate wrote") from error
+    whole: Mapping[str, Any] = record
+    return whole

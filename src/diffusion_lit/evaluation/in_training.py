@@ -1,0 +1,81 @@
+"""What figures are computed from while a model trains: features, shared out over ranks and kept in memory."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from diffusion_lit.collective import gathered, rank_and_size
+from diffusion_lit.data.order import EvaluationOrder
+from diffusion_lit.denoiser import BaseDenoiser
+from diffusion_lit.feature import FeatureExtractor
+from diffusion_lit.generate import generate
+from diffusion_lit.metrics import FeatureSet
+from diffusion_lit.sampler import Sampler
+
+__all__ = ["drawn_features", "mixed_labels", "real_features"]
+
+
+def real_features(
+    extractor: FeatureExtractor, batches: Iterable[tuple[Tensor, Tensor | None]], num_images: int
+) -> FeatureSet:
+    """The features of real images in their order, the same on all ranks, of which each reads every W-th image.
+
+    Args:
+        extractor: what images are compared by.
+        batches: this rank's images uint8 [B, C, H, W], on the extractor's device, and their labels [B] or None.
+        num_images: how many images all ranks have together.
+    """
+    features, classes = [], []
+    for images, labels in batches:
+        features.append(extractor(images))
+        classes.append(torch.full((len(images),), -1, device=images.device) if labels is None else labels)
+    labels = in_order(torch.cat(classes), num_images)
+    return FeatureSet(in_order(torch.cat(features), num_images), labels if (labels >= 0).any() else None)
+
+
+def drawn_features(
+    denoiser: BaseDenoiser,
+    sampler: Sampler,
+    extractor: FeatureExtractor,
+    num_samples: int,
+    labels: Sequence[int] | None,
+    batch_size: int = 250,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    on_step: Callable[[Tensor, Tensor], object] | None = None,
+) -> FeatureSet:
+    """The features of the images `0 .. num_samples - 1` in their order, the same on all ranks, however many there are.
+
+    Args, besides those of `generate`:
+        extractor: what images are compared by.
+        num_samples: how many images to generate, over all ranks.
+        batch_size: images generated at a time, on each rank.
+        on_step: called after each sampling step, on all ranks equally often.
+    """
+    own = []
+    for addresses in EvaluationOrder(num_samples, batch_size, *rank_and_size()):
+        indices = [index for _, index in addresses]
+        own.append(extractor(generate(denoiser, sampler, indices, labels, seed, device, on_step=on_step)))
+    classes = None if labels is None else torch.tensor(labels, device=device)
+    return FeatureSet(in_order(torch.cat(own), num_samples), classes)
+
+
+def in_order(own: Tensor, count: int) -> Tensor:
+    """The rows [count, ...] of all ranks, of which rank r of W has the rows r, r + W, r + 2 W, ... in `own`."""
+    size = rank_and_size()[1]
+    missing = -(-count // size) - len(own)
+    rows = gathered(torch.cat([own, own[:missing]]).contiguous())
+    return rows.view(size, -1, *own.shape[1:]).transpose(0, 1).flatten(0, 1)[:count]
+
+
+def mixed_labels(counts: Sequence[int], num_samples: int) -> list[int]:
+    """`num_samples` labels with the classes in the proportions of `counts`, evenly mixed: no class comes in a block."""
+    total = sum(counts)
+    shares = [count * num_samples / total for count in counts]
+    quotas = [int(share) for share in shares]
+    by_remainder = sorted(range(len(counts)), key=lambda c: quotas[c] - shares[c])  # the largest first
+    for c in by_remainder[: num_samples - sum(quotas)]:
+        quotas[c] += 1
+    places = [((k + 0.5) / quota, c) for c, quota in enumerate(quotas) for k in range(quota)]
+    return [c for _, c in sorted(places)]

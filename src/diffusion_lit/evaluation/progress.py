@@ -1,0 +1,65 @@
+"""How long it takes: estimated before images are drawn, and shown as they are."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from diffusion_lit.collective import rank_and_size
+from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.evaluation.cells import Cell
+from diffusion_lit.evaluation.image_set import DrawnImages
+from diffusion_lit.evaluation.report import cell_name
+from diffusion_lit.generate import walk_size
+
+__all__ = ["estimate", "progress"]
+
+log = logging.getLogger(__name__)
+
+
+def estimate(cell: Cell, batch_size: int) -> dict[str, Any]:
+    """How often the network is called for an image; said, with how long all may take, before they are drawn."""
+    images = cell.images
+    if not isinstance(images, DrawnImages):
+        return {}
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    hooks = [m.register_forward_pre_hook(count) for m in images.setup.denoiser.modules() if isinstance(m, Denoiser)]
+    began = time.monotonic()
+    walked = walk_size(images.setup.device, batch_size)
+    next(images.batches(range(min(16, len(images))), batch_size))
+    seconds = (time.monotonic() - began) / walked * len(images) / rank_and_size()[1]
+    for hook in hooks:
+        hook.remove()
+    if rank_and_size()[0] == 0:
+        named = f" ({cell_name(cell.named)})" if cell.named else ""
+        log.info("drawing %d images%s, %d network calls each: about %s", len(images), named, calls, duration(seconds))
+    return {"calls_per_image": calls}
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{math.ceil(seconds / 60)} min"
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[tuple[Callable[[float], object], Callable[[int], object]]]:
+    """A bar of this process's share, which is shown once there is something to do."""
+    bar = tqdm(desc=what, total=total, unit="image", disable=True)
+
+    def expect(count: int) -> None:
+        nonlocal bar
+        form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} images [{elapsed}, {remaining} left]"
+        bar = tqdm(desc=what, total=count, bar_format=form, disable=rank_and_size()[0] > 0 or count == 0)
+
+    try:
+        yield lambda n: bar.update(min(n, (bar.total or 0) - bar.n)), expect  # a batch that is filled up counts whole
+    finally:
+        bar.close()

@@ -1,0 +1,96 @@
+"""One picture of many images."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+__all__ = ["MAX_SHOWN", "choose_columns", "image_grid", "titles_of"]
+
+MAX_SHOWN = 400
+"""Images in a grid: more are too small on a screen to be seen."""
+MIN_TILE = 48  # pixels: smaller images are magnified in a grid, so that a person can see them
+MARGIN = 2  # pixels between images
+HEADER = 16  # pixels
+SHADE = 32
+LONGEST = 2.5  # times the side of a square: a grid with a column for each class may be as wide
+
+
+def choose_columns(labels: Sequence[int] | None, num_images: int) -> int:
+    """As many columns as rows, or so; where classes come in turn, a multiple of their number if that is near it."""
+    square = math.isqrt(num_images - 1) + 1
+    turn = None if labels is None else period_of(labels)
+    if turn is None:
+        return square
+    columns = max(1, round(square / turn)) * turn
+    return columns if columns <= LONGEST * square else square
+
+
+def period_of(labels: Sequence[int]) -> int | None:
+    """After how many labels they repeat; None where they do not, twice at least."""
+    periods = range(1, len(labels) // 2 + 1)
+    return next((k for k in periods if all(a == b for a, b in zip(labels, labels[k:], strict=False))), None)
+
+
+def titles_of(labels: Sequence[int] | None, columns: int, names: Sequence[str] | None) -> list[str] | None:
+    """The names, or else the numbers, of the classes: of each column, or where columns have several, of each image."""
+    if labels is None:
+        return None
+    each = [str(label) if names is None else names[label] for label in labels]
+    alike = all(label == labels[i % columns] for i, label in enumerate(labels))
+    return each[:columns] if alike else each
+
+
+def image_grid(images: Tensor, columns: int, titles: Sequence[str] | None = None, caption: str | None = None) -> Tensor:
+    """One picture of many, row by row, small images magnified by repeating pixels.
+
+    Args:
+        images: uint8 [N, C, H, W].
+        columns: how many in a row.
+        titles: text above each column, or, if there is one for each image, above that; None leaves no room for it.
+        caption: text below, on as many lines as it takes.
+
+    Returns:
+        uint8 [C, height, columns * tile], with a margin around each tile.
+    """
+    scale = -(-MIN_TILE // images.shape[-1])
+    images = images.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    num_images, channels, height, width = images.shape
+    columns = min(columns, num_images)
+    full_width, pitch = columns * (width + MARGIN) + MARGIN, width + MARGIN
+    parts = [] if titles is None or len(titles) > columns else [draw_titles(titles[:columns], pitch, full_width)]
+    for first in range(0, num_images, columns):
+        if titles is not None and len(titles) > columns:
+            parts.append(draw_titles(titles[first : first + columns], pitch, full_width))
+        row = images.new_full((channels, height + MARGIN, full_width), SHADE)
+        for i, image in enumerate(images[first : first + columns]):
+            row[:, MARGIN:, MARGIN + i * pitch : MARGIN + i * pitch + width] = image
+        parts.append(row)
+    parts.append(images.new_full((1, MARGIN, full_width), SHADE))
+    lines = [] if caption is None else wrap(caption, full_width)
+    parts += [draw_titles([line], full_width, full_width) for line in lines]
+    return torch.cat([part.to(images.device).expand(channels, -1, -1) for part in parts], dim=1)
+
+
+def draw_titles(titles: Sequence[str], pitch: int, width: int) -> Tensor:
+    """A line of text, each title centred on its column and cut to it, uint8 [1, HEADER, width]."""
+    picture = Image.new("L", (width, HEADER), SHADE)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(HEADER - 4)
+    for i, title in enumerate(titles):
+        short = title
+        while len(short) > 1 and draw.textlength(short, font) > pitch:
+            short = short.removesuffix("...")[:-1] + "..."
+        draw.text(((i + 0.5) * pitch + 1, HEADER / 2), short, 255, font, anchor="mm")
+    return torch.from_numpy(np.array(picture))[None]
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Lines of whole words, none wider than `width` pixels where a word is not."""
+    font, lines = ImageFont.load_default(HEADER - 4), [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        lines = [*lines[:-1], longer] if font.getlength(longer) <= width or not lines[-1] else [*lines, word]
+    return lines

@@ -1,0 +1,82 @@
+"""What a figure about generated images is computed from, and what it says."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from diffusion_lit.feature import FeatureExtractor
+
+__all__ = ["Better", "FeatureSet", "Figure", "Metric", "Sets"]
+
+Better = Literal["lower", "higher", "zero"]
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Images as one extractor sees them."""
+
+    features: Tensor
+    """float32 [N, d]."""
+    labels: Tensor | None = None
+    """The images' classes, int64 [N]; None where they have none."""
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What is compared, all by the same extractor."""
+
+    generated: FeatureSet
+    real: FeatureSet
+    """Images that the model was not trained on, or whatever else the reference is."""
+    training: FeatureSet | None = None
+    """Images that it was trained on: only metrics that ask for them receive them."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number, with what the method states of its uncertainty."""
+
+    value: float
+    error: float | None = None
+    """The standard error of `value`."""
+    spread: float | None = None
+    """The standard deviation over subsets or splits: what papers write after KID's and the Inception score's ±."""
+
+
+class Metric(ABC):
+    """A figure, or several, about generated images."""
+
+    extractor: FeatureExtractor
+    better: Better = "lower"
+    """Which values are better."""
+    min_images: int = 2
+    """How many images each set must have at least."""
+    fewer: str = ""
+    """The setting that, lowered, lets it take fewer; empty where there is none."""
+    needs_real: bool = True
+    """Whether it reads `Sets.real`; where it does not, that set may be empty."""
+    needs_training: bool = False
+    """Whether it compares with the images that the model was trained on, too."""
+
+    def check(self) -> None:  # noqa: B027 - most take any extractor
+        """Check that the extractor has what this metric reads. Raises a ValueError with the remedy."""
+
+    def check_labels(self, sets: Sets) -> None:  # noqa: B027 - most read none
+        """Check what the images' labels decide, before there are features. Raises a ValueError with the remedy.
+
+        Args:
+            sets: whose features are empty.
+        """
+
+    def caveats(self, sets: Sets) -> list[str]:
+        """What a reader of the figures should know about these sets, a sentence each."""
+        return []
+
+    @abstractmethod
+    def measure(self, sets: Sets) -> dict[str, Figure]:
+        """The figures by name, such as `fid`."""

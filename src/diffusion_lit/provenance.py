@@ -1,0 +1,49 @@
+"""What a drawn image follows from: the same settings are the same image, in any command."""
+
+import hashlib
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion_lit.checkpoint import find_checkpoint
+from diffusion_lit.generate import Setup
+from diffusion_lit.labels import Labels
+
+__all__ = ["settings_of"]
+
+
+def settings_of(cfg: DictConfig, setup: Setup, labels: Labels | None) -> dict[str, Any]:
+    """All that decides what image i is, plain values."""
+    described = None if labels is None else {type(labels).__name__: plain_fields(labels)}
+    return {
+        "ckpt": content_of(cfg.ckpt),
+        "guide": None if cfg.guide is None else content_of(cfg.guide),
+        "weights": cfg.weights,
+        "guidance": cfg.guidance,
+        "guidance_interval": OmegaConf.to_container(cfg.guidance_interval) if cfg.guidance_interval else None,
+        "interpolate": cfg.get("interpolate"),
+        "labels": described,
+        "sampler": OmegaConf.to_container(cfg.sampler, resolve=True),
+        "precision": setup.precision,
+        "seed": cfg.seed,
+    }
+
+
+def plain_fields(labels: Any) -> dict[str, Any]:
+    """A description of labels as JSON gives it back."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(labels).items()}
+
+
+def content_of(path: str) -> str:
+    """The SHA-256 of a checkpoint: one that a run has overwritten since is another."""
+    file = find_checkpoint(path)
+    return checksum(file, file.stat().st_mtime_ns)
+
+
+@cache
+def checksum(file: Path, changed: int) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,75 @@
+"""What `sample` leaves: of single images a grid, an array, an archive or a prepared set, as its `format=` asks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from diffusion_lit.files import UnwritableError
+from diffusion_lit.generate import Setup
+from diffusion_lit.grid import MAX_SHOWN, choose_columns, image_grid, titles_of
+from diffusion_lit.image import save_image, save_npz
+from diffusion_lit.image_archive import save_shards, save_zip
+from diffusion_lit.sample_folder import ImageFiles, SampleFolder
+from diffusion_lit.sample_request import formats_of
+
+__all__ = ["check_places", "write_outputs"]
+
+FILES = {"grid": "grid.png", "npz": "samples.npz", "zip": "samples.zip"}
+
+
+def check_places(formats: Sequence[str], out: Path) -> None:
+    """Check, before images are drawn, that no folder is where a file is to be; an UnwritableError names it."""
+    for name in FILES.keys() & set(formats):
+        if (out / FILES[name]).is_dir():
+            raise UnwritableError(f"{out / FILES[name]} is a folder, where a file is to be; choose another folder")
+
+
+def write_outputs(
+    cfg: DictConfig, setup: Setup, folder: SampleFolder, indices: Sequence[int], labels: list[int] | None
+) -> None:
+    """Write each format of `cfg`, one image in memory at a time but for the grid's, and say where they are.
+
+    Args:
+        cfg, setup: the settings of `sample`, and what they mean.
+        folder: which has all images as single files.
+        indices, labels: of the images; labels are None where the model has no classes.
+    """
+    formats, out = formats_of(cfg), folder.out
+    images, files = ImageFiles(folder, indices), [folder.file(i) for i in indices]
+    print(f"{len(indices)} images from {cfg.ckpt} ({cfg.weights} weights)")
+    if "grid" in formats:
+        save_grid(cfg, setup, folder, indices[:MAX_SHOWN], None if labels is None else labels[:MAX_SHOWN])
+        shown = f" (the first {MAX_SHOWN} of {len(indices)})" if len(indices) > MAX_SHOWN else ""
+        print(f"  {out / FILES['grid']}{shown}")
+    if "png" in formats:
+        print(f"  {folder.images}")
+    if "npz" in formats:
+        save_npz(images, labels, out / FILES["npz"])
+        print(f"  {out / FILES['npz']}")
+    if "zip" in formats:
+        save_zip(files, indices, labels, out / FILES["zip"])
+        print(f"  {out / FILES['zip']}")
+    if "shards" in formats:
+        numbers = [str(i) for i in range(setup.denoiser.num_classes or 0)]
+        save_shards(files, labels, None if labels is None else setup.class_names or numbers, out / "shards")
+        print(f"  {out / 'shards'}")
+    folder.close()
+
+
+def save_grid(
+    cfg: DictConfig, setup: Setup, folder: SampleFolder, indices: Sequence[int], labels: list[int] | None
+) -> None:
+    columns = cfg.interpolate or choose_columns(labels, len(indices))
+    titles = titles_of(labels, columns, setup.class_names)
+    images = torch.stack(list(ImageFiles(folder, indices)))
+    grid = image_grid(images, columns, titles, caption_of(cfg, setup) if cfg.caption else None)
+    save_image(grid, folder.out / FILES["grid"])
+
+
+def caption_of(cfg: DictConfig, setup: Setup) -> str:
+    """How the images were drawn, on a line."""
+    name = type(setup.sampler).__name__.removesuffix("Sampler")
+    num_steps = len(setup.sampler.times(setup.denoiser.schedule)) - 1
+    return f"step {setup.step}, {name} in {num_steps} steps, guidance {cfg.guidance:g}, seed {cfg.seed}"

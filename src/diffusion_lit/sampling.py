@@ -1,0 +1,110 @@
+"""One `sample` from its configuration to its files: images are shared out, drawn, written, and put together."""
+
+import logging
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+from tqdm import tqdm
+
+from diffusion_lit.collective import decided, rank_and_size, wait_for_all
+from diffusion_lit.drawing import draw
+from diffusion_lit.generate import Setup, set_up
+from diffusion_lit.interruption import Interrupted, Interruption
+from diffusion_lit.labels import Labels, OnePerWay
+from diffusion_lit.processes import start_processes
+from diffusion_lit.provenance import settings_of
+from diffusion_lit.sample_folder import SampleFolder
+from diffusion_lit.sample_output import check_places, write_outputs
+from diffusion_lit.sample_request import formats_of, indices_of
+from diffusion_lit.shell import command_line
+
+__all__ = ["sample"]
+
+log = logging.getLogger(__name__)
+
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} images [{elapsed}, {remaining} left]"
+
+
+class DrawingInterrupted(Interrupted):
+    """Drawing was asked to stop; `again` is the command that continues it."""
+
+    def __init__(self, number: int, kept: str, again: str) -> None:
+        super().__init__(number)
+        self.kept, self.again = kept, again
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.number).name}; {self.kept}. Continue with\n  {self.again}"
+
+
+def sample(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
+    """Draw what `cfg` (conf/sample.yaml) asks for into the folder `cfg.out`, or what is missing of it there.
+
+    Args:
+        cfg: the settings.
+        overrides: the command line that they come from.
+
+    Raises:
+        Interrupted: if the process was asked to stop.
+        ValueError: if a setting is wrong, or the folder holds images of other settings.
+        FileNotFoundError: if there is no such checkpoint.
+    """
+    formats, indices = formats_of(cfg), indices_of(cfg, overrides)
+    with Interruption() as interruption:
+        interruption.started = True  # signals are answered wherever drawing is
+        start_processes(cfg.devices, cfg.device != "cpu" and torch.cuda.is_available())
+        setup = set_up(cfg)
+        labels = setup.by_index
+        if labels is not None and cfg.interpolate is not None:
+            labels = OnePerWay(labels, cfg.interpolate)
+        folder = SampleFolder(Path(cfg.out), "png" in formats)
+        check_places(formats, folder.out)
+        missing = decided(lambda: folder.open(settings_of(cfg, setup, labels), indices))
+        try:
+            draw_missing(cfg, setup, labels, folder, missing, len(indices))
+            wait_for_all()
+            if rank_and_size()[0] == 0:
+                write_outputs(cfg, setup, folder, indices, None if labels is None else [labels[i] for i in indices])
+        except Interrupted as stop:
+            if rank_and_size()[0] > 0:
+                raise SystemExit(stop.exit_code) from None
+            kept = f"what was drawn stays in {folder.out}"
+            raise DrawingInterrupted(stop.number, kept, repeat_command(cfg, overrides)) from None
+
+
+def draw_missing(
+    cfg: DictConfig, setup: Setup, labels: Labels | None, folder: SampleFolder, missing: Sequence[int], total: int
+) -> None:
+    """Draw this process's share of the missing images, each written as soon as its batch is done."""
+    rank, size = rank_and_size()
+    own = missing[rank::size]
+    num_steps = len(setup.sampler.times(setup.denoiser.schedule)) - 1
+    if len(missing) < total and rank == 0:
+        log.info("%d of %d images are there already", total - len(missing), total)
+    done = 0
+
+    def count(s: Tensor, x_s: Tensor) -> None:
+        bar.update(min(len(x_s), len(own) - done))  # the last walk is filled up
+
+    # The bar moves at each step, and shows images of all processes, which are about as far as this one.
+    scale = len(missing) / max(1, len(own) * num_steps)
+    options: dict[str, Any] = {"unit_scale": scale, "bar_format": BAR, "disable": rank > 0 or not own}
+    with tqdm(total=len(own) * num_steps, desc="sampling", **options) as bar:
+        settings = (labels, cfg.seed, cfg.batch_size, cfg.interpolate)
+        for batch, images in draw(setup, own, *settings, on_step=count):
+            for i, image in zip(batch, images, strict=True):
+                folder.save(i, image)
+            done += len(batch)
+            bar.update(done * num_steps - bar.n)
+
+
+def repeat_command(cfg: DictConfig, overrides: Sequence[str]) -> str:
+    """The command that draws what is left, to be given in any folder."""
+    given = {key: value for key, _, value in (override.partition("=") for override in overrides)}
+    paths = {key: Path(cfg[key]).resolve() for key in ("ckpt", "guide", "autoencoder", "out") if cfg[key] is not None}
+    settings: Mapping[str, object] = {**given, **paths}
+    return command_line("sample", settings)

@@ -1,0 +1,131 @@
+"""What evaluate refuses before anything is drawn."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffusion_lit import evaluating
+from tests.evaluation.hasty import DRAWN, FEW, SEEN, evaluated, train_hastily
+from tests.launch import run_forked
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_hastily(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def folder(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of all kinds, and a link to the run."""
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "run").symlink_to(run)
+    arrays = {
+        "small": {"arr_0": np.zeros((70, 8, 8, 1), np.uint8)},
+        "large": {"arr_0": np.zeros((70, 16, 16, 1), np.uint8)},
+        "colour": {"arr_0": np.zeros((70, 8, 8, 3), np.uint8)},
+        "floats": {"arr_0": np.zeros((70, 8, 8, 3))},
+        "objects": {"arr_0": np.array([{}], object)},
+        "other": {"x": np.zeros(3)},
+    }
+    for name, named in arrays.items():
+        np.savez(folder / f"{name}.npz", **named)  # type: ignore[arg-type]
+    (folder / "cut.npz").write_bytes((folder / "small.npz").read_bytes()[:-100])
+    with (folder / "bare.npz").open("wb") as file:
+        np.save(file, arrays["small"]["arr_0"])
+    (folder / "empty").mkdir()
+    (folder / "mixed").mkdir()
+    Image.new("L", (8, 8)).save(folder / "mixed" / "a.png")
+    for name in "bc":
+        Image.new("RGB", (9, 9)).save(folder / "mixed" / f"{name}.png")
+    (folder / "taken").touch()
+    (folder / "there" / "evaluation.md").mkdir(parents=True)
+    return folder
+
+
+MODEL = ("ckpt=run", *SEEN, *FEW, *DRAWN)
+IMAGES = ("samples=small.npz", *SEEN)
+REAL = (*IMAGES, *FEW, "against=small.npz")
+WRONG = {
+    "nothing to evaluate": (SEEN, "ckpt=RUN_OR_FILE of a model, or samples=PATH"),
+    "no metric": (("ckpt=run", "metrics=[]"), "metrics=[fid,kid]"),
+    "missing weights": (("ckpt=run", "feature=inception", "feature.weights=nowhere.pth"), "nowhere.pth does not exist"),
+    "too few images": ((*MODEL, "metrics.kid.subset_size=61"), "metrics.kid.subset_size lower, or leave it out"),
+    "too few of a class": ((*MODEL[:3], "metrics=[fid_by_class]", "num_samples=11"), "take more images"),
+    "no classes": ((*IMAGES, "against=small.npz", "metrics=[class_histogram]"), "the generated images have no labels"),
+    "mixed sizes": ((*REAL, "samples=mixed"), "a.png is 8 x 8 grey, b.png is 9 x 9 in colour"),
+    "empty folder": ((*REAL, "samples=empty"), "no images in empty"),
+    "other resolution": ((*MODEL, "against=large.npz"), "1 x 8 x 8 and the real images 1 x 16 x 16"),
+    "other channels": ((*MODEL, "against=colour.npz"), "1 x 8 x 8 and the real images 3 x 8 x 8"),
+    "training images twice": ((*MODEL[:3], *DRAWN, "metrics=[authenticity]"), "against=test or against=val"),
+    "nobody's training images": (
+        (*IMAGES, "against=large.npz", "metrics=[authenticity]"),
+        "training=PATH, or ckpt=RUN_OR_FILE",
+    ),
+    "ignored training images": ((*MODEL, "training=small.npz"), "training=small.npz would be ignored"),
+    "nobody's split": ((*IMAGES, *FEW), "against=PATH of real images, or ckpt=RUN_OR_FILE"),
+    "settings of images that there are": ((*REAL, "steps=5", "sampler.eta=1"), "steps, sampler.eta would be ignored"),
+    "a model for nothing": ((*REAL, "ckpt=run"), "ckpt=run would be ignored"),
+    "a root for nothing": ((*MODEL, "against=small.npz", "data_root=empty"), "data_root=empty would be ignored"),
+    "likelihoods of images": ((*IMAGES, "metrics=[bound]"), "bound are of a model"),
+    "a classifier of nobody's classes": (
+        ("samples=small.npz", "against=small.npz", "feature=classifier", "metrics=[fid]"),
+        "choose another feature, or ckpt=RUN_OR_FILE",
+    ),
+    "no arr_0": ((*REAL, "samples=other.npz"), "has no arr_0 [N, H, W, C] in it, but x"),
+    "truncated": ((*MODEL, "against=cut.npz"), "against=cut.npz cannot be read"),
+    "an array alone": ((*MODEL, "against=bare.npz"), "against=bare.npz cannot be read"),
+    "objects": ((*MODEL, "against=objects.npz"), "against=objects.npz cannot be read"),
+    "floats": ((*MODEL, "against=floats.npz"), "arr_0 must be uint8"),
+    "no such images": ((*MODEL, "against=nowhere"), "a folder of images, a .zip or .tar of them, or an .npz"),
+    "a file for a folder": ((*MODEL, "out=taken"), "taken cannot be written to"),
+    "a folder for a file": ((*MODEL, "out=there"), "evaluation.md is a folder"),
+    "no steps": ((*MODEL, "steps=[]"), "steps must be one value, or a list of several that differ"),
+    "a seed twice": ((*MODEL, "seed=[1,1]"), "seed must be one value"),
+    "steps twice": ((*MODEL, "steps=5"), "steps=5 and sampler.num_steps say two things"),
+    "not a number": ((*MODEL, "guidance=much"), "guidance must be a number"),
+    "half a seed": ((*MODEL, "seed=0.5"), "seed must be a whole number, got 0.5"),
+    "no batch": ((*MODEL, "batch_size=0"), "batch_size must be a whole number of at least 1"),
+}
+
+
+@pytest.mark.parametrize("args, words", WRONG.values(), ids=WRONG.keys())
+def test_a_mistake_is_found_before_anything_is_drawn(
+    args: tuple[str, ...], words: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(evaluating, "extract", None)
+    monkeypatch.setattr(evaluating, "estimate", None)
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        evaluated(tmp_path, *args)
+    assert words in str(caught.value) and str(caught.value).count("\n") < 5
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+COMMANDS = {
+    "metric": (["metrics=[fidd]"], "precision_recall"),
+    "place": ([*MODEL, "out=taken"], "(out=DIR"),
+    "cache": ([*MODEL, "cache=taken"], "cache=DIR"),
+    "name": (["samples=no such, images=1", "against=small.npz"], "samples=no such, images=1 does not exist"),
+}
+
+
+@pytest.mark.parametrize("args, words", COMMANDS.values(), ids=COMMANDS.keys())
+def test_the_command_reports_a_mistake_on_one_screen(args: list[str], words: str, folder: Path, tmp_path: Path) -> None:
+    place = () if "out=taken" in args else (f"out={tmp_path}",)
+    done = run_forked("evaluate", *args, *(() if args[0].startswith("metrics") else SEEN), *place, cwd=folder)
+    assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) <= 24
+
+
+def test_an_image_that_is_not_a_number_is_named(run: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    for weights in checkpoint["ema"].values():
+        weights.fill_(torch.nan)
+    torch.save(checkpoint, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match=r"image 0 is not finite.*weights=raw, or an earlier checkpoint"):
+        evaluated(tmp_path, *MODEL, f"ckpt={tmp_path / 'x.ckpt'}")
+    assert not list((tmp_path / "out").rglob("*.npz"))
+    evaluated(tmp_path, *MODEL, f"ckpt={tmp_path / 'x.ckpt'}", "weights=raw")

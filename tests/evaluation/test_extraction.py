@@ -1,0 +1,98 @@
+"""Features that are kept: never those of others, and whole."""
+
+import io
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+from diffusion_lit.evaluation.extraction import FeatureFolder, describe
+from diffusion_lit.evaluation.image_set import StoredImages
+from diffusion_lit.feature import RandomVGG
+from tests.evaluation.hasty import DRAWN, SEEN, evaluated, figures, pieces, small_pieces, train_hastily
+from tests.launch import Forked, few_digits
+
+FID = (*SEEN, *DRAWN, "metrics=[fid]", "num_samples=20")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_hastily(tmp_path_factory)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cut_up() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        small_pieces(monkeypatch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return evaluated(tmp_path_factory.mktemp("whole"), f"ckpt={run}", *FID)
+
+
+def test_features_are_never_another_set_s(run: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole.parent / "cache", tmp_path / "cache")
+    images = few_digits()["train"].fetch(list(range(288)))[0].permute(0, 2, 3, 1).numpy()
+    other = images.copy()
+    other[287, 7, 7, 0] ^= 1
+    sets = {"same": images, "pixel": other, "fewer": images[:287]}
+    for name, arrays in sets.items():
+        np.savez(tmp_path / f"{name}.npz", arr_0=arrays)
+    changes = {name: [f"against={tmp_path / name}.npz"] for name in sets}
+    changes |= {"split": ["against=val"], "extractor": ["feature.max_resolution=4"]}
+    found = []
+    for number, (name, options) in enumerate(changes.items(), 2):
+        fid = figures(evaluated(tmp_path, f"ckpt={run}", *FID, *options))["fid"]
+        assert len(list((tmp_path / "cache" / "features").iterdir())) == number, f"{name} has a folder of its own"
+        found.append(fid)
+    assert len(set(found)) == len(found)
+
+
+def test_a_seed_s_features_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.init, "kaiming_normal_", lambda *_, **__: None)  # takes seconds
+    images = StoredImages(few_digits()["train"])
+    folders = [FeatureFolder(tmp_path, describe(images, RandomVGG(seed)), 288).path for seed in (0, 1, 0)]
+    assert folders[0] == folders[2] != folders[1]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "another"])
+def test_damaged_features_are_computed_again(
+    damage: str, run: Path, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(whole.parent, tmp_path, dirs_exist_ok=True)
+    good, buffer = pieces(tmp_path), io.BytesIO()
+    np.savez(buffer, features=np.zeros((3, 64), np.float32))
+    for folder in ("cache", "out"):
+        file = next((tmp_path / folder).rglob("000001.npz"))
+        data = file.read_bytes()
+        flipped = data[:400] + bytes([data[400] ^ 1]) + data[401:]
+        file.write_bytes({"cut": data[:-90], "flipped": flipped, "empty": b"", "another": buffer.getvalue()}[damage])
+    with caplog.at_level(logging.WARNING):
+        out = evaluated(tmp_path, f"ckpt={run}", *FID)
+    assert sum("000001.npz is damaged" in record.getMessage() for record in caplog.records) == 2
+    assert figures(out) == figures(whole) and pieces(tmp_path) == good
+
+
+def test_two_commands_compute_features_once(tmp_path: Path) -> None:
+    """The second waits for the first, and removes nothing of what that is writing."""
+    folder = FeatureFolder(tmp_path, {"images": "x"}, 3)
+    with folder.begin():
+        partial = folder.path / ".000000.npz.1.partial"
+        partial.touch()
+        command = [sys.executable, "-m", "tests.evaluation.begin", str(tmp_path)]
+        with (tmp_path / "said").open("w") as file:
+            process = Forked(command, tmp_path, {**os.environ}, file.fileno(), file.fileno())
+            deadline = time.monotonic() + 100
+            while "waiting for them" not in (tmp_path / "said").read_text() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert process.poll() is None and partial.exists()
+    assert process.wait(30) == 0 and not partial.exists()

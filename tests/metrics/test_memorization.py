@@ -1,0 +1,109 @@
+"""Models that copy, models that do not, and models that draw something else."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from pytest import approx
+from torch import Tensor
+
+from diffusion_lit.metrics import (
+    Authenticity,
+    CTScore,
+    FeatureLikelihoodDivergence,
+    Metric,
+    NearestNeighbour,
+    closest_pairs,
+)
+from diffusion_lit.metrics.ct_score import rank_sum_score
+from diffusion_lit.metrics.mixture import ImageMixture
+from tests.metrics.features import Given, compared, normal
+
+TRAINING, HELD_OUT = normal(0, 400, 6), normal(1, 400, 6)
+HONEST, COPIES, FOREIGN = normal(2, 400, 6), TRAINING + 1e-3 * normal(3, 400, 6), normal(2, 400, 6) + 3
+
+
+def figures(metric: Metric, generated: Tensor) -> dict[str, float]:
+    assert metric.needs_training
+    return {name: figure.value for name, figure in metric.measure(compared(generated, HELD_OUT, TRAINING)).items()}
+
+
+def test_authenticity() -> None:
+    assert figures(Authenticity(Given()), COPIES) == figures(Authenticity(Given()), TRAINING) == {"authenticity": 0}
+    assert 50 < figures(Authenticity(Given()), HONEST)["authenticity"] < 90
+    assert figures(Authenticity(Given()), FOREIGN)["authenticity"] > 90
+
+
+def test_ct_score() -> None:
+    """Standard normal where nothing is copied, but for images that cells share."""
+    assert abs(figures(CTScore(Given()), HONEST)["ct_score"]) < 3
+    assert figures(CTScore(Given()), COPIES)["ct_score"] < -10
+    assert figures(CTScore(Given(), num_cells=1), FOREIGN)["ct_score"] > 10
+
+
+def test_rank_sum_score() -> None:
+    """SciPy's U, with ties."""
+    x, y = (normal(0, 40) * 3).round(), (normal(1, 30) * 3 + 1).round()
+    u = scipy.stats.mannwhitneyu(x, y).statistic
+    expected = (u - (600 - 0.5)) / np.sqrt(40 * 30 * 71 / 12)
+    assert rank_sum_score(x, y) == approx(expected, rel=1e-9)
+
+
+def test_cells_without_images_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"no held-out image is in cell .*num_cells lower"):
+        CTScore(Given(), num_cells=2).measure(compared(HONEST, HELD_OUT, torch.cat([TRAINING, TRAINING + 100])))
+    with pytest.raises(ValueError, match="none of 3 cells has more than 20 of the 12 generated"):
+        figures(CTScore(Given()), HONEST[:12])
+    with pytest.raises(ValueError, match="num_cells and num_components must be at least 1"):
+        CTScore(Given(), num_cells=0)
+
+
+def test_feature_likelihood_divergence() -> None:
+    """Lower is better, and neither copies nor foreign images are good."""
+    metric = FeatureLikelihoodDivergence(Given())
+    honest, copies, foreign = (figures(metric, x)["fld"] for x in (HONEST, COPIES, FOREIGN))
+    assert honest < 5 < copies and foreign > 20
+
+
+def test_features_that_do_not_vary_are_harmless() -> None:
+    """Such as pixels in a corner."""
+    sets = [torch.cat([x, torch.ones(len(x), 1)], dim=1) for x in (HONEST, HELD_OUT, TRAINING)]
+    figure = FeatureLikelihoodDivergence(Given()).measure(compared(*sets))["fld"]
+    assert np.isfinite(figure.value)
+
+
+def test_gradient_of_the_mixture() -> None:
+    """Against automatic differentiation."""
+    mixture = ImageMixture(HONEST[:5].double())
+    squares = torch.cdist(TRAINING[:9].double(), mixture.centres).square()
+    log_variances, log_weights = normal(4, 5).double().requires_grad_(), normal(5, 5).double()
+    logs = mixture.log_terms(squares, log_variances, log_weights)
+    (-logs.logsumexp(1).mean() / 6).backward()
+    loss, gradient = mixture.loss_and_gradient(squares, log_variances.detach(), log_weights)
+    assert log_variances.grad is not None
+    torch.testing.assert_close(gradient, log_variances.grad)
+    weights, scales = log_weights.exp(), (log_variances / 2).exp().detach()
+    density = sum(
+        w
+        * torch.distributions.MultivariateNormal(c, s**2 * torch.eye(6).double()).log_prob(TRAINING[:9].double()).exp()
+        for w, c, s in zip(weights, mixture.centres, scales, strict=True)
+    )
+    assert isinstance(density, Tensor) and loss == approx(-float(density.log().mean()) / 6)
+
+
+def test_nearest_neighbour() -> None:
+    metric = NearestNeighbour(Given(), quantile=0.1)
+    honest, copies, foreign = (figures(metric, x) for x in (HONEST, COPIES, FOREIGN))
+    assert honest["copied"] == approx(0.1, abs=0.05) and honest["closeness"] == approx(1, abs=0.1)
+    assert copies["copied"] == 1 and copies["closeness"] > 100
+    assert foreign["copied"] < 0.01 and foreign["closeness"] < 0.5
+    with pytest.raises(ValueError, match=r"quantile must lie in \(0, 1\)"):
+        NearestNeighbour(Given(), quantile=1)
+
+
+def test_closest_pairs() -> None:
+    generated = HONEST.clone()
+    generated[7], generated[3] = TRAINING[20], TRAINING[11] + 1e-3
+    pairs, distances = closest_pairs(generated, TRAINING, 3)
+    assert pairs[:2].tolist() == [[7, 20], [3, 11]]
+    assert distances[0] == 0 and (distances.diff() >= 0).all() and len(distances) == 3

@@ -1,0 +1,271 @@
+"""The evaluate command: its figures against independent ones, however it is started, stopped, and asked again."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pytest import approx
+from scipy import linalg, stats
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+
+from diffusion_lit.evaluation.comparison import compare_results
+from diffusion_lit.feature import Pixels
+from tests.evaluation.hasty import (
+    DRAWN,
+    FEW,
+    NUM,
+    PLAIN,
+    SEEN,
+    evaluated,
+    figures,
+    pieces,
+    result,
+    small_pieces,
+    train_hastily,
+)
+from tests.launch import Forked, few_digits, read_by_bash, run_forked, run_launched
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_hastily(tmp_path_factory)
+
+
+HERE = ("out=out", "cache=cache")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cut_up() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        small_pieces(monkeypatch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process reports."""
+    return evaluated(tmp_path_factory.mktemp("whole"), f"ckpt={run}", *PLAIN)
+
+
+@pytest.fixture(scope="module")
+def drawn(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `sample` writes of the same images, whose classes are in the proportions of the training images."""
+    folder = tmp_path_factory.mktemp("drawn")
+    done = run_forked("sample", f"ckpt={run}", *DRAWN, "format=[png,zip,npz]", "labels=data", "out=drawn", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "drawn"
+
+
+def frechet(x: np.ndarray, y: np.ndarray) -> float:
+    """The formula as it is printed (Heusel et al. 2017, eq. 6), with the square root of the product."""
+    a, b = (np.cov(z, rowvar=False) + 1e-10 * np.eye(z.shape[1]) for z in (x, y))
+    between = x.mean(0) - y.mean(0)
+    return float(between @ between + np.trace(a + b - 2 * linalg.sqrtm(a @ b).real))
+
+
+def test_figures_are_those_of_the_images_that_sample_draws(whole: Path, drawn: Path) -> None:
+    with np.load(drawn / "samples.npz") as arrays:
+        images = arrays["arr_0"]
+    train = few_digits()["train"]
+    real, _ = train.fetch(list(range(len(train))))
+    x, y = images.reshape(NUM, -1) / 255.0, real.flatten(1).numpy() / 255.0
+    found = figures(whole)
+    assert found["fid"] == approx(frechet(x, y), rel=1e-4)
+    kid = kid_features_to_metric(
+        torch.from_numpy(x), torch.from_numpy(y), kid_subsets=10, kid_subset_size=20, verbose=False
+    )
+    assert found["kid"] == approx(kid["kernel_inception_distance_mean"], rel=1e-4)
+    both = prc_features_to_metric(torch.from_numpy(x).float(), torch.from_numpy(y).float(), verbose=False)
+    assert found["precision"] == approx(both["precision"], rel=1e-4)
+    assert found["recall"] == approx(both["recall"], rel=1e-4)
+    assert Pixels()(real).equal(real.flatten(1) / 255), "what this test takes for its features"
+
+
+@pytest.mark.parametrize("name", ["png", "samples.zip", "samples.npz"])
+def test_images_that_there_are_give_the_same_figures(
+    name: str, run: Path, whole: Path, drawn: Path, tmp_path: Path
+) -> None:
+    args = (f"samples={drawn / name}", f"ckpt={run}", *SEEN, *FEW, f"cache={whole.parent / 'cache'}")
+    out = evaluated(tmp_path, *args)
+    assert figures(out) == figures(whole)
+    assert result(out)["protocol"]["num_generated"] == NUM
+
+
+def test_classes_come_with_edm_s_zip_and_with_an_npz(run: Path, drawn: Path, tmp_path: Path) -> None:
+    common = (f"ckpt={run}", "metrics=[class_histogram]", *SEEN)
+    files = [drawn / "samples.zip", drawn / "samples.npz"]
+    found = [figures(evaluated(tmp_path, *common, f"samples={file}")) for file in files]
+    drawn_too = figures(evaluated(tmp_path, *common, *DRAWN))
+    with np.load(drawn / "samples.npz") as arrays:
+        p = np.bincount(arrays["arr_1"], minlength=10) / NUM
+    q = np.bincount(few_digits()["train"].labels, minlength=10) / 288  # type: ignore[attr-defined]
+    assert found == [drawn_too, drawn_too] and drawn_too["class_distance"] == approx(np.abs(p - q).sum() / 2)
+
+
+def test_processes_of_a_launcher_see_the_same(run: Path, whole: Path, tmp_path: Path) -> None:
+    ended = run_launched("evaluate", f"ckpt={run}", *PLAIN, *HERE, "batch_size=7", folders=[tmp_path] * 3)
+    assert [code for code, _ in ended] == [0] * 3, ended
+    assert pieces(tmp_path / "out") == pieces(whole) and len(pieces(whole)) == 8
+    assert pieces(tmp_path / "cache") == pieces(whole.parent / "cache")
+    assert figures(tmp_path / "out") == approx(figures(whole), rel=1e-6)
+    assert "".join(said for _, said in ended).count("# Evaluation") == 1
+
+
+def test_the_command_starts_processes_itself(run: Path, whole: Path, tmp_path: Path) -> None:
+    done = run_forked("evaluate", f"ckpt={run}", *PLAIN, *HERE, "devices=2", "batch_size=32", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.count("# Evaluation") == 1, done
+    assert pieces(tmp_path / "out") == pieces(whole)
+    assert figures(tmp_path / "out") == approx(figures(whole), rel=1e-6)
+
+
+def stopped(run: Path, folder: Path, number: int) -> tuple[int, str]:
+    """The exit code and the words of an `evaluate` that gets a signal once some pieces of its images are there."""
+    said = folder / "said.txt"
+    with said.open("w") as file:
+        command = [sys.executable, "-m", "diffusion_lit.evaluate", f"ckpt={run}", *PLAIN, *HERE, *SLOWLY]
+        process = Forked(command, folder, {**os.environ}, file.fileno(), file.fileno())
+        deadline = time.monotonic() + 100
+        while len(pieces(folder / "out")) < 2 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(number)
+        code = process.wait(100)
+    return code, said.read_text()
+
+
+SLOWLY = ("sampler.num_steps=8",)
+
+
+@pytest.fixture(scope="module")
+def slow(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return evaluated(tmp_path_factory.mktemp("slow"), f"ckpt={run}", *PLAIN, *SLOWLY)
+
+
+def test_a_killed_command_continues(run: Path, slow: Path, tmp_path: Path) -> None:
+    code, _ = stopped(run, tmp_path, signal.SIGKILL)
+    there = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("0*.npz")}
+    assert code == -signal.SIGKILL and 2 <= len(pieces(tmp_path / "out")) < 8
+    (next(iter((tmp_path / "out" / "features").iterdir())) / ".000007.npz.1.partial").touch()
+    out = evaluated(tmp_path, f"ckpt={run}", *PLAIN, *SLOWLY)
+    assert figures(out) == figures(slow) and pieces(out) == pieces(slow)
+    assert {file: file.stat().st_mtime_ns for file in there} == there and not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_command_prints_the_one_that_continues_it(number: int, run: Path, slow: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "my images, seed=0"
+    folder.mkdir()
+    code, said = stopped(run, folder, number)
+    assert code == 128 + number and "Traceback" not in said, said
+    there = pieces(folder / "out")
+    assert 2 <= len(there) < 8
+    command = said[said.index("Continue with\n") :].splitlines()[1].strip()
+    name, *args = read_by_bash(command)[1:]
+    assert name == "diffusion_lit.evaluate"
+    done = run_forked("evaluate", *args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert figures(folder / "out") == figures(slow) and there.items() <= pieces(folder / "out").items()
+    assert not (tmp_path / "cache").exists(), "paths are those of the first command"
+
+
+def test_the_command_of_a_report_gives_the_same_figures(run: Path, whole: Path, tmp_path: Path) -> None:
+    record = result(whole)
+    report = (whole / "evaluation.md").read_text()
+    assert record["command"] in report.split("## Again")[1]
+    _, _, *args = read_by_bash(record["command"])
+    again = tmp_path / "again, out=1"
+    done = run_forked("evaluate", *args, f"out={again}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    other = result(again)
+    assert other["results"] == record["results"] and other["protocol"] == record["protocol"]
+
+
+def test_a_report_has_all_that_a_paper_states(run: Path, whole: Path) -> None:
+    protocol = result(whole)["protocol"]
+    assert protocol["real"] | {"content": ""} == {
+        "data": "diffusion_lit.data.DigitsData", "split": "train", "resolution": 8, "count": 288, "content": "",
+    }  # fmt: skip
+    assert len(protocol["real"]["content"]) == 64 and protocol["num_generated"] == NUM
+    assert protocol["extractors"]["pixels"]["sees"].startswith("[0, 1]")
+    assert "weights_sha256" in protocol["extractors"]["pixels"]
+    generated = protocol["generated"]
+    assert len(generated["ckpt"]) == 64 and generated["sampler"]["_target_"].endswith("DDIMSampler")
+    expected = {"num_steps": 2, "guidance": 1.0, "seed": 0, "weights": "ema", "precision": "32-true", "step": 2}
+    assert {key: generated[key] for key in expected} == expected and generated["calls_per_image"] == 2
+    assert protocol["metrics"]["kid"]["subset_size"] == 20
+    assert torch.__version__.startswith(protocol["versions"]["torch"])
+    rows = [line for line in (whole / "evaluation.md").read_text().splitlines() if line.startswith("|")]
+    assert len(rows) == 6 and {row.count("|") for row in rows} == {5}
+    assert "pixels features, lower is better" in rows[2]
+
+
+def test_a_comparison_is_one_table_and_one_figure(run: Path, tmp_path: Path) -> None:
+    args = (f"ckpt={run}", *SEEN, "num_samples=16", "metrics=[fid]")
+    out = evaluated(tmp_path, *args, "steps=[1,2]", "sampler=[ddim,heun]", "guidance=[1,2]")
+    record = result(out)
+    cells = {tuple(one["cell"].values()): one for one in record["results"]}
+    assert len(cells) == 8 and len({one["figures"]["fid"]["value"] for one in cells.values()}) > 5
+    assert cells["heun", 2, 1]["generated"]["calls_per_image"] == 3
+    rows = [line for line in (out / "evaluation.md").read_text().splitlines() if line.startswith("|")]
+    assert len(rows) == 11 and {row.count("|") for row in rows} == {4} and rows[-1].startswith("| real images")
+    assert (out / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+    assert len(pieces(tmp_path / "cache")) == 36, "real images are looked at once"
+    stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.npz")}
+    alone = evaluated(tmp_path, *args, "steps=2", "guidance=2", "sampler=heun", f"out={tmp_path / 'alone'}")
+    assert figures(alone)["fid"] == cells["heun", 2, 2]["figures"]["fid"]["value"]
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.npz")} == stamps
+
+
+def test_seeds_give_a_mean_and_an_interval(run: Path, tmp_path: Path) -> None:
+    out = evaluated(tmp_path, f"ckpt={run}", *SEEN, "metrics=[fid]", DRAWN[0], "seed=[0,1,2]", "num_samples=20")
+    record = result(out)
+    values = np.array([one["figures"]["fid"]["value"] for one in record["results"]])
+    low, high = stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(values))
+    [summary] = record["seeds"]
+    assert summary["figures"]["fid"] == approx([(low + high) / 2, (high - low) / 2], rel=1e-6)
+    assert "3 seeds" in (out / "evaluation.md").read_text()
+
+
+def test_results_are_compared(run: Path, whole: Path, slow: Path, tmp_path: Path) -> None:
+    one = whole / "evaluation.json"
+    text, alike = compare_results(one, slow / "evaluation.json")
+    assert alike and "generated.sampler.num_steps: 2 and 8" in text and "measured alike" in text
+    variants = {
+        "num_generated": ["num_samples=50"],
+        "real.split": ["against=test", "metrics.kid.subset_size=10"],
+        "extractors.pixels.sees": ["feature.max_resolution=4"],
+        "metrics.precision_recall.k": ["metrics.precision_recall.k=2"],
+    }
+    for key, options in variants.items():
+        other = evaluated(tmp_path, f"ckpt={run}", *PLAIN, *options)
+        text, alike = compare_results(one, other / "evaluation.json")
+        assert not alike and f"  {key}: " in text.partition("NOT be compared")[2], text
+    broken = tmp_path / "x.json"
+    for content in ("", "{}", "[]", '{"results": []}', '{"results": [{"figures": {"fid": 1}}], "protocol": {}}'):
+        broken.write_text(content)
+        with pytest.raises(ValueError, match=r"x\.json"):
+            compare_results(one, broken)
+    broken.write_text(one.read_text().replace('"pixels"', r'"pix\u001b[31mels"'))
+    assert "\x1b" not in compare_results(one, broken)[0]
+    files = {slow / "evaluation.json": 0, tmp_path / "out" / "evaluation.json": 1, tmp_path / "nowhere.json": 2}
+    for file, code in files.items():
+        done = run_forked("evaluate", "compare", str(one), str(file), cwd=tmp_path)
+        assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+
+
+def test_memorization_needs_no_more_than_the_checkpoint(run: Path, tmp_path: Path) -> None:
+    copying = ("metrics=[nearest_neighbour,authenticity]", "against=test", "pairs=3", *SEEN)
+    out = evaluated(tmp_path, f"ckpt={run}", *copying, *DRAWN)
+    assert {"copied", "closeness", "authenticity"} <= figures(out).keys()
+    assert result(out)["protocol"]["training"]["split"] == "train"
+    assert (out / "closest_pairs.png").is_file()
+    images, _ = few_digits()["train"].fetch(list(range(288)))
+    np.savez(tmp_path / "train.npz", arr_0=images.permute(0, 2, 3, 1).numpy())
+    copies = evaluated(tmp_path, f"samples={tmp_path / 'train.npz'}", f"ckpt={run}", *copying)
+    assert figures(copies)["copied"] == 1.0 and figures(copies)["authenticity"] == 0.0
