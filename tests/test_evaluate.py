@@ -246,6 +246,10 @@ def test_results_are_compared(run: Path, whole: Path, slow: Path, tmp_path: Path
         other = evaluated(tmp_path, f"ckpt={run}", *PLAIN, *options)
         text, alike = compare_results(one, other / "evaluation.json")
         assert not alike and f"  {key}: " in text.partition("NOT be compared")[2], text
+    more = evaluated(tmp_path, f"ckpt={run}", *SEEN, *DRAWN, "metrics=[fid,vendi]")
+    assert compare_results(one, more / "evaluation.json")[1], "what only one has figures of decides nothing"
+    alone = evaluated(tmp_path, f"ckpt={run}", *SEEN, *DRAWN, "metrics=[vendi]")
+    assert "no figure is in both" in compare_results(one, alone / "evaluation.json")[0]
     broken = tmp_path / "x.json"
     for content in ("", "{}", "[]", '{"results": []}', '{"results": [{"figures": {"fid": 1}}], "protocol": {}}'):
         broken.write_text(content)

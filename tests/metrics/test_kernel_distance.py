@@ -34,6 +34,13 @@ def test_means_that_differ() -> None:
     assert figure.error is not None and abs(figure.value - 0.25) < 3 * figure.error < 0.1
 
 
+def test_subsets_that_share_most_images_have_no_standard_error() -> None:
+    metric = KernelDistance(Given(), num_subsets=5, subset_size=100)
+    for num, stated in ((199, False), (200, True)):
+        figure = metric.measure(compared(normal(0, num, 8), normal(1, 300, 8)))["kid"]
+        assert (figure.error is not None) == stated and figure.spread is not None and figure.spread > 0
+
+
 def test_too_few_images_are_refused() -> None:
     metric = KernelDistance(Given())
     assert metric.min_images == 1000

@@ -33,6 +33,15 @@ def test_part_of_the_distribution() -> None:
     assert precision < 0.5 and recall > 0.98
 
 
+def test_duplicates_lie_in_their_spheres() -> None:
+    """Six copies of each image: every sphere's radius is 0, and rounding must not put its own centre outside of it."""
+    features = 10 + normal(0, 300, 64).repeat(6, 1)
+    assert values(PrecisionRecall(Given()), compared(features, features)) == [1, 1]
+    assert values(DensityCoverage(Given()), compared(features, features))[1] == 1
+    foreign = features + 1e-2 * normal(1, 1800, 64)
+    assert values(PrecisionRecall(Given()), compared(foreign, features))[0] == 0
+
+
 def test_foreign_images() -> None:
     sets = compared(normal(0, 100, 3), normal(1, 100, 3) + 100)
     assert values(PrecisionRecall(Given()), sets) == values(DensityCoverage(Given()), sets) == [0, 0]

@@ -49,11 +49,15 @@ def test_rank_sum_score() -> None:
     assert rank_sum_score(x, y) == approx(expected, rel=1e-9)
 
 
-def test_cells_without_images_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"no held-out image is in cell .*num_cells lower"):
-        CTScore(Given(), num_cells=2).measure(compared(HONEST, HELD_OUT, torch.cat([TRAINING, TRAINING + 100])))
-    with pytest.raises(ValueError, match="none of 3 cells has more than 20 of the 12 generated"):
+def test_cells_without_images_do_not_count() -> None:
+    """As if they were not there; where all are such, there is no figure."""
+    both = CTScore(Given(), num_cells=2).measure(compared(HONEST, HELD_OUT, torch.cat([TRAINING, TRAINING + 100])))
+    assert both["ct_score"].value == approx(figures(CTScore(Given(), num_cells=1), HONEST)["ct_score"])
+    with pytest.raises(ValueError, match="none of 3 cells has held-out images and more than 20 of the 12 generated"):
         figures(CTScore(Given()), HONEST[:12])
+
+
+def test_settings_that_count_cells() -> None:
     with pytest.raises(ValueError, match="num_cells and num_components must be at least 1"):
         CTScore(Given(), num_cells=0)
 
@@ -99,6 +103,13 @@ def test_nearest_neighbour() -> None:
     assert foreign["copied"] < 0.01 and foreign["closeness"] < 0.5
     with pytest.raises(ValueError, match=r"quantile must lie in \(0, 1\)"):
         NearestNeighbour(Given(), quantile=1)
+
+
+def test_copies_are_seen_where_held_out_images_are_copies_too() -> None:
+    """A tenth of the held-out images are training images: nearer than them nothing can be."""
+    held_out = torch.cat([TRAINING[:40], HELD_OUT[40:]])
+    found = NearestNeighbour(Given()).measure(compared(TRAINING, held_out, TRAINING))
+    assert found["copied"].value == 1 and found["closeness"].value == approx(1e6)
 
 
 def test_closest_pairs() -> None:

@@ -10,7 +10,7 @@ from diffusion_lit.plain import plain, read_json
 __all__ = ["compare_results"]
 
 MEASURE = ("real", "training", "num_generated", "extractors", "metrics")
-"""What of a protocol decides what a figure means; the rest is what is compared."""
+"""What of a protocol decides what a figure means, as far as the figure is of that; the rest is what is compared."""
 
 
 def compare_results(first: Path, second: Path) -> tuple[str, bool]:
@@ -23,9 +23,8 @@ def compare_results(first: Path, second: Path) -> tuple[str, bool]:
     a, b = read_result(first), read_result(second)
     left, right = (dict(line.split(": ", 1) for line in listed(r["protocol"])) for r in (a, b))
     different = [key for key in sorted(left.keys() | right.keys()) if left.get(key) != right.get(key)]
-    decisive = [
-        key for key in different if key.split(".")[0] in MEASURE and key not in ("real.files", "training.files")
-    ]
+    of_both = parts_of(a) & parts_of(b)
+    decisive = [key for key in different if decides(key, of_both)]
     lines = [f"A {first}", f"B {second}", ""]
     for result_a, result_b in zip(a["results"], b["results"], strict=False):
         if a["results"][1:] or b["results"][1:]:
@@ -34,7 +33,9 @@ def compare_results(first: Path, second: Path) -> tuple[str, bool]:
             if name in result_b["figures"]:
                 one, other = (number(result["figures"][name]) for result in (result_a, result_b))
                 lines.append(f"  {name}: {one} and {other}")
-    if decisive:
+    if not of_both:
+        lines += ["", "They may NOT be compared: no figure is in both, or of the same features."]
+    elif decisive:
         lines += ["", "They may NOT be compared, since they were measured differently:"]
         lines += [f"  {both(key, left, right)}" for key in decisive]
     else:
@@ -42,7 +43,26 @@ def compare_results(first: Path, second: Path) -> tuple[str, bool]:
     if others := [key for key in different if key not in decisive]:
         lines += ["What else differs, and may be what is compared:"]
         lines += [f"  {both(key, left, right)}" for key in others]
-    return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines), not decisive
+    return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines), bool(
+        of_both
+    ) and not decisive
+
+
+def parts_of(record: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """The metrics that a result has figures of, and the features of each."""
+    figures = [figure for result in record["results"] for figure in result["figures"].values()]
+    return {(str(figure.get("metric")), str(figure.get("feature"))) for figure in figures}
+
+
+def decides(key: str, of_both: set[tuple[str, str]]) -> bool:
+    """Whether a difference at this place of the protocol makes figures of these metrics and features incomparable."""
+    group, _, rest = key.partition(".")
+    name = rest.partition(".")[0]
+    if group == "metrics":
+        return any(name == metric for metric, _ in of_both)
+    if group == "extractors":
+        return any(name == feature for _, feature in of_both)
+    return group in MEASURE and key not in ("real.files", "training.files")
 
 
 def both(key: str, left: Mapping[str, str], right: Mapping[str, str]) -> str:

@@ -73,19 +73,14 @@ class CTScore(Metric):
         score, weight = 0.0, 0
         for cell in range(self.num_cells):
             t, p, q = (x[own == cell] for x, own in zip((training, held_out, generated), cells, strict=True))
-            if len(p) == 0:
-                raise ValueError(
-                    f"ct_score: no held-out image is in cell {cell} of {self.num_cells}; take more of them, or set "
-                    "metrics.ct_score.num_cells lower"
-                )
-            if len(q) > self.min_generated:
+            if len(p) > 0 and len(q) > self.min_generated:
                 distances_q, distances_p = nearest(q, t)[0].squeeze(1), nearest(p, t)[0].squeeze(1)
                 score += len(p) * rank_sum_score(distances_q, distances_p)
                 weight += len(p)
         if weight == 0:
             raise ValueError(
-                f"ct_score: none of {self.num_cells} cells has more than {self.min_generated} of the {len(generated)} "
-                "generated images; take more images, or set metrics.ct_score.num_cells lower"
+                f"ct_score: none of {self.num_cells} cells has held-out images and more than {self.min_generated} of "
+                f"the {len(generated)} generated ones; take more images, or set metrics.ct_score.num_cells lower"
             )
         return {"ct_score": Figure(score / weight)}
 

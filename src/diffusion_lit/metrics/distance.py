@@ -60,5 +60,11 @@ def radii(features: Tensor, k: int) -> Tensor:
 
 
 def count_spheres(queries: Tensor, centres: Tensor, radius: Tensor) -> Tensor:
-    """How many of the spheres around `centres` [M, d], of `radius` [M], each query [N, d] lies in: int64 [N]."""
-    return torch.cat([(squares <= radius.square()).sum(1) for _, squares in squared_distances(queries, centres)])
+    """How many of the spheres around `centres` [M, d], of `radius` [M], each query [N, d] lies in: int64 [N].
+
+    What rounding may have added to a squared distance counts as within: a copy of a centre lies in its sphere, also in
+    one without extent, which a duplicate beside it makes.
+    """
+    largest = max((x - centres.mean(0)).square().sum(1).max() for x in (queries, centres))
+    reach = radius.square() + 4 * torch.finfo(radius.dtype).eps * largest
+    return torch.cat([(squares <= reach).sum(1) for _, squares in squared_distances(queries, centres)])

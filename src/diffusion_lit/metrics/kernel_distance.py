@@ -38,7 +38,7 @@ class KernelDistance(Metric):
 
     The figure's spread is the standard deviation over subsets, as torch-fidelity prints it. Its standard error is
     spread / sqrt(k), where k subsets are as good as independent: as many as were drawn, but no more than the images of
-    the smaller set can fill without sharing any.
+    the smaller set can fill without sharing any. Where that is not even two there is no error to state.
 
     Args:
         extractor: maps images to features.
@@ -81,4 +81,5 @@ class KernelDistance(Metric):
             values.append(float(unbiased_mmd(x, y, self.degree, self.coef)))
         spread = float(np.std(values))
         independent = min(self.num_subsets, smaller / self.subset_size)
-        return {self.name: Figure(float(np.mean(values)), spread / independent**0.5, spread)}
+        error = spread / independent**0.5 if independent >= 2 else None
+        return {self.name: Figure(float(np.mean(values)), error, spread)}

@@ -16,10 +16,10 @@ __all__ = ["NearestNeighbour", "closest_pairs"]
 class NearestNeighbour(Metric):
     """Distances from generated images to the nearest training image, against those of held-out images.
 
-    `copied` is the share of generated images nearer to a training image than the nearest `quantile` of held-out images
+    `copied` is the share of generated images as near to a training image as the nearest `quantile` of held-out images
     are: a model that has learned the distribution has about `quantile`, one that copies up to 1. `closeness` is the
-    median distance of held-out images over that of generated ones: 1, and more where images are copied. Both are low
-    for images unlike any, so that they mean little without a figure of quality.
+    median distance of held-out images over that of generated ones: 1, and more where images are copied, up to 10^6.
+    Both are low for images unlike any, so that they mean little without a figure of quality.
 
     Args:
         extractor: maps images to features.
@@ -38,10 +38,11 @@ class NearestNeighbour(Metric):
         assert sets.training is not None
         training = sets.training.features
         generated, held_out = (nearest(x.features, training)[0].double() for x in (sets.generated, sets.real))
-        copied = (generated < held_out.quantile(self.quantile)).double().mean()
+        copied = (generated <= held_out.quantile(self.quantile)).double().mean()
+        usual = held_out.median()
         return {
             "copied": Figure(float(copied)),
-            "closeness": Figure(float(held_out.median() / generated.median())),
+            "closeness": Figure(float(usual / generated.median().clamp(min=usual / 1e6))),
         }
 
 
