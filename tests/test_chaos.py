@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import random
+import shutil
 import signal
 import threading
 import time
@@ -272,6 +273,7 @@ def test_what_a_killed_process_left_is_removed_at_the_next_start(run: Path, tmp_
 
 def test_a_folder_whose_process_was_just_killed_is_let_go(run: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Its loading processes hold the lock for a few seconds more."""
+    run = Path(shutil.copytree(run, tmp_path / "run"))  # which is trained on here, and no further by other tests
     lock = FileLock(run / ".lock", thread_local=False)
     lock.acquire()
     monkeypatch.setattr(run_folder, "LOCK_PATIENCE", 0.1)

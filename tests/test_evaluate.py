@@ -157,7 +157,7 @@ def test_a_killed_command_continues(run: Path, slow: Path, tmp_path: Path) -> No
     assert {file: file.stat().st_mtime_ns for file in there} == there and not list(tmp_path.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stopped_command_prints_the_one_that_continues_it(number: int, run: Path, slow: Path, tmp_path: Path) -> None:
     folder = tmp_path / "my images, seed=0"
     folder.mkdir()

@@ -87,7 +87,12 @@ def test_the_check_passes_exact_images_and_sees_a_difference() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "schedule"), [(name, schedule) for name, (_, _, steps) in STOCHASTIC.items() for schedule in steps]
+    ("name", "schedule"),
+    [
+        pytest.param(name, schedule, marks=[] if schedule in (min(steps), "linear") else pytest.mark.slow)
+        for name, (_, _, steps) in STOCHASTIC.items()
+        for schedule in steps
+    ],
 )
 def test_stochastic_samplers_draw_from_the_data(name: str, schedule: str) -> None:
     """2000 images of two pixels."""
