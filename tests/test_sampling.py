@@ -32,7 +32,8 @@ from diffusion_lit.sample_request import indices_of
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.schedule import LinearSchedule
 from diffusion_lit.space import PixelSpace
-from tests.launch import Forked, read_by_bash, run_forked, run_launched, train_in
+from tests.evaluation.hasty import train_hastily
+from tests.launch import Forked, read_by_bash, run_forked, run_launched
 
 NUM = 40
 DRAWN = ("sampler.eta=1", "sampler.num_steps=2", f"num_samples={NUM}", "format=png")
@@ -40,10 +41,7 @@ DRAWN = ("sampler.eta=1", "sampler.num_steps=2", f"num_samples={NUM}", "format=p
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A class-conditional model, hastily trained, in a folder whose name shells and Hydra have to be told about."""
-    folder = tmp_path_factory.mktemp("a run, lr=0.05")
-    train_in(folder, "trainer.max_steps=2", "optimizer.lr=0.05", "callback.fid=null", "callback.sample_grid=null")
-    return folder
+    return train_hastily(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["decided", "gathered", "gathered_objects", "rank_and_size", "wait_for_all"]
+__all__ = ["decided", "gathered", "gathered_in_order", "gathered_objects", "rank_and_size", "wait_for_all"]
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=30)
@@ -27,6 +27,14 @@ def gathered(x: Tensor) -> Tensor:
     everywhere = [torch.empty_like(x) for _ in range(dist.get_world_size())]
     dist.all_gather(everywhere, x)
     return torch.cat(everywhere)
+
+
+def gathered_in_order(own: Tensor, count: int) -> Tensor:
+    """The rows [count, ...] of all ranks, of which rank r of W has the rows r, r + W, r + 2 W, ... in `own`."""
+    size = rank_and_size()[1]
+    missing = -(-count // size) - len(own)
+    rows = gathered(torch.cat([own, own[:missing]]).contiguous())
+    return rows.view(size, -1, *own.shape[1:]).transpose(0, 1).flatten(0, 1)[:count]
 
 
 def gathered_objects(x: T) -> list[T]:

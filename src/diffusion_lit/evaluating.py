@@ -1,6 +1,5 @@
 """One `evaluate` from its configuration to its report: images are drawn or read, seen by extractors, and compared."""
 
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,26 +19,16 @@ from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
 from diffusion_lit.evaluation.intervals import over_seeds
 from diffusion_lit.evaluation.pairs import draw_pairs
 from diffusion_lit.evaluation.progress import estimate, progress
-from diffusion_lit.evaluation.protocol import protocol_of, repeat_command
+from diffusion_lit.evaluation.protocol import protocol_of
 from diffusion_lit.evaluation.reference import open_real, open_training, own_data, prepare_extractors
 from diffusion_lit.evaluation.report import cell_name, write_report
 from diffusion_lit.generate import Models, choose_device, load_models
-from diffusion_lit.interruption import Interrupted, Interruption
+from diffusion_lit.interruption import CommandInterrupted, Interrupted, Interruption
 from diffusion_lit.metrics import FeatureSet, Metric
 from diffusion_lit.processes import start_processes
+from diffusion_lit.provenance import repeat_command
 
 __all__ = ["evaluate"]
-
-
-class EvaluationInterrupted(Interrupted):
-    """An evaluation was asked to stop; `again` is the command that continues it."""
-
-    def __init__(self, number: int, again: str) -> None:
-        super().__init__(number)
-        self.again = again
-
-    def __str__(self) -> str:
-        return f"stopped by {signal.Signals(self.number).name}; what was done is kept. Continue with\n  {self.again}"
 
 
 def evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
@@ -65,7 +54,8 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
         except Interrupted as stop:
             if rank_and_size()[0] > 0:
                 raise SystemExit(stop.exit_code) from None
-            raise EvaluationInterrupted(stop.number, repeat_command(cfg, overrides)) from None
+            again = repeat_command("evaluate", cfg, overrides)
+            raise CommandInterrupted(stop.number, "what was done is kept", again) from None
 
 
 def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
@@ -107,7 +97,7 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
     if not first:
         return
     record = {
-        "command": repeat_command(cfg, overrides),
+        "command": repeat_command("evaluate", cfg, overrides),
         "protocol": protocol_of(cfg, results, real, training, extractors),
         "results": results,
         "floor": noise_floor(metrics, names, compared) if cfg.floor and real is not None else {},

@@ -6,12 +6,21 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-__all__ = ["UnwritableError", "final_name", "is_full", "remove_leftovers", "replacement", "replacing", "write_json"]
+__all__ = [
+    "UnwritableError",
+    "final_name",
+    "is_full",
+    "refuse_folders",
+    "remove_leftovers",
+    "replacement",
+    "replacing",
+    "write_json",
+]
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +96,13 @@ def write_json(content: object, path: Path, indent: int | None = 2) -> None:
     """Write a JSON file, whole or not at all (see `replacement`)."""
     with replacing(path) as file:
         file.write(json.dumps(content, indent=indent).encode())
+
+
+def refuse_folders(files: Iterable[Path]) -> None:
+    """Raise an UnwritableError, before there is work to lose, if a folder is where one of these files is to be."""
+    for file in files:
+        if file.is_dir():
+            raise UnwritableError(f"{file} is a folder, where a file is to be; choose another folder")
 
 
 def is_full(error: BaseException) -> bool:

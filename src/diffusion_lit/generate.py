@@ -55,6 +55,11 @@ class Setup:
     precision: str
     """What the network runs in."""
 
+    @property
+    def num_steps(self) -> int:
+        """How many steps the sampler takes."""
+        return len(self.sampler.times(self.denoiser.schedule)) - 1
+
     def labels(self, indices: Iterable[int]) -> list[int] | None:
         """The class of each image, by its index."""
         return None if self.by_index is None else [self.by_index[i] for i in indices]

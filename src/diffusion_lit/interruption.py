@@ -11,7 +11,7 @@ from typing import Any
 
 from diffusion_lit.shell import command_line
 
-__all__ = ["Interrupted", "Interruption"]
+__all__ = ["CommandInterrupted", "Interrupted", "Interruption"]
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 """Control-C; what schedulers send; the terminal is gone; what SLURM can be asked to send before its time limit."""
@@ -42,6 +42,17 @@ class Interrupted(BaseException):
         return (
             f"stopped by {name}; everything is saved. Continue with\n  {command_line('train', {'resume': self.saved})}"
         )
+
+
+class CommandInterrupted(Interrupted):
+    """A command was asked to stop: `kept` says what stays of it, and `again` is the command that continues it."""
+
+    def __init__(self, number: int, kept: str, again: str) -> None:
+        super().__init__(number)
+        self.kept, self.again = kept, again
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.number).name}; {self.kept}. Continue with\n  {self.again}"
 
 
 class Interruption:

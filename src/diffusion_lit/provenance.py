@@ -1,6 +1,7 @@
-"""What a drawn image follows from: the same settings are the same image, in any command."""
+"""What a drawn image follows from: the same settings are the same image, in any command; and the command itself."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -11,8 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.generate import Setup
 from diffusion_lit.labels import Labels
+from diffusion_lit.shell import PATHS, command_line
 
-__all__ = ["settings_of"]
+__all__ = ["repeat_command", "settings_of"]
+
+FOLDERS = ("out", "cache")
+"""Paths, whether or not there is anything yet."""
 
 
 def settings_of(cfg: DictConfig, setup: Setup, labels: Labels | None) -> dict[str, Any]:
@@ -47,3 +52,15 @@ def content_of(path: str) -> str:
 def checksum(file: Path, changed: int) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def repeat_command(command: str, cfg: DictConfig, overrides: Sequence[str]) -> str:
+    """The command that does the same again, or continues it, to be given in any folder."""
+    parts = [override.partition("=") for override in overrides]
+    given = {key: value if sign else None for key, sign, value in parts}  # ~key has no value
+    for key in (*given, "out"):
+        name, value = key.lstrip("+"), OmegaConf.select(cfg, key.lstrip("+"), default=None)
+        named = name.rpartition(".")[2] in PATHS and name != "weights"  # of which these are `ema` or `raw`
+        if named and isinstance(value, str) and (Path(value).exists() or name in FOLDERS):
+            given[key] = str(Path(value).expanduser().resolve())
+    return command_line(command, given)

@@ -1,12 +1,10 @@
 """What `sample` leaves: of single images a grid, an array, an archive or a prepared set, as its `format=` asks."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 
-from diffusion_lit.files import UnwritableError
 from diffusion_lit.generate import Setup
 from diffusion_lit.grid import MAX_SHOWN, choose_columns, image_grid, titles_of
 from diffusion_lit.image import save_image, save_npz
@@ -14,16 +12,9 @@ from diffusion_lit.image_archive import save_shards, save_zip
 from diffusion_lit.sample_folder import ImageFiles, SampleFolder
 from diffusion_lit.sample_request import formats_of
 
-__all__ = ["check_places", "write_outputs"]
+__all__ = ["FILES", "write_outputs"]
 
 FILES = {"grid": "grid.png", "npz": "samples.npz", "zip": "samples.zip"}
-
-
-def check_places(formats: Sequence[str], out: Path) -> None:
-    """Check, before images are drawn, that no folder is where a file is to be; an UnwritableError names it."""
-    for name in FILES.keys() & set(formats):
-        if (out / FILES[name]).is_dir():
-            raise UnwritableError(f"{out / FILES[name]} is a folder, where a file is to be; choose another folder")
 
 
 def write_outputs(
@@ -71,5 +62,4 @@ def save_grid(
 def caption_of(cfg: DictConfig, setup: Setup) -> str:
     """How the images were drawn, on a line."""
     name = type(setup.sampler).__name__.removesuffix("Sampler")
-    num_steps = len(setup.sampler.times(setup.denoiser.schedule)) - 1
-    return f"step {setup.step}, {name} in {num_steps} steps, guidance {cfg.guidance:g}, seed {cfg.seed}"
+    return f"step {setup.step}, {name} in {setup.num_steps} steps, guidance {cfg.guidance:g}, seed {cfg.seed}"

@@ -1,8 +1,7 @@
 """One `sample` from its configuration to its files: images are shared out, drawn, written, and put together."""
 
 import logging
-import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +11,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion_lit.collective import decided, rank_and_size, wait_for_all
-from diffusion_lit.drawing import draw
+from diffusion_lit.drawing import BAR, draw
+from diffusion_lit.files import refuse_folders
 from diffusion_lit.generate import Setup, set_up
-from diffusion_lit.interruption import Interrupted, Interruption
+from diffusion_lit.interruption import CommandInterrupted, Interrupted, Interruption
 from diffusion_lit.labels import Labels, OnePerWay
 from diffusion_lit.processes import start_processes
-from diffusion_lit.provenance import settings_of
+from diffusion_lit.provenance import repeat_command, settings_of
 from diffusion_lit.sample_folder import SampleFolder
-from diffusion_lit.sample_output import check_places, write_outputs
+from diffusion_lit.sample_output import FILES, write_outputs
 from diffusion_lit.sample_request import formats_of, indices_of
-from diffusion_lit.shell import command_line
 
 __all__ = ["sample"]
 
 log = logging.getLogger(__name__)
-
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} images [{elapsed}, {remaining} left]"
-
-
-class DrawingInterrupted(Interrupted):
-    """Drawing was asked to stop; `again` is the command that continues it."""
-
-    def __init__(self, number: int, kept: str, again: str) -> None:
-        super().__init__(number)
-        self.kept, self.again = kept, again
-
-    def __str__(self) -> str:
-        return f"stopped by {signal.Signals(self.number).name}; {self.kept}. Continue with\n  {self.again}"
 
 
 def sample(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
@@ -62,7 +48,7 @@ def sample(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
         if labels is not None and cfg.interpolate is not None:
             labels = OnePerWay(labels, cfg.interpolate)
         folder = SampleFolder(Path(cfg.out), "png" in formats)
-        check_places(formats, folder.out)
+        refuse_folders([folder.out / FILES[name] for name in FILES.keys() & set(formats)])
         missing = decided(lambda: folder.open(settings_of(cfg, setup, labels), indices))
         try:
             draw_missing(cfg, setup, labels, folder, missing, len(indices))
@@ -73,7 +59,7 @@ def sample(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
             if rank_and_size()[0] > 0:
                 raise SystemExit(stop.exit_code) from None
             kept = f"what was drawn stays in {folder.out}"
-            raise DrawingInterrupted(stop.number, kept, repeat_command(cfg, overrides)) from None
+            raise CommandInterrupted(stop.number, kept, repeat_command("sample", cfg, overrides)) from None
 
 
 def draw_missing(
@@ -82,7 +68,7 @@ def draw_missing(
     """Draw this process's share of the missing images, each written as soon as its batch is done."""
     rank, size = rank_and_size()
     own = missing[rank::size]
-    num_steps = len(setup.sampler.times(setup.denoiser.schedule)) - 1
+    num_steps = setup.num_steps
     if len(missing) < total and rank == 0:
         log.info("%d of %d images are there already", total - len(missing), total)
     done = 0
@@ -100,11 +86,3 @@ def draw_missing(
                 folder.save(i, image)
             done += len(batch)
             bar.update(done * num_steps - bar.n)
-
-
-def repeat_command(cfg: DictConfig, overrides: Sequence[str]) -> str:
-    """The command that draws what is left, to be given in any folder."""
-    given = {key: value for key, _, value in (override.partition("=") for override in overrides)}
-    paths = {key: Path(cfg[key]).resolve() for key in ("ckpt", "guide", "autoencoder", "out") if cfg[key] is not None}
-    settings: Mapping[str, object] = {**given, **paths}
-    return command_line("sample", settings)

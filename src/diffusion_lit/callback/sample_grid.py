@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffusion_lit.callback.ema import averaged_weights
 from diffusion_lit.callback.last_checkpoint import answer_signals
-from diffusion_lit.collective import gathered
+from diffusion_lit.collective import gathered_in_order
 from diffusion_lit.generate import default_labels, generate
 from diffusion_lit.grid import image_grid, titles_of
 from diffusion_lit.guidance import guided
@@ -94,8 +94,7 @@ class SampleGrid(Callback):
         own = [i % num for i in range(trainer.global_rank, num + -num % trainer.world_size, trainer.world_size)]
         address = (own, labels, self.seed, module.device)
         images = generate(denoiser, self.sampler, *address, on_step=lambda *_: answer_signals(trainer))
-        shares = gathered(images).view(trainer.world_size, -1, *images.shape[1:])
-        images = shares.transpose(0, 1).flatten(0, 1)[:num]
+        images = gathered_in_order(images, num)
         return image_grid(images, columns, titles_of(labels, columns, module.record.get("class_names")))
 
     def write(self, trainer: Trainer, grid: Tensor) -> None:

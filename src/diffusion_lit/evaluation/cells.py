@@ -50,7 +50,7 @@ def cells_of(cfg: DictConfig, models: Models | None, real: StoredImages | None) 
         setup = set_up(own, models)
         labels = setup.by_index if cfg.labels is not None else proportions(setup, real)
         images = DrawnImages(setup, settings_of(own, setup, labels), seed, cfg.num_samples, labels)
-        named = {"sampler": name, "steps": images.num_steps, "guidance": guidance, "seed": seed}
+        named = {"sampler": name, "steps": setup.num_steps, "guidance": guidance, "seed": seed}
         yield Cell({key: value for key, value in named.items() if len(varied[key]) > 1}, images)
 
 

@@ -13,7 +13,7 @@ from diffusion_lit.evaluation.cells import Cell, as_list
 from diffusion_lit.evaluation.chosen_metrics import Extractors
 from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
 from diffusion_lit.evaluation.report import FILES
-from diffusion_lit.files import UnwritableError
+from diffusion_lit.files import UnwritableError, refuse_folders
 from diffusion_lit.generate import Models
 from diffusion_lit.metrics import FeatureSet, Metric, Sets
 
@@ -56,9 +56,7 @@ def check_whole(name: str, value: Any, least: int | None) -> None:
 
 def check_place(out: Path) -> None:
     """Make the folder of the report; an UnwritableError if it, or one of its files, cannot be written."""
-    for name in FILES:
-        if (out / name).is_dir():
-            raise UnwritableError(f"{out / name} is a folder, where a file is to be; choose another folder")
+    refuse_folders(out / name for name in FILES)
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()

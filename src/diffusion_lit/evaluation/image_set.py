@@ -87,16 +87,12 @@ class DrawnImages(ImageSet):
     def __len__(self) -> int:
         return self.num_samples
 
-    @property
-    def num_steps(self) -> int:
-        return len(self.setup.sampler.times(self.setup.denoiser.schedule)) - 1
-
     def batches(
         self, indices: Sequence[int], batch_size: int, on_progress: Callable[[float], object] | None = None
     ) -> Iterator[Tensor]:
         def on_step(s: Tensor, x_s: Tensor) -> None:
             if on_progress is not None:
-                on_progress(len(x_s) / self.num_steps)
+                on_progress(len(x_s) / self.setup.num_steps)
 
         for _, images in draw(self.setup, indices, self.by_index, self.seed, batch_size, on_step=on_step):
             yield images
@@ -110,7 +106,7 @@ class DrawnImages(ImageSet):
 
     @property
     def protocol(self) -> dict[str, Any]:
-        return {**self.drawn_with, "num_steps": self.num_steps, "step": self.setup.step}
+        return {**self.drawn_with, "num_steps": self.setup.num_steps, "step": self.setup.step}
 
 
 @dataclass(frozen=True)
@@ -143,6 +139,13 @@ class StoredImages(ImageSet):
             yield images if self.decode is None else self.decode(images).cpu()
             if on_progress is not None:
                 on_progress(len(images))
+
+    def labelled(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """All images, and their classes, a few at a time."""
+        first = 0
+        for images in self.batches(range(len(self)), READ):
+            yield images, self.labels(range(first, first + len(images)))
+            first += len(images)
 
     def labels(self, indices: Sequence[int]) -> Tensor | None:
         every = self.every_label

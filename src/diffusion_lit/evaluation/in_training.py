@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from diffusion_lit.collective import gathered, rank_and_size
+from diffusion_lit.collective import gathered_in_order, rank_and_size
 from diffusion_lit.data.order import EvaluationOrder
 from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.feature import FeatureExtractor
@@ -30,8 +30,8 @@ def real_features(
     for images, labels in batches:
         features.append(extractor(images))
         classes.append(torch.full((len(images),), -1, device=images.device) if labels is None else labels)
-    labels = in_order(torch.cat(classes), num_images)
-    return FeatureSet(in_order(torch.cat(features), num_images), labels if (labels >= 0).any() else None)
+    labels = gathered_in_order(torch.cat(classes), num_images)
+    return FeatureSet(gathered_in_order(torch.cat(features), num_images), labels if (labels >= 0).any() else None)
 
 
 def drawn_features(
@@ -58,15 +58,7 @@ def drawn_features(
         indices = [index for _, index in addresses]
         own.append(extractor(generate(denoiser, sampler, indices, labels, seed, device, on_step=on_step)))
     classes = None if labels is None else torch.tensor(labels, device=device)
-    return FeatureSet(in_order(torch.cat(own), num_samples), classes)
-
-
-def in_order(own: Tensor, count: int) -> Tensor:
-    """The rows [count, ...] of all ranks, of which rank r of W has the rows r, r + W, r + 2 W, ... in `own`."""
-    size = rank_and_size()[1]
-    missing = -(-count // size) - len(own)
-    rows = gathered(torch.cat([own, own[:missing]]).contiguous())
-    return rows.view(size, -1, *own.shape[1:]).transpose(0, 1).flatten(0, 1)[:count]
+    return FeatureSet(gathered_in_order(torch.cat(own), num_samples), classes)
 
 
 def mixed_labels(counts: Sequence[int], num_samples: int) -> list[int]:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from diffusion_lit.collective import rank_and_size
 from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.drawing import BAR
 from diffusion_lit.evaluation.cells import Cell
 from diffusion_lit.evaluation.image_set import DrawnImages
 from diffusion_lit.evaluation.report import cell_name
@@ -56,8 +57,7 @@ def progress(what: str, total: int) -> Iterator[tuple[Callable[[float], object],
 
     def expect(count: int) -> None:
         nonlocal bar
-        form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} images [{elapsed}, {remaining} left]"
-        bar = tqdm(desc=what, total=count, bar_format=form, disable=rank_and_size()[0] > 0 or count == 0)
+        bar = tqdm(desc=what, total=count, bar_format=BAR, disable=rank_and_size()[0] > 0 or count == 0)
 
     try:
         yield lambda n: bar.update(min(n, (bar.total or 0) - bar.n)), expect  # a batch that is filled up counts whole

@@ -1,18 +1,16 @@
-"""All that somebody needs to know to have the same figures, and the command that gives them."""
+"""All that somebody needs to know to have the same figures."""
 
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.evaluation.chosen_metrics import Extractors
 from diffusion_lit.evaluation.image_set import StoredImages
-from diffusion_lit.shell import PATHS, command_line
 
-__all__ = ["protocol_of", "repeat_command"]
+__all__ = ["protocol_of"]
 
 
 def protocol_of(
@@ -51,18 +49,3 @@ def settings_of_metrics(cfg: DictConfig) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     packages = {name: version(name) for name in ("diffusion-lit", "torch", "torchvision", "numpy", "pillow")}
     return {"python": platform.python_version(), **packages}
-
-
-def repeat_command(cfg: DictConfig, overrides: Sequence[str]) -> str:
-    """The command that measures the same again, or continues it, to be given in any folder."""
-    parts = [override.partition("=") for override in overrides]
-    given = {key: value if sign else None for key, sign, value in parts}  # ~key has no value
-    for key in (*given, "out"):
-        name, value = key.lstrip("+"), OmegaConf.select(cfg, key.lstrip("+"), default=None)
-        if name.rpartition(".")[2] in PATHS and isinstance(value, str) and (Path(value).exists() or name in FOLDERS):
-            given[key] = str(Path(value).expanduser().resolve())
-    return command_line("evaluate", given)
-
-
-FOLDERS = ("out", "cache")
-"""Paths, whether or not there is anything yet."""

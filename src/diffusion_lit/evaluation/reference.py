@@ -1,10 +1,9 @@
 """The images that generated ones are compared with: the model's own data, or files."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig
-from torch import Tensor
 
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.chosen_metrics import Extractors
@@ -98,11 +97,7 @@ def copying(chosen: Mapping[str, Any]) -> list[str]:
 
 
 def prepare_extractors(extractors: Extractors, own: OwnData | None, device: str) -> None:
-    """Let extractors that learn do so, and put all of them where they are used.
-
-    Raises:
-        ValueError: if one learns from the model's data, and there is none.
-    """
+    """Let extractors that learn do so, and put all of them where they are used."""
     for extractor in extractors.values():
         if extractor.learns:
             assert own is not None
@@ -112,11 +107,4 @@ def prepare_extractors(extractors: Extractors, own: OwnData | None, device: str)
 
 def prepare(extractor: FeatureExtractor, training: StoredImages, num_classes: int | None) -> None:
     """Let an extractor learn from all training images."""
-    extractor.prepare(labelled(training), num_classes, training.content)
-
-
-def labelled(images: StoredImages) -> Iterator[tuple[Tensor, Tensor | None]]:
-    for first in range(0, len(images), 250):
-        indices = range(first, min(first + 250, len(images)))
-        [batch] = images.batches(indices, 250)
-        yield batch, images.labels(indices)
+    extractor.prepare(training.labelled(), num_classes, training.content)

@@ -17,7 +17,7 @@ BACKENDS = (
 def full_precision(device_type: str) -> Iterator[None]:
     """Compute in float32, whatever a run has chosen for speed: no autocast, no TF32, no bfloat16 within products.
 
-    cuDNN's convolutions use TF32 unless they are told otherwise, and products do after
+    cuDNN's convolutions use TF32 unless that is switched off, and products do after
     `torch.set_float32_matmul_precision`; features then differ in the third digit between machines and batch sizes.
     """
     chosen = [backend.fp32_precision for backend in BACKENDS]

@@ -38,7 +38,7 @@ class KernelDistance(Metric):
 
     The figure's spread is the standard deviation over subsets, as torch-fidelity prints it. Its standard error is
     spread / sqrt(k), where k subsets are as good as independent: as many as were drawn, but no more than the images of
-    the smaller set can fill without sharing any. Where that is not even two there is no error to state.
+    the smaller set can fill without sharing any. Where that is not even two, no error is stated.
 
     Args:
         extractor: maps images to features.
