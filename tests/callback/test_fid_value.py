@@ -1,6 +1,7 @@
 """The figure that the FID callback logs, against the Frechet distance computed by numpy and scipy."""
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from diffusion_lit.metrics import FeatureSet, KernelDistance, NearestNeighbour, 
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.space import PixelSpace
+from tests.launch import train_in
 
 NUM_REAL, NUM_SAMPLES = 150, 130
 SHAPE = (3, 4, 4)
@@ -145,6 +147,15 @@ def test_other_metrics_are_of_the_same_images(measured: tuple[Data, list[int]]) 
     assert float(trainer.callback_metrics[f"kid/pixels_{NUM_SAMPLES}"]) == pytest.approx(expected)
     with pytest.raises(ValueError, match=r"fid\.copies reads training images"):
         FID(Pixels(), DDIMSampler(2), NUM_SAMPLES, copies=NearestNeighbour(Pixels()))
+    with pytest.raises(ValueError, match=r"kid takes at least 200 generated .* are 130: set .*kid\.subset_size lower"):
+        FID(Pixels(), DDIMSampler(2), NUM_SAMPLES, kid=KernelDistance(Pixels(), subset_size=200))
+
+
+def test_too_few_validation_images_for_a_metric_are_found_before_training(tmp_path: Path) -> None:
+    options = ("+metrics@callback.fid=[kid]", "callback.fid.kid.subset_size=20", "callback.sample_grid=null")
+    with pytest.raises(ValueError, match="kid takes at least 20 validation images, and there are 12"):
+        train_in(tmp_path, "trainer.max_steps=1", *options)
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_the_same_images_are_at_no_distance(measured: tuple[Data, list[int]], monkeypatch: pytest.MonkeyPatch) -> None:

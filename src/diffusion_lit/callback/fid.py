@@ -48,7 +48,7 @@ class FID(Callback):
         num_steps: of the sampler, few, so that training is not held up; None is its own number, which one without
             such a number has anyway.
         metrics: others to take of the same images, by the same extractor; a ValueError for one that reads training
-            images.
+            images, or takes more images than there are.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class FID(Callback):
             metric.check()
             if metric.needs_training:
                 raise ValueError(f"callback.fid.{name} reads training images: leave it to diffusion_lit.evaluate")
+            self.check_count(name, metric, num_samples, "generated")
         self.reference: FeatureSet | None = None
         self.announced = False
         self.last_step = 0
@@ -100,6 +101,18 @@ class FID(Callback):
         assert isinstance(pl_module, DiffusionModule)
         self.sampler.check(guided(pl_module.denoiser, self.guidance))
         pl_module.denoiser.space.check()
+        if (num_real := len(trainer.datamodule.splits["val"])) >= 2:  # type: ignore[attr-defined]
+            for name, metric in self.metrics.items():
+                self.check_count(name, metric, num_real, "validation")
+
+    def check_count(self, name: str, metric: Metric, count: int, kind: str) -> None:
+        """Raise a ValueError, before training, if a metric takes more images of a kind than there are."""
+        if count < metric.min_images:
+            less = f"set callback.fid.{name}.{metric.fewer} lower, or " if metric.fewer else ""
+            raise ValueError(
+                f"callback.fid.{name} takes at least {metric.min_images} {kind} images, and there are {count}: {less}"
+                "leave it out"
+            )
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking and trainer.global_step - self.last_step >= self.every_n_steps:
