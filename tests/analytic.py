@@ -70,12 +70,16 @@ class Silent(Fake):
         raise NotImplementedError
 
 
-def prediction(denoiser: Denoiser, x_0: Tensor, x_t: Tensor, t: Tensor) -> Prediction:
-    """What `denoiser` would make of x_t if its estimate was `x_0`."""
-    alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
+Coefficients = tuple[Tensor, Tensor, Tensor]
+
+
+def prediction(
+    denoiser: Denoiser, x_0: Tensor, x_t: Tensor, t: Tensor, coefficients: Coefficients | None = None
+) -> Prediction:
+    """What `denoiser` would make of x_t if its estimate was `x_0`; `coefficients` are the schedule's at t, if known."""
+    alpha, sigma, log_snr = coefficients or denoiser.schedule.coefficients(t)
     c_skip, c_out, _ = denoiser.parameterization(alpha, sigma)
     output = (x_0 - c_skip * x_t) / c_out
-    log_snr = denoiser.schedule.log_snr(t)
     return Prediction(denoiser.schedule, t, x_t, x_0, output, alpha, sigma, c_skip, c_out, log_snr)
 
 
@@ -105,10 +109,10 @@ class GaussianDenoiser(Denoiser):
         self.std = std
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        coefficients = alpha, sigma, _ = self.schedule.coefficients(t)
         gain = alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2)
         x_0 = self.mean + gain * (x_t - alpha * self.mean)
-        return prediction(self, x_0, x_t, t)
+        return prediction(self, x_0, x_t, t, coefficients)
 
     def log_density(self, x_t: Tensor, t: Tensor) -> Tensor:
         """log p_t(x_t), summed over the whole batch; x_t ~ N(alpha mean, alpha^2 std^2 + sigma^2)."""
@@ -152,14 +156,14 @@ class MixtureDenoiser(Denoiser):
         self.means, self.stds, self.weights = means.double(), stds.double(), weights.double()
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
-        alpha, sigma = self.schedule.alpha(t).double(), self.schedule.sigma(t).double()
-        x = x_t.double()
+        coefficients = self.schedule.coefficients(t)
+        x, alpha, sigma = x_t.double(), coefficients[0].double(), coefficients[1].double()
         responsibility = self.joint(x, alpha, sigma).softmax(1)[..., None, None, None]  # [B, K, 1, 1, 1]
         offset = x[:, None] - alpha[:, None] * self.means
         variance = (self.stds**2).view(-1, 1, 1, 1)
         gain = alpha[:, None] * variance / (alpha[:, None] ** 2 * variance + sigma[:, None] ** 2)
         x_0 = (responsibility * (self.means + gain * offset)).sum(1).to(x_t.dtype)
-        return prediction(self, x_0, x_t, t)
+        return prediction(self, x_0, x_t, t, coefficients)
 
     def joint(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """log weight_k + log N(x; alpha mean_k, alpha^2 std_k^2 + sigma^2), [B, K]."""

@@ -25,13 +25,13 @@ SOME = ("linear", "cosine_continuous", "sqrt", "edm", "flow")
     "name", [name if name in SOME else pytest.param(name, marks=pytest.mark.slow) for name in members("schedule")]
 )
 def test_an_image_is_drawn_again_from_the_noise_it_is_inverted_to(name: str) -> None:
-    """To what float64 and 60 iterations leave (sqrt has its longest step first); fewer iterations leave more."""
-    model = mixture(name)
+    """To what float64 and 60 iterations leave; fewer leave more. sqrt, whose first step is its longest, takes 20."""
+    model, num_steps = mixture(name), 20 if name == "sqrt" else 10
     x_0 = model.sample(20, torch.Generator().manual_seed(0))
     errors = []
     for iterations in (1, 5, 60):
-        noise = invert(model, x_0, num_steps=20, num_iterations=iterations)
-        errors.append(float((DDIMSampler(20)(model, lambda noise=noise: noise) - x_0).abs().max()))
+        noise = invert(model, x_0, num_steps=num_steps, num_iterations=iterations)
+        errors.append(float((DDIMSampler(num_steps)(model, lambda noise=noise: noise) - x_0).abs().max()))
     assert errors[2] < 1e-5, errors
     assert errors[2] < errors[1] < errors[0], errors
 

@@ -222,9 +222,9 @@ def test_every_kind_of_loss_trains_and_resumes_to_the_bit(name: str, tmp_path: P
     importance = ("density.num_bins=5", "density.history_size=2") if name == "importance" else ()
     quiet = ("callback.fid=null", "callback.sample_grid=null", "trainer.log_every_n_steps=1")
     options = (*STATEFUL[name], *importance, *quiet)
-    train_in(tmp_path / "whole", "trainer.max_steps=6", *options)
-    train_in(tmp_path / "a", "trainer.max_steps=4", *options)
-    train_in(tmp_path / "b", "trainer.max_steps=6", f"resume={tmp_path / 'a'}", *options)
+    train_in(tmp_path / "whole", "trainer.max_steps=4", *options)
+    train_in(tmp_path / "a", "trainer.max_steps=2", *options)
+    train_in(tmp_path / "b", "trainer.max_steps=4", f"resume={tmp_path / 'a'}", *options)
     whole, resumed = (tmp_path / run / "checkpoints" / "last.ckpt" for run in ("whole", "b"))
     assert same(whole, resumed)
     losses = column(tmp_path / "whole", "train/loss")
@@ -234,7 +234,7 @@ def test_every_kind_of_loss_trains_and_resumes_to_the_bit(name: str, tmp_path: P
         assert state["loss.head.weight"].abs().sum() > 0
         assert set(load_checkpoint(whole)["ema"]) > {"loss.head.weight"}
     if name == "importance":
-        assert int(state["loss.density.counts"].sum()) == 6 * 60
+        assert int(state["loss.density.counts"].sum()) == 4 * 60
         assert column(tmp_path / "whole", "train/bound")
 
 
@@ -487,16 +487,22 @@ def test_a_run_with_shared_out_parameters_resumes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "number, devices",
-    [(signal.SIGINT, 1), (signal.SIGTERM, 2), pytest.param(signal.SIGTERM, 1, marks=pytest.mark.slow)],
+    ("number", "devices", "start"),
+    [
+        (signal.SIGINT, 1, Forked),
+        (signal.SIGTERM, 2, Forked),
+        pytest.param(signal.SIGTERM, 1, Forked, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 2, subprocess.Popen, marks=pytest.mark.slow),  # ranks as they really are
+    ],
 )
-def test_a_run_that_is_asked_to_stop_saves_first(tmp_path: Path, number: signal.Signals, devices: int) -> None:
+def test_a_run_that_is_asked_to_stop_saves_first(
+    tmp_path: Path, number: signal.Signals, devices: int, start: Any
+) -> None:
     args = [*TINY, "trainer.max_steps=100000", "trainer.val_check_interval=100000", f"trainer.devices={devices}"]
     command = [sys.executable, "-m", "diffusion_lit.train", *args, f"hydra.run.dir={tmp_path / 'run'}"]
     command.append("logger.csv.flush_seconds=0")
     metrics, deadline = tmp_path / "run" / "metrics.csv", time.monotonic() + PATIENCE
     with (tmp_path / "stderr").open("w") as file:
-        start: Any = subprocess.Popen if devices > 1 else Forked  # one launch of ranks as it really is
         process = start(command, cwd=tmp_path, env=dict(os.environ), stderr=file.fileno())
     while not (metrics.is_file() and len(metrics.read_text().splitlines()) > 2):
         assert process.poll() is None and time.monotonic() < deadline

@@ -52,9 +52,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         ValueError: if it is not one of ours, is damaged, or has more in its configuration than plain values.
     """
     file = find_checkpoint(path)
-    if (found := damage(file)) is not None:
+    checkpoint, found = peek(file, mmap=False)
+    if checkpoint is None or (found := damaged_part(file)) is not None:
         raise ValueError(found)
-    checkpoint: dict[str, Any] = load_tensors(file)
     return checkpoint
 
 
@@ -77,10 +77,10 @@ def damaged_part(file: Path) -> str | None:
     return None if bad is None else f"{file} is damaged: the checksum of {bad} is not what was written"
 
 
-def peek(file: Path) -> tuple[dict[str, Any] | None, str | None]:
-    """A checkpoint whose tensors stay on the disk until they are used; or None, and what is wrong with it."""
+def peek(file: Path, mmap: bool = True) -> tuple[dict[str, Any] | None, str | None]:
+    """A checkpoint, by default with its tensors left on the disk until they are used; or None, and what is wrong."""
     try:
-        checkpoint = load_tensors(file, mmap=True)
+        checkpoint = load_tensors(file, mmap=mmap)
         ours = isinstance(checkpoint, dict) and all(isinstance(key, str) for key in checkpoint)
         if not ours or not isinstance(checkpoint.get("config"), dict) or not checkpoint["config"]:
             raise ValueError(f"{file} has no configuration in it: it was not written by diffusion_lit.train")

@@ -137,8 +137,7 @@ class Denoiser(BaseDenoiser):
             )
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
-        log_snr = self.schedule.log_snr(t)
-        alpha, sigma = self.schedule.signal(log_snr).to(t.dtype), self.schedule.noise(log_snr).to(t.dtype)
+        alpha, sigma, log_snr = self.schedule.coefficients(t)
         c_skip, c_out, c_in = self.parameterization(alpha, sigma)
         output = self.network(c_in * x_t, self.schedule.c_noise(t).flatten(), condition).to(x_t.dtype)
         variance = None

@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from diffusion_lit.checkpoint import damage, damaged_part, load_checkpoint, peek
-from diffusion_lit.ranks import check_seen
+from diffusion_lit.ranks import check_seen, from_first_rank
 from diffusion_lit.settings import Change, changes
 
 __all__ = ["Origin", "check_origin", "find_earlier_run", "find_origin", "is_finished", "open_origin", "read"]
@@ -73,10 +73,24 @@ def read(file: Path) -> dict[str, Any]:
     return recorded
 
 
-def open_origin(file: str) -> Origin:
-    """The checkpoint that the first rank has chosen. A ValueError, on all ranks, if one does not see it."""
+def open_origin(find: Callable[[], Origin | None]) -> Origin | None:
+    """The checkpoint that `find` gives the first rank, on all ranks; None where it finds none.
+
+    Raises:
+        ValueError, OSError: what `find` raises; on all ranks, if one does not see the checkpoint.
+    """
+    found: list[Origin] = []
+
+    def name() -> str:
+        if (origin := find()) is None:
+            return ""
+        found.append(origin)
+        return str(origin.file)
+
+    if not (file := from_first_rank("RESUME", name)):
+        return None
     check_seen(Path(file), f"the checkpoint {file}", "resume=FOLDER")
-    return Origin(Path(file), read(Path(file)))
+    return found[0] if found else Origin(Path(file), read(Path(file)))
 
 
 def resumable(recorded: Mapping[str, Any]) -> bool:

@@ -26,7 +26,6 @@ from diffusion_lit.files import write_json
 from diffusion_lit.fine_tuning import load_weights
 from diffusion_lit.interruption import Interrupted, Interruption
 from diffusion_lit.module import DiffusionModule
-from diffusion_lit.ranks import from_first_rank
 from diffusion_lit.restore import restore_settings
 from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, open_origin, read
 from diffusion_lit.run_folder import claim_for_all, continue_loggers, say_finished, write_record
@@ -65,8 +64,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | N
         quiet_the_platform()
         origin = None
         if cfg.resume not in (None, "auto"):
-            origin = open_origin(from_first_rank("RESUME", lambda: str(find_origin(cfg.resume).file)))
-            if overrides is not None:
+            origin = open_origin(lambda: find_origin(cfg.resume))
+            if origin is not None and overrides is not None:
                 cfg, overrides = restore_settings(origin.recorded, str(origin.file), cfg, overrides)
         elif cfg.init is not None and overrides is not None:
             source = find_checkpoint(cfg.init)
@@ -89,8 +88,7 @@ def run(
     refuse_ignored_augmentation(cfg)
     fit_model_to_data(cfg, data)
     if cfg.resume == "auto":
-        found = from_first_rank("RESUME", lambda: str(getattr(find_earlier_run(cfg, cell), "file", "")))
-        origin = open_origin(found) if found else None
+        origin = open_origin(lambda: find_earlier_run(cfg, cell))
     changed = [] if origin is None else check_origin(origin, cfg, data.class_names)
     continue_loggers(cfg, origin)
     callbacks = [instantiate(c) for c in cfg.callback.values() if c is not None]

@@ -73,14 +73,17 @@ BLIND = {
 """Image set -> figures that see nothing in it, of pixels and of a classifier's features."""
 
 
-@pytest.mark.parametrize("feature", ["pixels", "classifier"])
+FEATURES = pytest.mark.parametrize("feature", ["pixels", pytest.param("classifier", marks=pytest.mark.slow)])
+
+
+@FEATURES
 @pytest.mark.parametrize("image_set", CATCHES)
 def test_what_is_spoilt_is_caught(compared: Callable[[str], Compared], image_set: str, feature: str) -> None:
     worse = excess(compared(feature), image_set)
     assert {name: worse[name] for name in CATCHES[image_set].get(feature, []) if worse[name] < PLAINLY} == {}
 
 
-@pytest.mark.parametrize("feature", ["pixels", "classifier"])
+@FEATURES
 @pytest.mark.parametrize("image_set", BLIND)
 def test_what_a_figure_cannot_see(compared: Callable[[str], Compared], image_set: str, feature: str) -> None:
     """FID and precision like copies of the training images; figures of memorization like bad images."""
@@ -88,13 +91,13 @@ def test_what_a_figure_cannot_see(compared: Callable[[str], Compared], image_set
     assert {name: worse[name] for name in BLIND[image_set] if worse[name] > CAUGHT} == {}
 
 
-@pytest.mark.parametrize("feature", ["pixels", "classifier"])
+@FEATURES
 def test_the_frechet_distance_of_a_set_to_itself_is_zero(compared: Callable[[str], Compared], feature: str) -> None:
     _, figures = compared(feature)
     assert abs(figures["reference"]["fid"]) < 1e-6
 
 
-@pytest.mark.parametrize("feature", ["pixels", "classifier"])
+@FEATURES
 def test_the_figures_of_real_images_and_of_copies_are_what_papers_state(
     compared: Callable[[str], Compared], feature: str
 ) -> None:

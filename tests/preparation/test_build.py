@@ -401,7 +401,9 @@ def shard_name(file: str) -> str:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGINT, 2), pytest.param(signal.SIGTERM, 1, marks=pytest.mark.slow)]
+)
 def test_asked_to_stop(number: signal.Signals, workers: int, many: Path, uninterrupted: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = command(many, out, workers)

@@ -61,9 +61,15 @@ class Schedule(FixedPrecision, ABC):
         """The noise's standard deviation at `t`."""
         return self.noise(self.log_snr(t)).to(t.dtype)
 
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """alpha and sigma at `t`, and the log SNR in float64 that both follow from."""
+        log_snr = self.log_snr(t)
+        return self.signal(log_snr).to(t.dtype), self.noise(log_snr).to(t.dtype), log_snr
+
     def scale(self, t: Tensor) -> Tensor:
         """sqrt(alpha^2 + sigma^2), by which x_t is larger than on the variance-preserving scale; 1 on that."""
-        return torch.hypot(self.alpha(t), self.sigma(t))
+        alpha, sigma, _ = self.coefficients(t)
+        return torch.hypot(alpha, sigma)
 
     def snr(self, t: Tensor) -> Tensor:
         """SNR(t) = alpha^2 / sigma^2."""
@@ -79,7 +85,8 @@ class Schedule(FixedPrecision, ABC):
 
     def add_noise(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """A draw of q(x_t | x_0) = N(alpha x_0, sigma^2 I) from the noise `eps` (Ho et al. 2020, eq. 4)."""
-        return self.alpha(t) * x_0 + self.sigma(t) * eps
+        alpha, sigma, _ = self.coefficients(t)
+        return alpha * x_0 + sigma * eps
 
     def diffuse(self, x_s: Tensor, eps: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """A draw of q(x_t | x_s) = N((alpha_t / alpha_s) x_s, c sigma_t^2 I), s <= t, from the noise `eps`."""

@@ -60,6 +60,7 @@ class DiscreteSchedule(Schedule):
         if shift != 1 or zero_terminal_snr:
             betas = -torch.expm1(log_abar.diff(prepend=log_abar.new_zeros(1)))
         self.num_timesteps: int = len(betas)
+        self.ends_in_noise = zero_terminal_snr
         self.t_min = 1 / len(betas)
         self.register_buffer("betas", betas, persistent=False)
         log_abar = torch.cat([betas.new_zeros(1), log_abar])
@@ -93,9 +94,11 @@ class DiscreteSchedule(Schedule):
     def log_snr(self, t: Tensor) -> Tensor:
         """Linear between two steps; SNR falls as 1 / t within the first, and as (1 - t)^2 within one that ends at 0."""
         table, position = self.log_snr_steps.to(t.device), self.position(t)
-        left, right = table[position.floor().long()], table[position.ceil().long()]
+        left, right = table[position.long()], table[position.ceil().long()]
         between = torch.lerp(left, right, position.frac())
         between = torch.where(left == math.inf, right - position.log(), between)
+        if not self.ends_in_noise:
+            return between
         remaining = left + 2 * (self.num_timesteps - position).log()
         return torch.where((right == -math.inf) & (position > 0), remaining, between)
 
