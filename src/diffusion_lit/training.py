@@ -29,8 +29,9 @@ from diffusion_lit.module import DiffusionModule
 from diffusion_lit.ranks import from_first_rank
 from diffusion_lit.restore import restore_settings
 from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, open_origin, read
-from diffusion_lit.run_folder import claim_for_all, continue_loggers, say_finished, write_record
-from diffusion_lit.settings import Change, plain_settings
+from diffusion_lit.run_folder import claim_for_all, say_finished
+from diffusion_lit.run_record import continue_loggers, keep_model, recorded_settings, run_name, write_record
+from diffusion_lit.settings import Change
 from diffusion_lit.shell import command_line
 from diffusion_lit.trainer import build_trainer, check_processes
 
@@ -92,7 +93,7 @@ def run(
         found = from_first_rank("RESUME", lambda: str(getattr(find_earlier_run(cfg, cell), "file", "")))
         origin = open_origin(found) if found else None
     changed = [] if origin is None else check_origin(origin, cfg, data.class_names)
-    continue_loggers(cfg, origin)
+    continue_loggers(cfg, origin, run_name(overrides, cell, cfg.run_dir))
     callbacks = [instantiate(c) for c in cfg.callback.values() if c is not None]
     loggers = [instantiate(c) for c in (cfg.logger or {}).values() if c is not None]
     trainer = build_trainer(cfg.trainer, callbacks, loggers)
@@ -106,7 +107,7 @@ def run(
         say_finished(cfg, origin)
         return None
     module.record = {
-        "config": plain_settings(cfg),
+        "config": recorded_settings(cfg),
         "overrides": list(overrides),
         "started_in": os.getcwd(),
         "parent": str(origin.file.resolve()) if origin is not None else None,
@@ -129,6 +130,7 @@ def run(
             lock.release()
     if trainer.is_global_zero:
         write_json(record | {"finished": trainer.global_step}, Path(cfg.run_dir) / "run.json")
+        keep_model(cfg, trainer)
         report(cfg, trainer, time.monotonic() - start)
     return trainer
 
