@@ -5,6 +5,7 @@ bytes name W&B's version of it.
 """
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ FILE_HEADER = 7
 PIECE_HEADER = 7
 """Checksum (4 bytes), length (2), kind (1)."""
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+PATIENCE = 60.0
 
 
 @dataclass
@@ -41,7 +43,7 @@ class OfflineRun:
 def records(file: Path) -> Iterator[bytes]:
     """The records of a file; a last one that was cut is left out."""
     data, at, pieces = file.read_bytes(), FILE_HEADER, b""
-    assert data[:4] == b":W&B", file
+    assert data[:4] in (b":W&B", b""), file
     while at + PIECE_HEADER <= len(data):
         if (left := BLOCK - at % BLOCK) < PIECE_HEADER:  # too few bytes for a header are padding
             at += left
@@ -57,13 +59,19 @@ def records(file: Path) -> Iterator[bytes]:
 
 
 def read_offline_run(save_dir: Path) -> OfflineRun:
-    """The one offline run below `save_dir`/wandb."""
+    """The one offline run below `save_dir`/wandb, once it is whole: a process of W&B's own writes it, and writes late."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     [file] = (save_dir / "wandb").glob("offline-run-*/run-*.wandb")
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        read = [Record.FromString(data) for data in records(file)]
+        if any(record.WhichOneof("record_type") == "exit" for record in read):
+            break
+        assert time.monotonic() < deadline, f"{file} has no end: {len(read)} records"
+        time.sleep(0.05)
     found = OfflineRun()
-    for data in records(file):
-        record = Record.FromString(data)
+    for record in read:
         match record.WhichOneof("record_type"):
             case "run":
                 found.run = record.run

@@ -7,15 +7,15 @@ from typing import Any, Literal
 __all__ = ["BestFigures", "Mode"]
 
 Mode = Literal["min", "max"]
-LOWER = ("val/loss", "test/loss", "fid/")
-"""Beginnings of figures of which lower is better, whatever a run is compared by."""
+LOSSES = ("val/loss", "val/loss_raw", "test/loss")
+"""Figures of which lower is better, as it is of Frechet distances, whatever a run is compared by."""
 
 
 class BestFigures:
     """Keeps the best value of each figure whose better direction is known.
 
     Args:
-        modes: whether `min` or `max` is best, by the figure's name; losses and Frechet distances are known.
+        modes: whether `min` or `max` is best, by the figure's name; those of losses and Frechet distances are known.
     """
 
     def __init__(self, modes: Mapping[str, Mode]) -> None:
@@ -24,7 +24,7 @@ class BestFigures:
         self.steps: dict[str, int] = {}
 
     def mode_of(self, name: str) -> Mode | None:
-        return self.modes.get(name, "min" if name.startswith(LOWER) else None)
+        return self.modes.get(name, "min" if name in LOSSES or name.startswith("fid/") else None)
 
     def update(self, figures: Mapping[str, Any], step: int) -> list[str]:
         """Take in the figures of a step; returns the names of those that are better than all before."""

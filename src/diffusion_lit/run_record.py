@@ -23,7 +23,7 @@ from diffusion_lit.settings import UNSEEN, plain_settings, under
 from diffusion_lit.tensorboard_logger import TensorBoardLogger
 from diffusion_lit.wandb_logger import WandbLogger
 
-__all__ = ["continue_loggers", "keep_model", "recorded_settings", "run_name", "write_record"]
+__all__ = ["continue_loggers", "finish_wandb", "keep_model", "recorded_settings", "run_name", "write_record"]
 
 LONGEST_NAME = 120
 PATCH = "code.patch"
@@ -92,7 +92,8 @@ def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, ori
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "process": os.getpid(),
         "versions": module.record["versions"],
-        "machine": machine(),
+        "machine": machine() | {"processes": trainer.world_size},
+        "parameters": sum(p.numel() for p in module.denoiser.parameters()),
         "git": None,
     }
     patch = None
@@ -140,6 +141,13 @@ def directions(cfg: DictConfig, trainer: Trainer) -> dict[str, Mode]:
     followed = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor is not None]
     modes: dict[str, Mode] = {str(callback.monitor): callback.mode for callback in followed}
     return modes | {cfg.objective: cfg.objective_mode}
+
+
+def finish_wandb(trainer: Trainer) -> None:
+    """End the W&B run, with what is still to be sent: the next one in this process is another."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.finish(failed=not trainer.state.finished)
 
 
 def keep_model(cfg: DictConfig, trainer: Trainer) -> None:

@@ -30,7 +30,14 @@ from diffusion_lit.ranks import from_first_rank
 from diffusion_lit.restore import restore_settings
 from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, open_origin, read
 from diffusion_lit.run_folder import claim_for_all, say_finished
-from diffusion_lit.run_record import continue_loggers, keep_model, recorded_settings, run_name, write_record
+from diffusion_lit.run_record import (
+    continue_loggers,
+    finish_wandb,
+    keep_model,
+    recorded_settings,
+    run_name,
+    write_record,
+)
 from diffusion_lit.settings import Change
 from diffusion_lit.shell import command_line
 from diffusion_lit.trainer import build_trainer, check_processes
@@ -121,6 +128,7 @@ def run(
     start = time.monotonic()
     try:
         trainer.fit(module, data, ckpt_path=None if origin is None else origin.file, weights_only=True)
+        keep_model(cfg, trainer)
     except Exception as error:
         if isinstance(error.__context__, Interrupted):  # Lightning's, of loaders that a signal left half-made
             raise error.__context__ from None
@@ -128,9 +136,9 @@ def run(
     finally:
         if lock is not None:
             lock.release()
+        finish_wandb(trainer)
     if trainer.is_global_zero:
         write_json(record | {"finished": trainer.global_step}, Path(cfg.run_dir) / "run.json")
-        keep_model(cfg, trainer)
         report(cfg, trainer, time.monotonic() - start)
     return trainer
 

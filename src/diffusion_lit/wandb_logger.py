@@ -100,3 +100,8 @@ class WandbLogger(_WandbLogger):
             artifact.add_file(str(file))
         self.experiment.log_artifact(artifact, aliases=["latest", f"step-{step}"])
         log.info("W&B keeps %s as model-%s", " and ".join(file.name for file in files), self.experiment.id)
+
+    @rank_zero_only
+    def finish(self, failed: bool) -> None:
+        """End the run; nothing can be logged after that."""
+        self.experiment.finish(exit_code=int(failed))
