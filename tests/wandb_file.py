@@ -59,7 +59,7 @@ def records(file: Path) -> Iterator[bytes]:
 
 
 def read_offline_run(save_dir: Path) -> OfflineRun:
-    """The one offline run below `save_dir`/wandb, once it is whole: a process of W&B's own writes it, and writes late."""
+    """The one offline run below `save_dir`/wandb, once it is whole: W&B's own process writes it, and writes late."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     [file] = (save_dir / "wandb").glob("offline-run-*/run-*.wandb")

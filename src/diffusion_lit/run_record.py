@@ -65,11 +65,17 @@ def continue_loggers(cfg: DictConfig, origin: Origin | None, name: str) -> None:
             known = origin.recorded.get("wandb") if origin is not None else None
             wandb.id = known if wandb.get("id") is None else None if new else wandb.id
             if wandb.get("name") == "auto":
-                wandb.name = name
+                wandb.name = name if known is None or wandb.id != known else name_of_earlier(origin)
     tensorboard = loggers.get("tensorboard")
     if origin is not None and tensorboard is not None:
         with open_dict(cfg):
             tensorboard.purge_step = origin.step + 1
+
+
+def name_of_earlier(origin: Origin | None) -> str | None:
+    """W&B's name of the run that is resumed, as far as its settings say it; None leaves it as it is."""
+    loggers = None if origin is None else origin.recorded["config"].get("logger")
+    return ((loggers or {}).get("wandb") or {}).get("name")
 
 
 def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, origin: Origin | None) -> dict[str, Any]:
