@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-__all__ = ["BestFigures", "Mode"]
+__all__ = ["BestFigures"]
 
-Mode = Literal["min", "max"]
 LOSSES = ("val/loss", "val/loss_raw", "test/loss")
 """Figures of which lower is better, as it is of Frechet distances, whatever a run is compared by."""
 
@@ -18,12 +17,12 @@ class BestFigures:
         modes: whether `min` or `max` is best, by the figure's name; those of losses and Frechet distances are known.
     """
 
-    def __init__(self, modes: Mapping[str, Mode]) -> None:
+    def __init__(self, modes: Mapping[str, str]) -> None:
         self.modes = modes
         self.values: dict[str, float] = {}
         self.steps: dict[str, int] = {}
 
-    def mode_of(self, name: str) -> Mode | None:
+    def mode_of(self, name: str) -> str | None:
         return self.modes.get(name, "min" if name in LOSSES or name.startswith("fid/") else None)
 
     def update(self, figures: Mapping[str, Any], step: int) -> list[str]:

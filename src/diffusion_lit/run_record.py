@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from diffusion_lit.best_figures import BestFigures, Mode
+from diffusion_lit.best_figures import BestFigures
 from diffusion_lit.csv_logger import CSVLogger, read_table
 from diffusion_lit.derived import distinct, without_repeats
 from diffusion_lit.environment import git_state, machine, versions
@@ -23,15 +23,24 @@ from diffusion_lit.settings import UNSEEN, plain_settings, under
 from diffusion_lit.tensorboard_logger import TensorBoardLogger
 from diffusion_lit.wandb_logger import WandbLogger
 
-__all__ = ["continue_loggers", "finish_wandb", "keep_model", "recorded_settings", "run_name", "write_record"]
+__all__ = ["carried", "continue_loggers", "end_record", "finish_wandb", "run_name", "write_record"]
 
 LONGEST_NAME = 120
 PATCH = "code.patch"
 
 
-def recorded_settings(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved configuration, of plain containers, each setting once."""
-    return without_repeats(plain_settings(cfg))
+def carried(
+    cfg: DictConfig, overrides: Sequence[str], origin: Origin | None, class_names: list[str] | None
+) -> dict[str, Any]:
+    """What the run's checkpoints say of it (see `diffusion_lit.checkpoint`)."""
+    return {
+        "config": without_repeats(plain_settings(cfg)),
+        "overrides": list(overrides),
+        "started_in": os.getcwd(),
+        "versions": versions(),
+        "parent": str(origin.file.resolve()) if origin is not None else None,
+        "class_names": class_names,
+    }
 
 
 def run_name(overrides: Sequence[str], cell: str | None, folder: str) -> str:
@@ -89,7 +98,6 @@ def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, ori
         events = None if origin is None else origin.run / "tensorboard"
         if isinstance(logger, TensorBoardLogger) and events is not None and events.is_dir() and not same:
             shutil.copytree(events, logger.log_dir, dirs_exist_ok=True)
-    module.record["versions"] = versions()
     record: dict[str, Any] = {
         "parent": module.record["parent"],
         "step": 0 if origin is None else origin.step,
@@ -142,11 +150,23 @@ def tell_loggers(
             logger.log_hyperparams(settings)
 
 
-def directions(cfg: DictConfig, trainer: Trainer) -> dict[str, Mode]:
+def directions(cfg: DictConfig, trainer: Trainer) -> dict[str, str]:
     """Which values are better, of the figures that the settings say it of: the objective, what checkpoints follow."""
     followed = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor is not None]
-    modes: dict[str, Mode] = {str(callback.monitor): callback.mode for callback in followed}
+    modes: dict[str, str] = {str(callback.monitor): callback.mode for callback in followed}
     return modes | {cfg.objective: cfg.objective_mode}
+
+
+def end_record(cfg: DictConfig, trainer: Trainer, record: dict[str, Any]) -> None:
+    """Write, on the first rank, that the run has ended; W&B keeps its checkpoints, where that is asked for."""
+    if not trainer.is_global_zero:
+        return
+    write_json(record | {"finished": trainer.global_step}, Path(cfg.run_dir) / "run.json")
+    folder = Path(cfg.run_dir) / "checkpoints"
+    files = [file for file in (folder / "last.ckpt", folder / "best.ckpt") if file.is_file()]
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.keep_model(files, trainer.global_step)
 
 
 def finish_wandb(trainer: Trainer) -> None:
@@ -154,12 +174,3 @@ def finish_wandb(trainer: Trainer) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.finish(failed=not trainer.state.finished)
-
-
-def keep_model(cfg: DictConfig, trainer: Trainer) -> None:
-    """Let W&B keep the last and the best checkpoint of a run that has ended, where that is asked for."""
-    folder = Path(cfg.run_dir) / "checkpoints"
-    files = [file for file in (folder / "last.ckpt", folder / "best.ckpt") if file.is_file()]
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.keep_model(files, trainer.global_step)

@@ -47,7 +47,7 @@ class TensorBoardLogger(_TensorBoardLogger):
 
         self.best, self.objective = best, objective
         self.log_hyperparams(dict(settings))
-        for summary in hparams(self._sanitize_params(leaves(settings)), {METRIC: math.nan}):
+        for summary in hparams(self._sanitize_params(leaves(settings)), {METRIC: math.nan}):  # type: ignore[no-untyped-call]
             self.experiment._get_file_writer().add_summary(summary)
         self.experiment.add_text("run", f"```json\n{json.dumps(record, indent=2)}\n```")
 
