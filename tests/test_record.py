@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import runpy
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -256,3 +258,15 @@ def test_wandb_s_sweep_file_is_of_settings_that_exist(tmp_path: Path) -> None:
     cfg = config(tmp_path, *fixed, *(f"{key}={value}" for key, value in chosen.items()), tiny=False)
     assert sweep["metric"] == {"name": cfg.objective, "goal": "minimize"}
     assert sweep["project"] == cfg.logger.wandb.project
+
+
+def test_wandb_s_workspace_shows_the_figures(offline: OfflineRun) -> None:
+    workspace = runpy.run_path(str(ROOT / "examples" / "wandb" / "workspace.py"))
+    patterns = [pattern for panels in workspace["SECTIONS"].values() for pattern in panels.values()]
+    shown = ("train/loss", "train/lr", "val/loss", "fid/pixels_21")
+    assert {name for name in shown if any(re.fullmatch(p, name) for p in patterns)} == set(shown)
+    assert all(offline.column(name) for name in shown)
+    assert workspace["STEPS"] == offline.metrics["*"].step_metric and "samples" in workspace["PICTURES"]
+    for column in workspace["BEST"]:
+        kind, _, name = column.partition(":")
+        assert name in (offline.summary if kind == "summary" else leaves(offline.config)), column
