@@ -383,7 +383,7 @@ def test_tensorboard_and_wandb_continue_on_the_same_axis(tmp_path: Path) -> None
     train_in(tmp_path / "a", *options, "trainer.max_steps=5", "callback.last_checkpoint.keep_last=2")
     wandb.finish()
     saved = tmp_path / "a" / "checkpoints" / "last_step_0000003.ckpt"
-    train_in(tmp_path / "b", *options, "trainer.max_steps=6", f"resume={saved}", "objective_mode=max")
+    train_in(tmp_path / "b", *options, "trainer.max_steps=6", f"resume={saved}")
     wandb.finish()
     losses = EventAccumulator(str(tmp_path / "b" / "tensorboard")).Reload().Scalars("train/loss")
     table = {
@@ -395,13 +395,15 @@ def test_tensorboard_and_wandb_continue_on_the_same_axis(tmp_path: Path) -> None
     earlier, resumed = (read_offline_run(tmp_path / name) for name in ("a", "b"))
     assert first == second == resumed.run.run_id and resumed.run.display_name == earlier.run.display_name
     assert resumed.column("train/loss") == pytest.approx({step: table[step] for step in resumed.column("train/loss")})
-    best = {row["val/loss"]: row["step"] for row in read_table(tmp_path / "b" / "metrics.csv") if "val/loss" in row}
-    assert len(best) > 1 and best[max(best)] == min(best.values())  # the earlier run's
-    assert resumed.summary["val/loss_best"] == pytest.approx(max(best))
-    assert resumed.summary["val/loss_best_step"] == best[max(best)]
-    train_in(tmp_path / "c", *options, "trainer.max_steps=6", f"resume={saved}", "logger.wandb.id=new")
+    new = (f"resume={tmp_path / 'a'}", "logger.wandb.id=new", "objective_mode=max")
+    train_in(tmp_path / "c", *options, "trainer.max_steps=6", *new)
     wandb.finish()
     assert json.loads((tmp_path / "c" / "run.json").read_text())["wandb"] != first
+    values = {row["step"]: row["val/loss"] for row in read_table(tmp_path / "c" / "metrics.csv") if "val/loss" in row}
+    assert len(values) == 2 and values[min(values)] > values[max(values)]  # so that the earlier run's is the best
+    summary = read_offline_run(tmp_path / "c").summary
+    assert summary["val/loss_best"] == pytest.approx(values[min(values)])
+    assert summary["val/loss_best_step"] == min(values)
 
 
 # Weights alone.
