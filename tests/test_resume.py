@@ -19,6 +19,7 @@ from diffusion_lit.restore import restore_settings
 from diffusion_lit.resume import find_earlier_run, find_origin
 from diffusion_lit.settings import Change, changes
 from tests.launch import TINY, config, run_forked, train_in
+from tests.wandb_file import read_offline_run
 
 QUIET = ("callback.fid=null", "callback.sample_grid=null")
 SHORT = (*QUIET, "trainer.max_steps=4", "trainer.val_check_interval=2")
@@ -339,6 +340,34 @@ def test_a_run_may_continue_in_its_own_folder(copy: Path) -> None:
     assert load_checkpoint(copy)["global_step"] == 6
 
 
+def test_a_run_that_recorded_its_settings_thrice_resumes(run: Path, copy: Path, tmp_path: Path) -> None:
+    """As runs once did: the network in `denoiser` and that in `module`, and Lightning's own loggers."""
+    file = copy / "checkpoints" / "last.ckpt"
+    checkpoint = load_checkpoint(file)
+    recorded = checkpoint["config"]
+    parts = {name: recorded[name] for name in ("schedule", "parameterization", "space")}
+    recorded["denoiser"] = {**recorded["denoiser"], "network": recorded["model"], **parts}
+    own = ("denoiser", "loss", "augmentation", "optimizer", "lr_schedule", "label_dropout", "seed")
+    recorded["module"] = {**recorded["module"], **{name: recorded[name] for name in own}}
+    target = "lightning.pytorch.loggers.TensorBoardLogger"
+    recorded["logger"]["tensorboard"] = {"_target_": target, "save_dir": recorded["run_dir"], "name": "tensorboard"}
+    del checkpoint["versions"]
+    checkpoint["overrides"].append("logger=[csv,tensorboard]")
+    torch.save(checkpoint, file)
+    for weights in ("ema", "raw"):
+        old, new = (load_denoiser(path, weights)[0].state_dict() for path in (copy, run))
+        assert old.keys() == new.keys() and all(torch.equal(old[name], w) for name, w in new.items())
+    cfg = config(tmp_path, "schedule=cosine", "optimizer.lr=2e-3", "model.dropout=0.1")
+    cfg.model.update({key: recorded["model"][key] for key in ("resolution", "image_channels", "num_classes")})
+    cfg.model.augmentation_dim, cfg.space = 0, recorded["space"]
+    assert changes(checkpoint, cfg) == changes(load_checkpoint(run), cfg)
+    trainer = resumed(tmp_path / "b", f"resume={json.dumps(str(copy))}", "trainer.max_steps=5")
+    assert getattr(trainer, "global_step", None) == 5
+    once = load_checkpoint(tmp_path / "b")["config"]
+    assert once["denoiser"].keys() == once["module"].keys() == {"_target_"}
+    assert once["logger"]["tensorboard"]["_target_"] == "diffusion_lit.tensorboard_logger.TensorBoardLogger"
+
+
 def test_leftovers_of_a_killed_writer_are_removed(copy: Path) -> None:
     leftover = copy / "checkpoints" / ".last.ckpt.123.partial"
     leftover.write_bytes(b"half")
@@ -363,10 +392,18 @@ def test_tensorboard_and_wandb_continue_on_the_same_axis(tmp_path: Path) -> None
     assert sorted({event.step for event in losses}) == list(table) == list(range(6))  # the third twice, and alike
     assert all(event.value == pytest.approx(table[event.step]) for event in losses) and len(losses) <= 7
     first, second = (json.loads((tmp_path / name / "run.json").read_text())["wandb"] for name in ("a", "b"))
-    assert first == second and len(list((tmp_path / "b" / "wandb").glob(f"offline-run-*-{first}"))) == 1
-    train_in(tmp_path / "c", *options, "trainer.max_steps=6", f"resume={saved}", "logger.wandb.id=new")
+    earlier, resumed = (read_offline_run(tmp_path / name) for name in ("a", "b"))
+    assert first == second == resumed.run.run_id and resumed.run.display_name == earlier.run.display_name
+    assert resumed.column("train/loss") == pytest.approx({step: table[step] for step in resumed.column("train/loss")})
+    new = (f"resume={tmp_path / 'a'}", "logger.wandb.id=new", "objective_mode=max")
+    train_in(tmp_path / "c", *options, "trainer.max_steps=6", *new)
     wandb.finish()
     assert json.loads((tmp_path / "c" / "run.json").read_text())["wandb"] != first
+    values = {row["step"]: row["val/loss"] for row in read_table(tmp_path / "c" / "metrics.csv") if "val/loss" in row}
+    assert len(values) == 2 and values[min(values)] > values[max(values)]  # so that the earlier run's is the best
+    summary = read_offline_run(tmp_path / "c").summary
+    assert summary["val/loss_best"] == pytest.approx(values[min(values)])
+    assert summary["val/loss_best_step"] == min(values)
 
 
 # Weights alone.

@@ -31,6 +31,7 @@ from diffusion_lit.loss import LossTerms, MSELoss
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.weighting import UnitWeighting
 from tests.launch import PATIENCE, TINY, Forked, config, run_forked, train_in
+from tests.wandb_file import read_offline_run
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -284,28 +285,6 @@ def test_going_on_with_another_model_is_refused(run: Path, tmp_path: Path) -> No
         train_in(tmp_path, f"resume={run}", "model.channels=16")
 
 
-def test_every_logger_gets_figures_and_pictures(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    train_in(
-        tmp_path,
-        "logger=[csv,tensorboard,wandb]",
-        "logger.wandb.offline=true",
-        "trainer.max_steps=3",
-        "callback.fid=null",
-    )
-    import wandb
-
-    wandb.finish()
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert "val/loss_q4" in events.Tags()["scalars"] and "samples" in events.Tags()["images"]
-    assert column(tmp_path, "val/loss")
-    [recorded] = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
-    assert recorded.stat().st_size > 0 and list(
-        (tmp_path / "wandb").glob("offline-run-*/files/media/images/samples*.png")
-    )
-
-
 class Poison(Callback):
     """Makes a weight infinite after a step."""
 
@@ -543,6 +522,8 @@ def test_sweep_has_a_folder_for_each_job(tmp_path: Path) -> None:
     for path in runs:
         wandb = OmegaConf.load(path).logger.wandb
         assert (wandb.name, wandb.group) == (path.parent.name, path.parents[1].name)
+        started = read_offline_run(path.parent).run
+        assert (started.display_name, started.run_group) == (wandb.name, wandb.group)
 
 
 def test_a_sweep_of_several_processes_trains_each_job_once(tmp_path: Path) -> None:

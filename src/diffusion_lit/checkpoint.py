@@ -1,9 +1,10 @@
 """A checkpoint describes itself: the configuration travels with the weights, and both are data, not code.
 
-Keys of ours beside Lightning's: `config` (resolved, plain containers), `overrides` (the command line), `started_in`
-(where it was typed), `parent` (the checkpoint that the run continues, or None), `class_names` and `class_counts` of the
-training images (or None), `ema` (averaged weights, by the names they have in `state_dict`) and `ema_num_updates`;
-another average likewise.
+Keys of ours beside Lightning's: `config` (resolved, plain containers, without what `diffusion_lit.derived` knows to
+repeat other parts), `overrides` (the command line), `started_in` (where it was typed), `versions` (of the packages that
+wrote it), `parent` (the checkpoint that the run continues, or None), `class_names` and `class_counts` of the training
+images (or None), `ema` (averaged weights, by the names they have in `state_dict`) and `ema_num_updates`; another
+average likewise.
 """
 
 import zipfile
@@ -16,6 +17,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.derived import denoiser_settings
 from diffusion_lit.gate import trusted
 from diffusion_lit.plain import plain, read_as
 from diffusion_lit.space import relocate
@@ -125,7 +127,7 @@ def load_denoiser(
     file = find_checkpoint(path)
     checkpoint = load_checkpoint(file)  # its optimizer state has no business on the device
     state = choose_weights(checkpoint, weights, file)
-    config = trusted(checkpoint["config"].get("denoiser"), Denoiser, f"{file}: denoiser", allow)
+    config = trusted(denoiser_settings(checkpoint["config"]), Denoiser, f"{file}: denoiser", allow)
     prefix = "denoiser."
     try:
         config.space = relocate(config.space, autoencoder)

@@ -121,7 +121,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
         @functools.wraps(start)
         def main() -> None:
             try:
-                sys.argv[1:] = name_jobs(read_arguments(sys.argv[1:]))
+                sys.argv[1:] = name_jobs(choose_none(read_arguments(sys.argv[1:])))
                 check_choices(sys.argv[1:])
                 outlive_nobody()
                 join()
@@ -133,6 +133,11 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
         return main
 
     return decorate
+
+
+def choose_none(arguments: Sequence[str]) -> list[str]:
+    """`logger=null` as `logger=[]`: Hydra takes null only for a group of which one member is chosen."""
+    return ["logger=[]" if argument == "logger=null" else argument for argument in arguments]
 
 
 def check_choices(arguments: Sequence[str]) -> None:

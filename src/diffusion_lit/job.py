@@ -126,5 +126,4 @@ def end_ranks() -> None:
                     rank.kill()
 
 
-OmegaConf.register_new_resolver("job_name", job_name, replace=True)
 OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)

@@ -10,15 +10,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.derived import DERIVED, leaves
 from diffusion_lit.plain import read_as
 from diffusion_lit.recorded import trusted_config
-from diffusion_lit.settings import DERIVED, PLACES, RUN_DIR, TODAY, flatten, leaves, plain_settings, under
+from diffusion_lit.settings import PLACES, RUN_DIR, TODAY, flatten, plain_settings, under
 from diffusion_lit.shell import quote
 
 __all__ = ["restore_settings"]
 
 PACKAGES = {"strategy": "trainer.strategy"}
 """Groups that set something of another name (`# @package` in conf)."""
+LIGHTNING = "lightning.pytorch.loggers."
 
 
 def restore_settings(
@@ -84,9 +86,11 @@ def restore_settings(
 
 
 def renewed(recorded: Mapping[str, Any]) -> list[str]:
-    """Groups of a run whose classes have been replaced since: rates were torch's schedulers, with an end."""
-    target = str(recorded.get("lr_schedule", {}).get("_target_"))
-    return ["lr_schedule"] if target.startswith("torch.") else []
+    """Settings whose classes were replaced: rates were torch's schedulers, with an end; loggers Lightning's."""
+    former = {"lr_schedule": "torch.", "logger.wandb._target_": LIGHTNING, "logger.tensorboard._target_": LIGHTNING}
+    flat = leaves({name: recorded.get(name) for name in ("lr_schedule", "logger")})
+    targets = {key: flat.get(key if key.endswith("_target_") else f"{key}._target_") for key in former}
+    return [key for key, target in targets.items() if str(target).startswith(former[key])]
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:

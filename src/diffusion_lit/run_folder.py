@@ -1,4 +1,4 @@
-"""The folder of one run: who may write to it, what it says of the run, and what it takes over from the run's parent."""
+"""The folder of one run: who may write to it, and that it is taken away again where there was nothing to do."""
 
 import os
 import secrets
@@ -6,21 +6,16 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
-from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
-from diffusion_lit.csv_logger import CSVLogger
-from diffusion_lit.files import remove_leftovers, replacing, write_json
-from diffusion_lit.module import DiffusionModule
+from diffusion_lit.files import remove_leftovers
 from diffusion_lit.ranks import check_seen, from_first_rank, launched_by
 from diffusion_lit.resume import Origin
 from diffusion_lit.shell import command_line
 
-__all__ = ["claim", "claim_for_all", "continue_loggers", "say_finished", "write_record"]
+__all__ = ["claim", "claim_for_all", "say_finished"]
 
 LOCK_PATIENCE = 10.0  # seconds; loading processes of a process that was killed notice it, and let go, after up to 5
 
@@ -88,48 +83,6 @@ def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:
 def remove_all_leftovers(run: Path) -> None:
     for folder in (run, run / "checkpoints", run / "samples"):
         remove_leftovers(folder)
-
-
-def continue_loggers(cfg: DictConfig, origin: Origin | None) -> None:
-    """Let the loggers of a resumed run continue where its parent's had come to, on the same axis."""
-    loggers = cfg.logger or {}
-    wandb = loggers.get("wandb")
-    if wandb is not None:
-        new = wandb.get("id") == "new"
-        with open_dict(cfg):
-            known = origin.recorded.get("wandb") if origin is not None else None
-            wandb.id = known if wandb.get("id") is None else None if new else wandb.id
-    tensorboard = loggers.get("tensorboard")
-    if origin is not None and tensorboard is not None:
-        with open_dict(cfg):
-            tensorboard.purge_step = origin.step + 1
-
-
-def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, origin: Origin | None) -> dict[str, Any]:
-    """What the run is, in its folder; and the figures that its parent had. Returns what is in run.json."""
-    folder, earlier = Path(cfg.run_dir), None if origin is None else origin.run
-    same = earlier is not None and earlier.resolve() == folder.resolve()
-    for logger in trainer.loggers:
-        if origin is not None and isinstance(logger, CSVLogger):
-            logger.begin_with(origin.run / "metrics.csv", origin.step)
-        events = None if origin is None else origin.run / "tensorboard"
-        if isinstance(logger, TensorBoardLogger) and events is not None and events.is_dir() and not same:
-            shutil.copytree(events, logger.log_dir, dirs_exist_ok=True)
-    record: dict[str, Any] = {
-        "parent": module.record["parent"],
-        "step": 0 if origin is None else origin.step,
-        "command": ["python", "-m", "diffusion_lit.train", *module.record["overrides"]],
-        "started_in": module.record["started_in"],
-        "process": os.getpid(),
-    }
-    with replacing(folder / "config.yaml") as file:
-        file.write(OmegaConf.to_yaml(OmegaConf.create(module.record["config"])).encode())
-    for logger in trainer.loggers:
-        logger.log_hyperparams(module.record["config"])
-        if isinstance(logger, WandbLogger):
-            record["wandb"] = module.record["wandb"] = logger.version
-    write_json(record, folder / "run.json")
-    return record
 
 
 def say_finished(cfg: DictConfig, origin: Origin) -> None:

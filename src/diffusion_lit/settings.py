@@ -10,6 +10,7 @@ from typing import Any
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion_lit.derived import DERIVED, leaves
 from diffusion_lit.shell import PATHS
 
 __all__ = ["Change", "changes", "plain_settings"]
@@ -105,9 +106,9 @@ def changes(recorded: Mapping[str, Any], cfg: DictConfig) -> list[Change]:
                 other[part] = "on"
                 for key in within:
                     del other[key]
-    for key in after.keys() - before.keys():  # an option that there was not yet
-        before[key] = default_of(cfg, key)
     keys = [key for key in sorted(before.keys() | after.keys()) if not under(key, (*UNSEEN, *TODAY))]
+    for key in [key for key in keys if key not in before]:  # an option that there was not yet
+        before[key] = default_of(cfg, key)
     return [Change(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
 
 
@@ -123,26 +124,9 @@ def default_of(cfg: DictConfig, key: str) -> Any:
 
 RUN_DIR = "${run_dir}"
 """What stands for a run's own folder where runs are compared."""
-DERIVED = ("denoiser", "module", "hydra")
-"""Parts of a configuration that only repeat others."""
 
 TODAY = (*PLACES, "overrides", "trainer.accelerator", *(f"{part}." for part in DERIVED))
 """Settings that a resumed run does not inherit; its command line, `overrides`, older versions had among them."""
-
-
-def leaves(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Every value by its dotted key; a list is one value."""
-    values: dict[str, Any] = {}
-
-    def visit(key: str, value: Any) -> None:
-        if isinstance(value, Mapping) and value:
-            for name, inner in value.items():
-                visit(f"{key}.{name}" if key else str(name), inner)
-        else:
-            values[key] = value
-
-    visit("", config)
-    return values
 
 
 def flatten(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:

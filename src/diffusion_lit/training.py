@@ -1,7 +1,6 @@
 """One training run, from its configuration to its last checkpoint."""
 
 import logging
-import os
 import shutil
 import time
 import warnings
@@ -22,14 +21,14 @@ from diffusion_lit.budget import budget_of
 from diffusion_lit.callback import LastCheckpoint
 from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.data import ImageDataModule
-from diffusion_lit.files import write_json
 from diffusion_lit.fine_tuning import load_weights
 from diffusion_lit.interruption import Interrupted, Interruption
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.restore import restore_settings
 from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, open_origin, read
-from diffusion_lit.run_folder import claim_for_all, continue_loggers, say_finished, write_record
-from diffusion_lit.settings import Change, plain_settings
+from diffusion_lit.run_folder import claim_for_all, say_finished
+from diffusion_lit.run_record import carried, continue_loggers, end_record, finish_wandb, run_name, write_record
+from diffusion_lit.settings import Change
 from diffusion_lit.shell import command_line
 from diffusion_lit.trainer import build_trainer, check_processes
 
@@ -90,7 +89,7 @@ def run(
     if cfg.resume == "auto":
         origin = open_origin(lambda: find_earlier_run(cfg, cell))
     changed = [] if origin is None else check_origin(origin, cfg, data.class_names)
-    continue_loggers(cfg, origin)
+    continue_loggers(cfg, origin, run_name(overrides, cell, cfg.run_dir))
     callbacks = [instantiate(c) for c in cfg.callback.values() if c is not None]
     loggers = [instantiate(c) for c in (cfg.logger or {}).values() if c is not None]
     trainer = build_trainer(cfg.trainer, callbacks, loggers)
@@ -103,13 +102,7 @@ def run(
     if origin is not None and is_finished(origin, budget_of(trainer).limits, trainer):
         say_finished(cfg, origin)
         return None
-    module.record = {
-        "config": plain_settings(cfg),
-        "overrides": list(overrides),
-        "started_in": os.getcwd(),
-        "parent": str(origin.file.resolve()) if origin is not None else None,
-        "class_names": data.class_names,
-    }
+    module.record = carried(cfg, overrides, origin, data.class_names)
     lock, record = claim_for_all(cfg, origin, trainer.is_global_zero), {}
     if trainer.is_global_zero:
         record = write_record(cfg, module, trainer, origin)
@@ -118,6 +111,7 @@ def run(
     start = time.monotonic()
     try:
         trainer.fit(module, data, ckpt_path=None if origin is None else origin.file, weights_only=True)
+        end_record(cfg, trainer, record)
     except Exception as error:
         if isinstance(error.__context__, Interrupted):  # Lightning's, of loaders that a signal left half-made
             raise error.__context__ from None
@@ -125,8 +119,8 @@ def run(
     finally:
         if lock is not None:
             lock.release()
+        finish_wandb(trainer)
     if trainer.is_global_zero:
-        write_json(record | {"finished": trainer.global_step}, Path(cfg.run_dir) / "run.json")
         report(cfg, trainer, time.monotonic() - start)
     return trainer
 

@@ -1,12 +1,11 @@
 """All that somebody needs to know to have the same figures."""
 
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion_lit.environment import versions
 from diffusion_lit.evaluation.chosen_metrics import Extractors
 from diffusion_lit.evaluation.image_set import StoredImages
 
@@ -30,7 +29,7 @@ def protocol_of(
         "extractors": {name: extractor.protocol() for name, extractor in extractors.items()},
         "metrics": settings_of_metrics(cfg),
         "generated": shared,
-        "versions": versions(),
+        "versions": versions(("torch", "torchvision", "numpy", "pillow")),
     }
 
 
@@ -44,8 +43,3 @@ def settings_of_metrics(cfg: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(cfg.metrics, resolve=True)
     assert isinstance(container, dict)
     return without({str(name): node for name, node in container.items() if node is not None})
-
-
-def versions() -> dict[str, str]:
-    packages = {name: version(name) for name in ("diffusion-lit", "torch", "torchvision", "numpy", "pillow")}
-    return {"python": platform.python_version(), **packages}
