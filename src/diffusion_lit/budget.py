@@ -63,6 +63,16 @@ class Budget(Callback):
         }
         return max(done[name] / limit for name, limit in self.limits.items())
 
+    def final_step(self, step: int, steps_an_epoch: float, images_a_step: float) -> float:
+        """The optimizer step at which training ends by today's settings; inf where only minutes limit it."""
+        images = max(0.0, self.limits.get("max_images", math.inf) - self.images)
+        ends = {
+            "max_steps": self.limits.get("max_steps", math.inf),
+            "max_epochs": self.limits.get("max_epochs", math.inf) * steps_an_epoch,
+            "max_images": math.inf if math.isinf(images) else step + math.ceil(images / images_a_step),
+        }
+        return max(float(step), min(ends.values()))
+
     def epochs(self, trainer: Trainer) -> float:
         """Epochs so far, the current one in part."""
         done, whole = trainer.fit_loop.epoch_loop.batch_progress.current.completed, trainer.num_training_batches

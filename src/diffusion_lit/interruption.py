@@ -3,13 +3,17 @@
 import os
 import signal
 import socket
+import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from diffusion_lit.ranks import is_first
 from diffusion_lit.shell import command_line
+from diffusion_lit.terminal import say
 
 __all__ = ["CommandInterrupted", "Interrupted", "Interruption"]
 
@@ -120,7 +124,16 @@ class Interruption:
                     os._exit(128 + asked[0])
                 if asked and first is None:
                     first = time.monotonic()
+                    self.acknowledge(asked[0])
                     threading.Thread(target=self.give_up, args=(asked[0],), daemon=True).start()
+
+    def acknowledge(self, number: int) -> None:
+        """Say at once that a signal was heard, however long the step takes that training is at."""
+        when = " after this step, and saving" if self.held else ""
+        with suppress(OSError, ValueError):  # the terminal is gone
+            if is_first():
+                name = signal.Signals(number).name
+                say(f"\n{name}: stopping{when}; a second one stops at once", stream=sys.stderr)
 
     def give_up(self, number: int) -> None:
         time.sleep(START_PATIENCE)
