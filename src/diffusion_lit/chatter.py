@@ -2,8 +2,11 @@
 
 import logging
 import warnings
+from collections.abc import Iterable
 
-__all__ = ["quiet_the_platform"]
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+__all__ = ["quiet_loggers", "quiet_the_platform"]
 
 MESSAGES = (
     ".*does not have many workers.*",  # datasets in memory are fastest without
@@ -15,10 +18,7 @@ MESSAGES = (
     ".*Grad strides do not match bucket view strides.*",  # 1 x 1 convolutions on a CPU
     ".*sync_dist=True.*",  # torchmetrics has already synchronised what is logged
 )
-LOGGERS = (
-    *("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.distributed"),
-    *("matplotlib", "PIL", "fsspec", "torio"),  # fonts that are found, files that are opened
-)
+LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.distributed")
 
 
 def quiet_the_platform() -> None:
@@ -28,3 +28,10 @@ def quiet_the_platform() -> None:
     logging.captureWarnings(True)
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def quiet_loggers(loggers: Iterable[Logger]) -> None:
+    """Keep Lightning from giving W&B a setting, whatever its value, that W&B warns of on every run."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger._wandb_init.pop("anonymous", None)

@@ -23,7 +23,7 @@ def end_report(run: Path, step: int, seconds: float, metrics: Mapping[str, Any],
     """
     figures = [f"{k} = {float(v):.4g}" for k, v in metrics.items() if k == "val/loss" or k.startswith("fid/")]
     grids, table_of_figures = sorted((run / "samples").glob("*.png")), run / "metrics.csv"
-    rows = [
+    rows: list[tuple[str, str | Path | None]] = [
         ("trained", f"to step {step:,} in {clock_time(seconds)}"),
         ("result", ", ".join(figures) or None),
         ("samples", grids[-1] if grids else None),

@@ -49,7 +49,7 @@ class Pace:
         if self.seconds_a_step is None or math.isinf(last_step):
             return None
         between = sum(
-            seconds * max(0.0, last_step - last) / spacing
+            seconds * (max(0.0, last_step - last) // spacing)
             for seconds, last, spacing in self.between.values()
             if spacing > 0
         )

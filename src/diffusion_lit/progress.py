@@ -19,7 +19,7 @@ from diffusion_lit.terminal import SCREEN, StatusConsole, is_terminal, progress_
 __all__ = ["Phase", "Progress", "Work", "activated", "clock_time", "fitting", "progress"]
 
 REFRESH_SECONDS, PLAIN_SECONDS = 0.5, 30.0
-BAR = (8, 32)  # columns, the least and the most
+BAR = (6, 32)  # columns, the least and the most
 MARGIN = 4  # columns that stay empty at the right: the terminal's ^C must not begin a new line
 
 

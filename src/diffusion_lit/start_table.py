@@ -44,13 +44,13 @@ class StartTable(Callback):
                 log.info("%s", remark)
 
 
-def rows(cfg: DictConfig, trainer: Trainer, module: DiffusionModule) -> Iterator[tuple[str, str]]:
+def rows(cfg: DictConfig, trainer: Trainer, module: DiffusionModule) -> Iterator[tuple[str, str | Path]]:
     """What there is to say, by name."""
     denoiser, data = module.denoiser, trainer.datamodule  # type: ignore[attr-defined]
     assert isinstance(data, ImageDataModule)
     size = sum(p.numel() for p in denoiser.parameters())
     classes = f"{denoiser.num_classes} classes" if denoiser.num_classes else "no classes"
-    yield "model", f"{type(denoiser.network).__name__}, {size / 1e6:.1f} M parameters, {classes}"
+    yield "model", f"{type(denoiser.network).__name__}, {number(size)} parameters, {classes}"
     weighting = f", weighting {part(cfg.loss.weighting)}" if "weighting" in cfg.loss else ""
     yield (
         "learns",
@@ -77,9 +77,9 @@ def rows(cfg: DictConfig, trainer: Trainer, module: DiffusionModule) -> Iterator
     bytes_each = 16 * size  # weights, their average, and an optimizer's two moments, as float32
     free = shutil.disk_usage(cfg.run_dir).free
     saved = "".join(f"every {c.every_n_steps:,} steps, " for c in of_kind(trainer, LastCheckpoint))
-    yield "checkpoints", f"{saved}about {bytes_each / 2**30:.2f} GiB each; {free / 2**30:.1f} GiB are free"
+    yield "checkpoints", f"{saved}about {memory(bytes_each)} each; {memory(free)} are free"
     yield "figures", ", ".join(places(trainer)) or "not written: there is no logger"
-    yield "folder", str(Path(cfg.run_dir))
+    yield "folder", Path(cfg.run_dir)
 
 
 def part(cfg: DictConfig) -> str:
@@ -87,6 +87,16 @@ def part(cfg: DictConfig) -> str:
     cls = get_class(OmegaConf.to_container(cfg, resolve=False)["_target_"])  # type: ignore[call-overload, index]
     own = cls.__module__.startswith(f"{__package__}.")
     return cls.__module__.rpartition(".")[2] if own else cls.__name__
+
+
+def number(count: int) -> str:
+    """Such as 1,234 or 35.7 M."""
+    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count:,}"
+
+
+def memory(count: float) -> str:
+    """So many bytes, such as 17 MiB or 1.2 GiB."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.{1 if count < 2**24 else 0}f} MiB"
 
 
 def guidance(scale: float) -> str:
@@ -143,9 +153,9 @@ def places(trainer: Trainer) -> Iterator[str]:
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             run = logger.experiment
-            yield f"W&B {run.url}" if getattr(run, "url", None) else "W&B, offline"
+            yield "W&B, offline" if run.offline else f"W&B {run.url}"
         elif isinstance(logger, TensorBoardLogger):
-            yield f"TensorBoard (tensorboard --logdir {logger.log_dir})"
+            yield f"TensorBoard in {Path(logger.log_dir).name}/"
         elif isinstance(logger, CSVLogger):
             yield logger.path.name
         else:

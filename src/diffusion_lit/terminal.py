@@ -4,7 +4,8 @@ import logging
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Any, TextIO
+from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -102,18 +103,22 @@ class LogHandler(logging.Handler):
             self.handleError(record)
 
 
-def table(rows: Sequence[tuple[str, Any]], width: int | None = None) -> str:
-    """Lines `name  value`, aligned; long values continue below their beginning, and paths are never broken.
+def table(rows: Sequence[tuple[str, str | Path | None]], width: int | None = None) -> str:
+    """Lines `name  value`, aligned; long values continue below their beginning, but for paths, which stay whole.
 
     Args:
         rows: names and values; those whose value is None are left out.
         width: columns; None is the terminal's, up to 80.
     """
-    shown = [(name, str(value)) for name, value in rows if value is not None]
+    shown = [(name, value) for name, value in rows if value is not None]
     width = width or min(Console().width, WIDTH)
     indent = max(len(name) for name, _ in shown) + 4
     lines = []
     for name, value in shown:
-        wrapped = textwrap.wrap(value, max(width - indent, 20), break_long_words=False, break_on_hyphens=False) or [""]
-        lines += [f"  {'' if i else name:{indent - 2}}{line}" for i, line in enumerate(wrapped)]
+        parts = [str(value)] if isinstance(value, Path) else wrapped(value, max(width - indent, 20))
+        lines += [f"  {'' if i else name:{indent - 2}}{part}" for i, part in enumerate(parts)]
     return "\n".join(lines)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]

@@ -18,7 +18,7 @@ from diffusion_lit.agreement import (
 )
 from diffusion_lit.budget import budget_of
 from diffusion_lit.callback import LastCheckpoint
-from diffusion_lit.chatter import quiet_the_platform
+from diffusion_lit.chatter import quiet_loggers, quiet_the_platform
 from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.end_report import end_report
@@ -97,6 +97,7 @@ def run(
     continue_loggers(cfg, origin)
     callbacks = [instantiate(c) for c in cfg.callback.values() if c is not None]
     loggers = [instantiate(c) for c in (cfg.logger or {}).values() if c is not None]
+    quiet_loggers(loggers)
     trainer = build_trainer(cfg.trainer, callbacks, loggers)
     module: DiffusionModule = instantiate(cfg.module)
     began = load_weights(module, cfg.init, cfg.init_weights) if origin is None and cfg.init is not None else None
@@ -118,7 +119,7 @@ def run(
     if trainer.is_global_zero:
         record = write_record(cfg, module, trainer, origin)
         trainer.callbacks.insert(0, StartTable(cfg, list(remarks_on(cfg, origin, changed, began))))  # type: ignore[attr-defined]
-        log.info("reading the data; the run's folder is %s", cfg.run_dir)
+        log.info("reading the data")
 
     start = time.monotonic()
     try:

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 
 from diffusion_lit.budget import budget_of
+from diffusion_lit.module import DiffusionModule
 from diffusion_lit.pace import Pace, remedy, too_long
 from diffusion_lit.progress import Progress, Work, activated, clock_time, progress
 
@@ -118,9 +119,9 @@ class ProgressBar(LightningProgressBar):
         self.validating.close()
 
     def on_train_end(self, *_: Any) -> None:
-        self.progress = None
         self.validating.close()
-        self.shown.close()
+        self.shown.close()  # which shows the last state
+        self.progress = None
 
     def on_exception(self, *_: Any) -> None:
         self.on_train_end()
@@ -143,7 +144,7 @@ class ProgressBar(LightningProgressBar):
         return seconds
 
     def time_left(self, trainer: Trainer) -> str:
-        if (seconds := self.seconds_left(trainer)) is None:
+        if (seconds := self.seconds_left(trainer)) is None or seconds <= 0:
             return ""
         untimed = trainer.enable_validation and "validation" not in self.pace.between
         return f"{clock_time(seconds)}{'+' if untimed else ''} left"
@@ -162,14 +163,14 @@ class ProgressBar(LightningProgressBar):
         """Say, once, how long training takes; and where nobody can mean that, what to lower."""
         if (seconds := self.seconds_left(trainer)) is None:
             return
-        on_gpu = pl_module.device.type != "cpu"
+        assert isinstance(pl_module, DiffusionModule)
+        on_gpu, denoiser = pl_module.device.type != "cpu", pl_module.denoiser
         if too_long(seconds, on_gpu):
-            size = sum(p.numel() for p in pl_module.parameters())
-            resolution = pl_module.denoiser.image_shape[-1]  # type: ignore[union-attr, index]
-            log.warning(remedy(seconds, seconds_a_step, size, resolution, on_gpu))
+            size = sum(p.numel() for p in denoiser.parameters())
+            log.warning(remedy(seconds, seconds_a_step, size, denoiser.image_shape[-1], on_gpu))
             return
         log.info(
-            "%.2g s a step: about %s for the rest, besides validation, pictures and figures",
+            "%.2g s a step: the rest takes about %s, besides validation, pictures and figures",
             seconds_a_step,
             clock_time(seconds),
         )
