@@ -75,6 +75,6 @@ def remedy(seconds: float, seconds_a_step: float, parameters: int, resolution: i
     return (
         f"at {seconds_a_step:.2g} s a step this run takes about {clock_time(seconds)} more on {where}. If that is not "
         f"meant, stop it with Control-C, and lower what it costs: trainer.max_steps ({an_hour} more take an hour), the "
-        f"model (of {parameters / 1e6:.1f} M parameters; model=tiny has 1.1 M), or the images' resolution "
+        f"model (of {parameters:,} parameters; model=tiny has 1.1 million), or the images' resolution "
         f"({resolution} x {resolution}){'' if on_gpu else '; or use a GPU'}"
     )

@@ -114,7 +114,7 @@ class Progress:
     def line(self) -> tuple[Phase, str, Sequence[str]]:
         """The phase, the time left and the figures that are shown."""
         left, figures = self.described
-        if left is None and (seconds := self.phase.left(self.clock())) is not None:
+        if left is None and (seconds := self.phase.left(self.clock())):  # none at the end
             left = f"{clock_time(seconds)} left"
         return self.phase, left or "", figures or self.phase.figures
 

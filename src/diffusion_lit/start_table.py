@@ -42,6 +42,8 @@ class StartTable(Callback):
             log.info("%s", table(list(rows(self.cfg, trainer, pl_module))))
             for remark in self.remarks:
                 log.info("%s", remark)
+            workers = self.cfg.data.get("num_workers")
+            log.info("taking the first step%s", f", which starts {workers} loading processes" if workers else "")
 
 
 def rows(cfg: DictConfig, trainer: Trainer, module: DiffusionModule) -> Iterator[tuple[str, str | Path]]:
@@ -129,7 +131,11 @@ def length(budget: Any, steps_an_epoch: float, images: int, step: int) -> str:
     last = budget.final_step(step, steps_an_epoch, images)
     if math.isinf(last):
         return f"until {given[0]}"
-    epochs = "" if math.isinf(steps_an_epoch) else f" = {last / steps_an_epoch:,.1f} epochs"
+    epochs = (
+        ""
+        if math.isinf(steps_an_epoch)
+        else f" = {last / steps_an_epoch:,.{1 if last < 1000 * steps_an_epoch else 0}f} epochs"
+    )
     begun = f", of which {step:,} are done" if step else ""
     return f"{last:,.0f} steps{epochs} = {last * images:,.0f} images{limits}{begun}; time: said after the first steps"
 

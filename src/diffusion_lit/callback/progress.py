@@ -64,6 +64,7 @@ class ProgressBar(LightningProgressBar):
         self.waiting = self.working = 0.0  # seconds
         self.step_ended = self.now()
         self.batch_ended: float | None = None
+        self.progress.show()
 
     def now(self) -> float:
         """The time in seconds, which stands still while training is interrupted by another phase."""
