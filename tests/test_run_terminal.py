@@ -82,7 +82,7 @@ def test_a_file_has_lines_of_every_phase_and_no_codes(in_files: tuple[str, str, 
     out, errors, _ = in_files
     assert "\x1b" not in out + errors and "━" not in out + errors and "\r" not in out + errors
     phases = {line.split()[1].rstrip(",") for line in errors.splitlines()}
-    assert phases == {"training", "validation", "FID", "samples", "real", "saving"}
+    assert phases == {"first", "training", "validation", "FID", "samples", "real", "saving"}
     last = errors.splitlines()[-1]
     assert "training 7/7 steps, loss" in last and "img/s" in last and "val/loss" in last and "left" not in last
 

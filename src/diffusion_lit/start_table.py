@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_lit.budget import budget_of
+from diffusion_lit.budget import Budget, budget_of, steps_an_epoch
 from diffusion_lit.callback import EMA, FID, LastCheckpoint, SampleGrid
 from diffusion_lit.csv_logger import CSVLogger
 from diffusion_lit.data import ImageDataModule
@@ -74,7 +74,7 @@ def rows(cfg: DictConfig, trainer: Trainer, module: DiffusionModule) -> Iterator
     factors += [f"{accumulated} times"] if accumulated > 1 else []
     yield "batch", f"{images:,} images a step" + (f": {', '.join(factors)}" if images > data.batch_size else "")
     yield "device", f"{device(module.device, ranks)}, precision {trainer.precision}"
-    yield "length", length(budget_of(trainer), trainer.num_training_batches / accumulated, images, trainer.global_step)
+    yield "length", length(budget_of(trainer), steps_an_epoch(trainer), images, trainer.global_step)
     yield "evaluation", ", ".join(evaluations(trainer)) or "none"
     bytes_each = 16 * size  # weights, their average, and an optimizer's two moments, as float32
     free = shutil.disk_usage(cfg.run_dir).free
@@ -124,18 +124,22 @@ def device(device: torch.device, ranks: int) -> str:
     return f"CPU, {f'{ranks} processes, ' if ranks > 1 else ''}{threads} thread{'s' if threads > 1 else ''}"
 
 
-def length(budget: Any, steps_an_epoch: float, images: int, step: int) -> str:
-    """A budget in steps, epochs and images; None of them is known where only minutes limit it."""
+def length(budget: Budget, steps: float, images: int, step: int) -> str:
+    """A budget in steps, epochs and images, as far as they are known.
+
+    Args:
+        budget: which may be limited by minutes alone.
+        steps: an epoch's.
+        images: a step's.
+        step: where training is.
+    """
     given = [f"trainer.{name}={limit:g}" for name, limit in budget.limits.items() if name != "max_steps"]
     limits = f" ({', '.join(given)})" if given else ""
-    last = budget.final_step(step, steps_an_epoch, images)
+    last = budget.final_step(step, steps, images)
     if math.isinf(last):
         return f"until {given[0]}"
-    epochs = (
-        ""
-        if math.isinf(steps_an_epoch)
-        else f" = {last / steps_an_epoch:,.{1 if last < 1000 * steps_an_epoch else 0}f} epochs"
-    )
+    passes = last / steps
+    epochs = "" if math.isinf(steps) else f" = {passes:,.{1 if passes < 1000 else 0}f} epochs"
     begun = f", of which {step:,} are done" if step else ""
     return f"{last:,.0f} steps{epochs} = {last * images:,.0f} images{limits}{begun}; time: said after the first steps"
 

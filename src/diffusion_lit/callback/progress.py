@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 
-from diffusion_lit.budget import budget_of
+from diffusion_lit.budget import budget_of, steps_an_epoch
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.pace import Pace, remedy, too_long
 from diffusion_lit.progress import Progress, Work, activated, clock_time, progress
@@ -129,9 +129,7 @@ class ProgressBar(LightningProgressBar):
 
     def final_step(self, trainer: Trainer) -> float:
         """The optimizer step at which training ends, as far as it can be known."""
-        batches = trainer.num_training_batches
-        steps_an_epoch = batches if math.isinf(batches) else math.ceil(batches / trainer.accumulate_grad_batches)
-        return budget_of(trainer).final_step(trainer.global_step, steps_an_epoch, self.images_a_step)
+        return budget_of(trainer).final_step(trainer.global_step, steps_an_epoch(trainer), self.images_a_step)
 
     def seconds_left(self, trainer: Trainer) -> float | None:
         budget, seconds = budget_of(trainer), None
