@@ -37,8 +37,8 @@ LAYERS = (
     ("sweep", "study"),
     ("job", "image"),
     ("files", "interruption"),
-    ("end_report",),
-    ("progress",),
+    ("end_report", "progress"),
+    ("status_line",),
     ("terminal", "chatter"),
     ("collective", "shell", "random", "ranks", "plain", "tensor_file"),
 )

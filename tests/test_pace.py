@@ -6,7 +6,7 @@ import pytest
 
 from diffusion_lit.budget import Budget
 from diffusion_lit.pace import Pace, remedy, too_long
-from diffusion_lit.progress import clock_time, fitting
+from diffusion_lit.status_line import clock_time, fitting
 
 
 def trained(steps: int, seconds: float, first: float = 30.0) -> Pace:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusion_lit.progress import clock_time
 from diffusion_lit.shell import command_line
+from diffusion_lit.status_line import clock_time
 from diffusion_lit.terminal import table
 
 __all__ = ["end_report"]

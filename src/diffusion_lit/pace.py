@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
 
-from diffusion_lit.progress import clock_time
+from diffusion_lit.status_line import clock_time
 
 __all__ = ["Pace", "remedy", "too_long"]
 

@@ -13,7 +13,8 @@ from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from diffusion_lit.budget import budget_of, steps_an_epoch
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.pace import Pace, remedy, too_long
-from diffusion_lit.progress import Progress, Work, activated, clock_time, progress
+from diffusion_lit.progress import Progress, Work, activated, progress
+from diffusion_lit.status_line import clock_time
 
 __all__ = ["ProgressBar"]
 
