@@ -52,7 +52,7 @@ SWAPPED: dict[type, type] = {
 }
 RENAMED = {"min": "max", "minimum": "maximum", "amin": "amax", "floor": "ceil", "sin": "cos", "any": "all"}
 RENAMED |= {new: old for old, new in RENAMED.items()}
-SPEECH = ("log", "logging", "tqdm")
+SPEECH = ("log", "logging", "say")
 """Calls of these, or of their methods, are left alone."""
 PRECAUTIONS = ("stacklevel", "strict")
 """Arguments that are left alone."""

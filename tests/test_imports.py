@@ -16,9 +16,10 @@ LAYERS = (
     ("training", "objective", "sampling", "evaluating"),
     ("sample_output",),
     ("image_archive",),
-    ("trainer", "run_folder", "run_record"),
+    ("trainer", "run_folder", "run_record", "start_table"),
     ("resume", "restore", "fine_tuning"),
     ("agreement", "callback", "settings"),
+    ("pace",),
     ("module", "figure", "contact_sheet"),
     ("sample_folder", "sample_request", "processes"),
     ("accumulation", "budget", "csv_logger", "hybrid_shard", "tensorboard_logger", "wandb_logger"),
@@ -36,6 +37,9 @@ LAYERS = (
     ("sweep", "study"),
     ("job", "image"),
     ("files", "interruption"),
+    ("end_report", "progress"),
+    ("status_line",),
+    ("terminal", "chatter"),
     ("collective", "environment", "shell", "random", "ranks", "plain", "tensor_file"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""

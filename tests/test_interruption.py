@@ -69,6 +69,8 @@ def test_a_signal_ends_a_run_with_its_code_and_loses_nothing(
     probe += f"step: {0 if saved is None else 3}}}"
     stopped = run_forked("train", *TINY, *QUIET, probe, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
     assert stopped.returncode == 128 + number and "Traceback" not in stopped.stderr, stopped.stderr
+    after = {"step": " after this step, and saving"}.get(place, "")
+    assert stopped.stderr.count(f"{number.name}: stopping{after}; a second one stops at once\n") == 1
     if saved is None:
         assert "before there was anything to save" in stopped.stderr
         return

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-__all__ = ["Budget", "budget_of"]
+__all__ = ["Budget", "budget_of", "steps_an_epoch"]
 
 AGREE_EVERY = 20  # steps between which several ranks compare their clocks
 
@@ -63,6 +63,22 @@ class Budget(Callback):
         }
         return max(done[name] / limit for name, limit in self.limits.items())
 
+    def final_step(self, step: int, steps: float, images: float) -> float:
+        """The optimizer step at which training ends; inf where only minutes limit it.
+
+        Args:
+            step: where training is.
+            steps: an epoch's.
+            images: a step's, over all ranks.
+        """
+        left = max(0.0, self.limits.get("max_images", math.inf) - self.images)
+        ends = (
+            self.limits.get("max_steps", math.inf),
+            self.limits.get("max_epochs", math.inf) * steps,
+            math.inf if math.isinf(left) else step + math.ceil(left / images),
+        )
+        return max(float(step), min(ends))
+
     def epochs(self, trainer: Trainer) -> float:
         """Epochs so far, the current one in part."""
         done, whole = trainer.fit_loop.epoch_loop.batch_progress.current.completed, trainer.num_training_batches
@@ -101,3 +117,9 @@ def budget_of(trainer: Trainer) -> Budget:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     own = next((callback for callback in callbacks if isinstance(callback, Budget)), None)
     return own or Budget(trainer.max_steps, trainer.max_epochs or (1000 if trainer.max_steps == -1 else None))
+
+
+def steps_an_epoch(trainer: Trainer) -> float:
+    """Optimizer steps in an epoch; inf where nobody knows."""
+    batches = trainer.num_training_batches
+    return batches if math.isinf(batches) else math.ceil(batches / trainer.accumulate_grad_batches)

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import secrets
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -84,6 +85,9 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                 refuse_unknown_keys(cfg, name)
                 prepare_subprocesses(name)
                 return task(cfg)
+            except KeyboardInterrupt:  # where nobody takes signals: while modules are imported, or at the second one
+                print("\nstopped by SIGINT: give the same command again", file=sys.stderr)
+                sys.exit(128 + signal.SIGINT)
             except BaseException as error:
                 if (exit_code := getattr(error, "exit_code", None)) is not None:  # an interruption, not a fault
                     again = (

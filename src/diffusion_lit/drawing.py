@@ -9,12 +9,10 @@ from torch import Tensor
 from diffusion_lit.generate import Setup, sampled, walk_size
 from diffusion_lit.labels import Labels
 
-__all__ = ["BAR", "draw"]
+__all__ = ["draw"]
 
 log = logging.getLogger(__name__)
 
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} images [{elapsed}, {remaining} left]"
-"""A bar of images, for tqdm."""
 NO_MEMORY = ("not enough memory", "DefaultCPUAllocator", "out of memory")
 
 

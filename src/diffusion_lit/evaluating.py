@@ -13,12 +13,12 @@ from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.cells import cells_of
 from diffusion_lit.evaluation.checks import check_images, check_likelihoods, check_place, check_settings
 from diffusion_lit.evaluation.chosen_metrics import Extractors, build_metrics
+from diffusion_lit.evaluation.cost import estimate
 from diffusion_lit.evaluation.extraction import extract
 from diffusion_lit.evaluation.figures import Compared, measure, noise_floor, notes, stated
 from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
 from diffusion_lit.evaluation.intervals import over_seeds
 from diffusion_lit.evaluation.pairs import draw_pairs
-from diffusion_lit.evaluation.progress import estimate, progress
 from diffusion_lit.evaluation.protocol import protocol_of
 from diffusion_lit.evaluation.reference import open_real, open_training, own_data, prepare_extractors
 from diffusion_lit.evaluation.report import cell_name, write_report
@@ -26,7 +26,9 @@ from diffusion_lit.generate import Models, choose_device, load_models
 from diffusion_lit.interruption import CommandInterrupted, Interrupted, Interruption
 from diffusion_lit.metrics import FeatureSet, Metric
 from diffusion_lit.processes import start_processes
+from diffusion_lit.progress import progress
 from diffusion_lit.provenance import repeat_command
+from diffusion_lit.terminal import choose_progress
 
 __all__ = ["evaluate"]
 
@@ -47,6 +49,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
     """
     with Interruption() as interruption:
         interruption.started = True  # signals are answered wherever the work is
+        choose_progress(cfg.progress)
         check_settings(cfg, overrides)
         start_processes(cfg.devices, cfg.device != "cpu" and torch.cuda.is_available())
         try:
@@ -76,8 +79,8 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
     def seen(images: ImageSet | None, parent: Path, what: str) -> dict[str, FeatureSet]:
         if images is None or not extractors:
             return {name: FeatureSet(torch.empty(0, 1)) for name in extractors}
-        with progress(what, len(images)) as (advance, expect):
-            return extract(images, extractors, parent, what, cfg.batch_size, device, advance, expect)
+        with progress(what, None, "images") as work:
+            return extract(images, extractors, parent, what, cfg.batch_size, device, work.advance, work.expect)
 
     first, size = rank_and_size()[0] == 0, len(cells)
     compared = Compared({}, seen(real, cache, "real images"), seen(training, cache, "training images"))

@@ -3,15 +3,19 @@
 import os
 import signal
 import socket
+import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from diffusion_lit.ranks import is_first
 from diffusion_lit.shell import command_line
+from diffusion_lit.terminal import say
 
-__all__ = ["CommandInterrupted", "Interrupted", "Interruption"]
+__all__ = ["CommandInterrupted", "Interrupted", "Interruption", "acknowledge"]
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 """Control-C; what schedulers send; the terminal is gone; what SLURM can be asked to send before its time limit."""
@@ -120,9 +124,21 @@ class Interruption:
                     os._exit(128 + asked[0])
                 if asked and first is None:
                     first = time.monotonic()
+                    acknowledge(asked[0], "after this step, and saving" if self.held else "")
                     threading.Thread(target=self.give_up, args=(asked[0],), daemon=True).start()
 
     def give_up(self, number: int) -> None:
         time.sleep(START_PATIENCE)
         if self.handlers and not self.started:
             os._exit(128 + number)
+
+
+def acknowledge(number: int, when: str) -> None:
+    """Say at once that a signal was heard, however long it takes until it is answered.
+
+    Not from a signal's handler, which may run in the middle of a message.
+    """
+    with suppress(OSError, ValueError):  # the terminal is gone
+        if is_first():
+            stopping = f"stopping {when}".rstrip()
+            say(f"\n{signal.Signals(number).name}: {stopping}; a second one stops at once", stream=sys.stderr)

@@ -1,5 +1,6 @@
 """In which arithmetic a trained network runs. Schedule and sampler stay in float32 or better."""
 
+import logging
 from collections.abc import Iterable
 
 import torch
@@ -8,6 +9,8 @@ from diffusion_lit.condition import Condition
 from diffusion_lit.denoiser import BaseDenoiser, Denoiser
 
 __all__ = ["check_precision", "compile_networks", "run_network_in"]
+
+log = logging.getLogger(__name__)
 
 DTYPES = {
     "32-true": torch.float32,
@@ -57,6 +60,7 @@ def compile_networks(networks: Iterable[Denoiser], denoiser: BaseDenoiser, size:
     Raises:
         ValueError: if torch cannot compile here.
     """
+    log.info("compiling the network, which takes a minute or more")
     for part in networks:
         part.network.compile()
     label = None if denoiser.num_classes is None else torch.zeros(size, dtype=torch.long, device=device)

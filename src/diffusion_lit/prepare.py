@@ -16,7 +16,9 @@ def main(cfg: DictConfig) -> None:
     from diffusion_lit.preparation.settings import open_source, reading_of
     from diffusion_lit.preparation.workspace import REPORT, Workspace
     from diffusion_lit.prepared.manifest import MANIFEST
+    from diffusion_lit.terminal import choose_progress
 
+    choose_progress(cfg.progress)
     reading, encoding = reading_of(cfg)
     out = Path(str(cfg.out))
     source = open_source(cfg, Workspace(out))

@@ -3,24 +3,23 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
-from tqdm import tqdm
 
 from diffusion_lit.collective import decided, rank_and_size, wait_for_all
-from diffusion_lit.drawing import BAR, draw
+from diffusion_lit.drawing import draw
 from diffusion_lit.files import refuse_folders
 from diffusion_lit.generate import Setup, set_up
 from diffusion_lit.interruption import CommandInterrupted, Interrupted, Interruption
 from diffusion_lit.labels import Labels, OnePerWay
 from diffusion_lit.processes import start_processes
+from diffusion_lit.progress import progress
 from diffusion_lit.provenance import repeat_command, settings_of
 from diffusion_lit.sample_folder import SampleFolder
 from diffusion_lit.sample_output import FILES, write_outputs
 from diffusion_lit.sample_request import formats_of, indices_of
+from diffusion_lit.terminal import choose_progress
 
 __all__ = ["sample"]
 
@@ -39,6 +38,7 @@ def sample(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
         ValueError: if a setting is wrong, or the folder holds images of other settings.
         FileNotFoundError: if there is no such checkpoint.
     """
+    choose_progress(cfg.progress)
     formats, indices = formats_of(cfg), indices_of(cfg, overrides)
     with Interruption() as interruption:
         interruption.started = True  # signals are answered wherever drawing is
@@ -68,21 +68,17 @@ def draw_missing(
     """Draw this process's share of the missing images, each written as soon as its batch is done."""
     rank, size = rank_and_size()
     own = missing[rank::size]
-    num_steps = setup.num_steps
     if len(missing) < total and rank == 0:
         log.info("%d of %d images are there already", total - len(missing), total)
-    done = 0
-
-    def count(s: Tensor, x_s: Tensor) -> None:
-        bar.update(min(len(x_s), len(own) - done))  # the last walk is filled up
-
+    if not own:
+        return
     # The bar moves at each step, and shows images of all processes, which are about as far as this one.
-    scale = len(missing) / max(1, len(own) * num_steps)
-    options: dict[str, Any] = {"unit_scale": scale, "bar_format": BAR, "disable": rank > 0 or not own}
-    with tqdm(total=len(own) * num_steps, desc="sampling", **options) as bar:
+    share, done = len(missing) / max(1, len(own)), 0
+    with progress("drawing", len(missing), "images") as work:
         settings = (labels, cfg.seed, cfg.batch_size, cfg.interpolate)
-        for batch, images in draw(setup, own, *settings, on_step=count):
+        drawn = draw(setup, own, *settings, on_step=lambda s, x_s: work.advance(len(x_s) * share / setup.num_steps))
+        for batch, images in drawn:
             for i, image in zip(batch, images, strict=True):
                 folder.save(i, image)
             done += len(batch)
-            bar.update(done * num_steps - bar.n)
+            work.reach(done * share)  # and no batch that did not fit, or was filled up

@@ -25,7 +25,7 @@ PLACES = ("run_dir", "output_root", "resume", "init")
 """Settings of where one run is and comes from."""
 
 UNSEEN = (
-    *(*PLACES, "logger", "callback.progress", "data.num_workers", "data.verify"),
+    *(*PLACES, "logger", "progress", "callback.progress", "data.num_workers", "data.verify"),
     *("data.cache", "data.ahead", "objective", "allow", "trainer.default_root_dir", "trainer.log_every_n_steps"),
     *("trainer.enable", "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "trainer.strategy", "sweep"),
 )
@@ -125,7 +125,7 @@ def default_of(cfg: DictConfig, key: str) -> Any:
 RUN_DIR = "${run_dir}"
 """What stands for a run's own folder where runs are compared."""
 
-TODAY = (*PLACES, "overrides", "trainer.accelerator", *(f"{part}." for part in DERIVED))
+TODAY = (*PLACES, "overrides", "progress", "trainer.accelerator", *(f"{part}." for part in DERIVED))
 """Settings that a resumed run does not inherit; its command line, `overrides`, older versions had among them."""
 
 

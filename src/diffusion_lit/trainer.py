@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from lightning.pytorch.loops.fit_loop import _FitLoop
@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lit.budget import Budget
 from diffusion_lit.files import replacing
 from diffusion_lit.hybrid_shard import HybridShardStrategy
+from diffusion_lit.progress import progress
 from diffusion_lit.ranks import launched_by
 
 __all__ = ["CheckpointFiles", "build_trainer", "check_processes"]
@@ -42,6 +43,8 @@ def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], loggers: Seque
             "torch's static graph fails where gradients are accumulated. Use strategy=ddp"
         )
     settings |= {"max_steps": settings["max_steps"] or -1, "max_epochs": settings["max_epochs"] or -1}
+    if "enable_progress_bar" not in settings:  # without ours, Lightning would show its own
+        settings["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     plugins: list[Any] = [CheckpointFiles()]
     if launched_by() is None:
         plugins.append(LightningEnvironment())  # and not what a scheduler's variables in a shell make it guess
@@ -84,7 +87,7 @@ class CheckpointFiles(CheckpointIO):
     """Checkpoints as files that are whole or not there; read as data, never run."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with replacing(path) as file:
+        with progress("saving", None, delay=2.0), replacing(path) as file:
             torch.save(checkpoint, file)
 
     def load_checkpoint(

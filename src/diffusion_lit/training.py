@@ -1,10 +1,8 @@
 """One training run, from its configuration to its last checkpoint."""
 
 import logging
-import shutil
 import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hydra.utils import instantiate
@@ -19,8 +17,10 @@ from diffusion_lit.agreement import (
 )
 from diffusion_lit.budget import budget_of
 from diffusion_lit.callback import LastCheckpoint
+from diffusion_lit.chatter import quiet_loggers, quiet_the_platform
 from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.data import ImageDataModule
+from diffusion_lit.end_report import end_report
 from diffusion_lit.fine_tuning import load_weights
 from diffusion_lit.interruption import Interrupted, Interruption
 from diffusion_lit.module import DiffusionModule
@@ -29,7 +29,8 @@ from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_or
 from diffusion_lit.run_folder import claim_for_all, say_finished
 from diffusion_lit.run_record import carried, continue_loggers, end_record, finish_wandb, run_name, write_record
 from diffusion_lit.settings import Change
-from diffusion_lit.shell import command_line
+from diffusion_lit.start_table import StartTable
+from diffusion_lit.terminal import choose_progress
 from diffusion_lit.trainer import build_trainer, check_processes
 
 __all__ = ["train"]
@@ -79,6 +80,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | N
 def run(
     cfg: DictConfig, overrides: Sequence[str], origin: Origin | None, cell: str | None, interruption: Interruption
 ) -> Trainer | None:
+    choose_progress(None if cfg.callback.get("progress") is None else cfg.progress)
     choose_accelerator(cfg)
     check_processes(cfg.trainer)
     seed_everything(cfg.seed, workers=True, verbose=False)
@@ -92,6 +94,7 @@ def run(
     continue_loggers(cfg, origin, run_name(overrides, cell, cfg.run_dir))
     callbacks = [instantiate(c) for c in cfg.callback.values() if c is not None]
     loggers = [instantiate(c) for c in (cfg.logger or {}).values() if c is not None]
+    quiet_loggers(loggers)
     trainer = build_trainer(cfg.trainer, callbacks, loggers)
     module: DiffusionModule = instantiate(cfg.module)
     began = load_weights(module, cfg.init, cfg.init_weights) if origin is None and cfg.init is not None else None
@@ -106,7 +109,8 @@ def run(
     lock, record = claim_for_all(cfg, origin, trainer.is_global_zero), {}
     if trainer.is_global_zero:
         record = write_record(cfg, module, trainer, origin)
-        announce(cfg, data, module, origin, changed, began)
+        trainer.callbacks.insert(0, StartTable(cfg, list(remarks_on(cfg, origin, changed, began))))  # type: ignore[attr-defined]
+        log.info("reading the data")
 
     start = time.monotonic()
     try:
@@ -121,72 +125,19 @@ def run(
             lock.release()
         finish_wandb(trainer)
     if trainer.is_global_zero:
-        report(cfg, trainer, time.monotonic() - start)
+        seconds, classes = time.monotonic() - start, bool(module.denoiser.num_classes)
+        run = Path(cfg.run_dir).resolve()
+        print(end_report(run, trainer.global_step, seconds, trainer.callback_metrics, classes))
     return trainer
 
 
-def announce(
-    cfg: DictConfig,
-    data: ImageDataModule,
-    module: DiffusionModule,
-    origin: Origin | None,
-    changed: Sequence[Change],
-    began: str | None,
-) -> None:
-    size = sum(p.numel() for p in module.denoiser.parameters())
-    classes = f"{data.num_classes} classes" if module.denoiser.num_classes else "no classes"
-    log.info("run folder: %s", cfg.run_dir)
-    kind, side = module.denoiser.space.name, data.resolution
-    log.info("model: %.1f M parameters; %s: %d x %d, %s", size / 1e6, kind, side, side, classes)
-    gigabytes = 16 * size / 2**30  # weights, their average, and an optimizer's two moments, as float32
-    free = shutil.disk_usage(cfg.run_dir).free / 2**30
-    log.info("a checkpoint takes about %.2f GiB; %.1f GiB are free", gigabytes, free)
+def remarks_on(cfg: DictConfig, origin: Origin | None, changed: Sequence[Change], began: str | None) -> Iterator[str]:
+    """Where a run begins, and what a resumed one changes."""
     if origin is not None:
-        log.info("resuming from %s, step %d", origin.file, origin.step)
+        yield f"resuming from {origin.file}, step {origin.step}"
         for change in changed:
-            log.info("  %s (%s)", change, change.meaning)
+            yield f"  {change} ({change.meaning})"
     elif cfg.resume == "auto":
-        log.info("resume=auto: no earlier run has these settings; this one starts anew")
+        yield "resume=auto: no earlier run has these settings; this one starts anew"
     if began is not None:
-        log.info("beginning with %s", began)
-
-
-def report(cfg: DictConfig, trainer: Trainer, seconds: float) -> None:
-    """Say what was made, where it is, and what to try next."""
-    run = Path(cfg.run_dir).resolve()
-    figures = [
-        f"{k} = {float(v):.4g}" for k, v in trainer.callback_metrics.items() if k == "val/loss" or k.startswith("fid/")
-    ]
-    grids = sorted((run / "samples").glob("*.png"))
-    lines = [
-        f"Trained to step {trainer.global_step} in {int(seconds // 60)}:{int(seconds % 60):02d}  {', '.join(figures)}"
-    ]
-    if grids:
-        lines.append(f"  samples     {grids[-1]}")
-    if (run / "metrics.csv").is_file():
-        lines.append(f"  metrics     {run / 'metrics.csv'}")
-    lines += [
-        f"  checkpoint  {run / 'checkpoints' / 'last.ckpt'}",
-        "Try next",
-        "  " + command_line("sample", {"ckpt": run} | ({"guidance": 2} if cfg.model.num_classes else {})),
-        "  " + command_line("train", {"resume": run, "trainer.max_steps": 2 * trainer.global_step}),
-    ]
-    print("\n" + "\n".join(lines))
-
-
-def quiet_the_platform() -> None:
-    """Silence what Lightning says on every run and nobody can act on."""
-    for message in (
-        ".*does not have many workers.*",  # datasets in memory are fastest without
-        ".*The number of training batches.*",  # log_every_n_steps counts steps, not epochs
-        ".*isinstance.treespec, LeafSpec.*",
-        ".*Experiment logs directory.*exists and is not empty.*",  # it is the run's folder, which Hydra has just made
-        ".*your dataloader is not resumable.*",  # it is: the data module says where to begin
-        ".*The dirpath has changed from.*",  # a resumed run has a folder of its own
-        ".*Grad strides do not match bucket view strides.*",  # 1 x 1 convolutions on a CPU
-        ".*sync_dist=True.*",  # torchmetrics has already synchronised what is logged
-    ):
-        warnings.filterwarnings("ignore", message=message)
-    logging.captureWarnings(True)
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.distributed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        yield f"beginning with {began}"

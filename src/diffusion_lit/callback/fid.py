@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from diffusion_lit.callback.drawing import drawing
 from diffusion_lit.callback.ema import averaged_weights
 from diffusion_lit.callback.last_checkpoint import answer_signals
 from diffusion_lit.data import ImageDataModule
@@ -20,6 +21,7 @@ from diffusion_lit.generate import default_labels
 from diffusion_lit.guidance import guided
 from diffusion_lit.metrics import FeatureSet, FrechetDistance, Metric, Sets
 from diffusion_lit.module import DiffusionModule
+from diffusion_lit.progress import progress
 from diffusion_lit.sampler import Sampler
 
 __all__ = ["FID"]
@@ -140,16 +142,15 @@ class FID(Callback):
                 "dimensions. With too few images the covariances are singular: the figure is only good for following "
                 "this run. Raise callback.fid.num_samples, or use fewer features."
             )
-        with averaged_weights(trainer, pl_module):
+        shown = drawing(trainer, "FID", self.num_samples, self.sampler)
+        with averaged_weights(trainer, pl_module), shown as on_step:
             denoiser = guided(pl_module.denoiser, self.guidance)
             labels = default_labels(denoiser, range(self.num_samples))
             if denoiser.num_classes is not None and reference.labels is not None:
                 known = reference.labels[reference.labels >= 0]
                 labels = mixed_labels(torch.bincount(known, minlength=denoiser.num_classes).tolist(), self.num_samples)
             settings = (self.num_samples, labels, self.batch_size, self.seed, pl_module.device)
-            generated = drawn_features(
-                denoiser, self.sampler, self.extractor, *settings, on_step=lambda *_: answer_signals(trainer)
-            )
+            generated = drawn_features(denoiser, self.sampler, self.extractor, *settings, on_step=on_step)
         figures = {
             f"{name}/{suffix}": torch.tensor(figure.value)
             for metric in self.metrics.values()
@@ -170,13 +171,16 @@ class FID(Callback):
         """The validation images as the extractor sees them."""
         data, denoiser = trainer.datamodule, pl_module.denoiser  # type: ignore[attr-defined]
         assert isinstance(data, ImageDataModule)
+        num_real = len(data.splits["val"])
 
         def real() -> Iterator[tuple[Tensor, Tensor | None]]:
             for batch in data.evaluation_loader("val"):
                 answer_signals(trainer)
                 batch = batch.to(pl_module.device)
                 yield denoiser.space.images(batch.images), batch.condition.label
+                work.advance(len(batch) * trainer.world_size)
 
         if self.extractor.learns:
             prepare(self.extractor, StoredImages(data.splits["train"], decode=denoiser.space.images), data.num_classes)
-        return real_features(self.extractor.to(pl_module.device), real(), len(data.splits["val"]))
+        with progress("real images", num_real, "images") as work:
+            return real_features(self.extractor.to(pl_module.device), real(), num_real)

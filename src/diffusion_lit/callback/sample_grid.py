@@ -6,8 +6,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
+from diffusion_lit.callback.drawing import drawing
 from diffusion_lit.callback.ema import averaged_weights
-from diffusion_lit.callback.last_checkpoint import answer_signals
 from diffusion_lit.collective import gathered_in_order
 from diffusion_lit.generate import default_labels, generate
 from diffusion_lit.grid import image_grid, titles_of
@@ -93,7 +93,8 @@ class SampleGrid(Callback):
         labels = default_labels(denoiser, range(num))
         own = [i % num for i in range(trainer.global_rank, num + -num % trainer.world_size, trainer.world_size)]
         address = (own, labels, self.seed, module.device)
-        images = generate(denoiser, self.sampler, *address, on_step=lambda *_: answer_signals(trainer))
+        with drawing(trainer, "samples", num, self.sampler) as on_step:
+            images = generate(denoiser, self.sampler, *address, on_step=on_step)
         images = gathered_in_order(images, num)
         return image_grid(images, columns, titles_of(labels, columns, module.record.get("class_names")))
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from diffusion_lit.data.base import ImageDataModule
 from diffusion_lit.data.batch import Images
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
 from diffusion_lit.prepared.reader import REMEDY, PreparedImages
 from diffusion_lit.prepared.shard import ShardInfo, check_shard
+from diffusion_lit.progress import progress
 from diffusion_lit.shell import command_line
 from diffusion_lit.space import LatentSpace
 
@@ -56,8 +55,9 @@ class PreparedData(ImageDataModule):
         shards = self.manifest.shards
         with ThreadPoolExecutor() as threads:
             checked = threads.map(lambda shard: check_shard(self.find(shard), shard, self.verify, REMEDY), shards)
-            for _ in tqdm(checked, "checking shards", len(shards), unit="shard", leave=False, delay=2):
-                pass
+            with progress("checking", len(shards), "shards", delay=2) as work:
+                for _ in checked:
+                    work.advance(1)
 
     def load(self) -> dict[str, Images]:
         if self.trainer is None or self.trainer.local_rank == 0:

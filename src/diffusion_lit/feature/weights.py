@@ -42,6 +42,7 @@ class PublishedWeights:
             )
         if not path.is_file():
             self.download(path)
+        log.info("loading %s", path)
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != self.sha256:

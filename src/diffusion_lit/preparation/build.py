@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tqdm import tqdm
-
 from diffusion_lit.preparation.maker import Job, Maker, Record
 from diffusion_lit.preparation.pool import Pool
 from diffusion_lit.preparation.workspace import REPORT, Workspace
 from diffusion_lit.prepared.manifest import Latents, Manifest, Split
 from diffusion_lit.prepared.shard import ShardInfo, write_index
+from diffusion_lit.progress import progress
 
 __all__ = ["Plan", "build"]
 
@@ -116,15 +115,15 @@ def make(plan: Plan, workspace: Workspace, workers: int, max_unreadable: float) 
     unreadable = [name for record in done.values() for name in record.unreadable]
     check_unreadable(workspace, unreadable, total, max_unreadable)
     with (
-        tqdm(total=total, initial=sum(job.end - job.begin for job in done), desc="preparing", unit="image") as bar,
+        progress("preparing", total, "images", done=sum(job.end - job.begin for job in done)) as work,
         Pool(plan.maker, workers) as pool,
     ):
         for job, record in pool.map([job for job in plan.jobs if job not in done]):
             workspace.finish(job, record)
             done[job] = record
             unreadable += record.unreadable
-            bar.update(job.end - job.begin)
-            bar.set_postfix(unreadable=len(unreadable), refresh=False)
+            work.phase.figures = [f"{len(unreadable)} unreadable"] if unreadable else []
+            work.advance(job.end - job.begin)
             check_unreadable(workspace, unreadable, total, max_unreadable)
     workspace.report([unreadable for job in plan.jobs for unreadable in done[job].unreadable])
     manifest = describe(plan, done)

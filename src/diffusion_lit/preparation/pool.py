@@ -12,6 +12,7 @@ from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
 
+from diffusion_lit.interruption import acknowledge
 from diffusion_lit.preparation.maker import Job, Maker, Record
 
 __all__ = ["Pool", "Stopped"]
@@ -56,6 +57,9 @@ class Pool:
     def receive(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:  # asked twice by a person
             raise KeyboardInterrupt
+        if not self.received:
+            when = "once the shards that are being made are whole"
+            threading.Thread(target=acknowledge, args=(number, when), daemon=True).start()
         self.received = number
 
     def map(self, jobs: list[Job]) -> Iterator[tuple[Job, Record]]:

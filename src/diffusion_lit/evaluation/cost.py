@@ -1,23 +1,18 @@
-"""How long it takes: estimated before images are drawn, and shown as they are."""
+"""How long it takes, estimated before images are drawn."""
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
-
-from tqdm import tqdm
 
 from diffusion_lit.collective import rank_and_size
 from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.drawing import BAR
 from diffusion_lit.evaluation.cells import Cell
 from diffusion_lit.evaluation.image_set import DrawnImages
 from diffusion_lit.evaluation.report import cell_name
 from diffusion_lit.generate import walk_size
 
-__all__ = ["estimate", "progress"]
+__all__ = ["estimate"]
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +43,3 @@ def estimate(cell: Cell, batch_size: int) -> dict[str, Any]:
 
 def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{math.ceil(seconds / 60)} min"
-
-
-@contextmanager
-def progress(what: str, total: int) -> Iterator[tuple[Callable[[float], object], Callable[[int], object]]]:
-    """A bar of this process's share, which is shown once there is something to do."""
-    bar = tqdm(desc=what, total=total, unit="image", disable=True)
-
-    def expect(count: int) -> None:
-        nonlocal bar
-        bar = tqdm(desc=what, total=count, bar_format=BAR, disable=rank_and_size()[0] > 0 or count == 0)
-
-    try:
-        yield lambda n: bar.update(min(n, (bar.total or 0) - bar.n)), expect  # a batch that is filled up counts whole
-    finally:
-        bar.close()
