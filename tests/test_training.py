@@ -63,8 +63,8 @@ def test_a_run_s_folder_has_everything(run: Path) -> None:
         f"step_{step:07d}.png" for step in (3, 6, 9, 10)
     ]
     assert OmegaConf.load(run / "config.yaml").model.resolution == 8  # resolved, `auto` replaced
-    assert sorted(column(run, "train/loss")) == list(range(10))
-    for name in ("val/loss", "val/loss_q1", "val/loss_q2", "val/loss_q3", "val/loss_q4", "train/lr"):
+    assert sorted(column(run, "train/loss")) == list(range(1, 11))
+    for name in ("val/loss", "val/loss_least_noise", "val/loss_most_noise", "train/loss_more_noise", "train/lr"):
         assert column(run, name), name
     assert sorted(column(run, "fid/pixels_21")) == [3, 6, 9, 10]
 
@@ -298,7 +298,7 @@ def test_every_logger_gets_figures_and_pictures(tmp_path: Path) -> None:
 
     wandb.finish()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert "val/loss_q4" in events.Tags()["scalars"] and "samples" in events.Tags()["images"]
+    assert "val/loss_most_noise" in events.Tags()["scalars"] and "samples" in events.Tags()["images"]
     assert column(tmp_path, "val/loss")
     [recorded] = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
     assert recorded.stat().st_size > 0 and list(

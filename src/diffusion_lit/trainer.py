@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lit.budget import Budget
 from diffusion_lit.files import replacing
 from diffusion_lit.hybrid_shard import HybridShardStrategy
+from diffusion_lit.logger_connector import LoggerConnector
 from diffusion_lit.ranks import launched_by
 
 __all__ = ["CheckpointFiles", "build_trainer", "check_processes"]
@@ -52,6 +53,7 @@ def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], loggers: Seque
     loop = FitLoop(trainer, trainer.min_epochs, trainer.max_epochs)
     loop.epoch_loop = EpochLoop(trainer, trainer.min_steps, trainer.max_steps)
     trainer.fit_loop = loop
+    trainer._logger_connector = LoggerConnector(trainer)
     # Its handlers exit with 0, start collectives inside of a signal handler, and requeue SLURM jobs by themselves.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     return trainer
@@ -146,7 +148,7 @@ class EpochLoop(_TrainingEpochLoop):
         super().reset()
         if self.validated_step is None:
             self.validated_step = self.global_step
-        # the step that loggers are given; what follows a batch, which counts it, is still to come where it was cut
+        # by which Lightning knows when to log; what follows a batch, and counts it, is still to come where it was cut
         self._batches_that_stepped = self.global_step - (self.restarting and self.validation_is_due)
 
     def advance(self, data_fetcher: Any) -> None:
