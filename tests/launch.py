@@ -45,6 +45,7 @@ TINY = (
     "callback.fid.num_samples=21",
     "callback.fid.num_steps=null",
     "callback.sample_grid.rows=1",
+    "callback.dashboard=null",
     "trainer.accelerator=cpu",
     "trainer.val_check_interval=3",
     "trainer.num_sanity_val_steps=0",

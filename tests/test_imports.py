@@ -21,7 +21,7 @@ LAYERS = (
     ("agreement", "callback", "settings"),
     ("module", "figure", "contact_sheet"),
     ("sample_folder", "sample_request", "processes"),
-    ("logger_connector", "training_figures"),
+    ("dashboard", "logger_connector", "training_figures"),
     ("accumulation", "budget", "csv_logger", "hybrid_shard"),
     ("evaluation",),
     ("drawing", "grid", "members", "provenance"),
@@ -36,7 +36,7 @@ LAYERS = (
     ("command",),
     ("sweep", "study"),
     ("job", "image"),
-    ("files", "interruption"),
+    ("files", "interruption", "step_timer"),
     ("collective", "shell", "random", "ranks", "plain", "tensor_file"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""

@@ -191,6 +191,8 @@ class DiffusionModule(LightningModule):
         self.accumulation = Accumulation()
         for group, base in zip(self.trainer.optimizers[0].param_groups, self.base_groups, strict=True):
             group.update({name: value for name, value in base.items() if name != "lr"})  # which each step sets
+        if self.global_step == 0:
+            log_figures(self.trainer, sizes_of(self))
 
     def on_fit_start(self) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -200,6 +202,17 @@ class DiffusionModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self.record)
         checkpoint["training_figures"] = self.figures.state_dict(self.device)
+
+
+def sizes_of(module: DiffusionModule) -> dict[str, float]:
+    """The number of parameters, and, of a data module, the training images and those of one step over all ranks."""
+    trainer = module.trainer
+    sizes: dict[str, float] = {"size/parameters": sum(p.numel() for p in module.denoiser.parameters())}
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if isinstance(data, ImageDataModule):
+        batch = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        sizes |= {"size/train_images": len(data.splits["train"]), "size/batch": batch}
+    return sizes
 
 
 def check_augmentation(augmentation: Augmentation, denoiser: Denoiser) -> None:

@@ -22,6 +22,7 @@ from diffusion_lit.files import replacing
 from diffusion_lit.hybrid_shard import HybridShardStrategy
 from diffusion_lit.logger_connector import LoggerConnector
 from diffusion_lit.ranks import launched_by
+from diffusion_lit.step_timer import StepTimer
 
 __all__ = ["CheckpointFiles", "build_trainer", "check_processes"]
 
@@ -124,6 +125,7 @@ class EpochLoop(_TrainingEpochLoop):
         self.val_loop = ValidationLoop(
             trainer, TrainerFn.FITTING, RunningStage.VALIDATING, verbose=False, inference_mode=False
         )
+        self.timer = StepTimer()
         self.validated_step: int | None = 0
         """The step of the newest validation; None where an older checkpoint does not say."""
 
@@ -157,7 +159,17 @@ class EpochLoop(_TrainingEpochLoop):
         if self.restarting and self.trained and self._num_ready_batches_reached():
             raise StopIteration  # the epoch is over, and loading processes are at the next one's batches
         if self.trained:
+            self.timer.begin_step()
             super().advance(data_fetcher)
+            self.timer.end_step()
+
+    def _on_before_fetch(self) -> None:
+        super()._on_before_fetch()
+        self.timer.begin_fetch()
+
+    def _on_after_fetch(self) -> None:
+        self.timer.end_fetch()
+        super()._on_after_fetch()
 
     def on_advance_end(self, data_fetcher: Any) -> None:
         """Where a step has ended, and its figures are logged, first save; `on_step_end` is a hook of ours."""
