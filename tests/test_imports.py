@@ -21,7 +21,7 @@ LAYERS = (
     ("agreement", "callback", "settings"),
     ("module", "figure", "contact_sheet"),
     ("sample_folder", "sample_request", "processes"),
-    ("dashboard", "logger_connector", "training_figures"),
+    ("dashboard", "event_file", "logger_connector", "training_figures"),
     ("accumulation", "budget", "csv_logger", "hybrid_shard"),
     ("evaluation",),
     ("drawing", "grid", "members", "provenance"),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ class Panel:
     title: str
     names: Sequence[str]
     log: bool = False
-    """Whether the axis is logarithmic, where all values are positive."""
+    """Whether the axis is logarithmic, where all values are positive and not near each other."""
+    from_zero: bool = False
+    """Whether the axis begins at 0, so that a small change looks small."""
 
 
 def by_level(split: str) -> list[str]:
@@ -35,10 +37,11 @@ PANELS = (
     Panel("training loss by noise level", by_level("train"), log=True),
     Panel("validation loss by noise level", by_level("val"), log=True),
     Panel("gradient norm before clipping", ["train/grad_norm"], log=True),
-    Panel("clipped share, gradients not finite", ["train/clipped", "train/not_finite"]),
+    Panel("clipped share, gradients not finite", ["train/clipped", "train/not_finite"], from_zero=True),
     Panel("learning rate", ["train/lr"]),
-    Panel("images a second", ["throughput/images_per_s"]),
-    Panel("shares: waiting for images, of peak FLOPS", ["throughput/data_wait", "throughput/mfu"]),
+    Panel("images a second", ["throughput/images_per_s"], from_zero=True),
+    Panel("shares: waiting for images, of peak FLOPS", ["throughput/data_wait", "throughput/mfu"], from_zero=True),
+    Panel("memory", ["memory/peak_gib"], from_zero=True),
 )
 APART = ("throughput/step_seconds", "size/")
 """Figures that say what another panel does, and those that are in the title."""
@@ -47,7 +50,7 @@ APART = ("throughput/step_seconds", "size/")
 def panels_of(rows: Sequence[Row]) -> list[Panel]:
     """The panels that these rows have figures for; what belongs to none of the fixed ones is drawn by its first word."""
     names = dict.fromkeys(name for row in rows for name in row if name not in AXES and not name.startswith(APART))
-    fixed = [Panel(p.title, [name for name in p.names if name in names], p.log) for p in PANELS]
+    fixed = [replace(p, names=[name for name in p.names if name in names]) for p in PANELS]
     known = {name for panel in fixed for name in panel.names}
     rest: dict[str, list[str]] = {}
     for name in sorted(names.keys() - known):
@@ -79,16 +82,25 @@ def draw_dashboard(rows: Sequence[Row], path: Path, title: str = "") -> None:
 
 
 def draw_panel(axis: Any, panel: Panel, rows: Sequence[Row]) -> None:
-    logarithmic = panel.log
+    from matplotlib.ticker import LogLocator
+
+    values: list[float] = []
     for name in panel.names:
         points = [(row["step"], row[name]) for row in rows if name in row]
-        finite = [(step, value) for step, value in points if math.isfinite(value)]
+        finite = [value for _, value in points if math.isfinite(value)]
+        values += finite
         short = name.partition("/")[2] if len({n.partition("/")[0] for n in panel.names}) == 1 else name
         label = f"{short}  {points[-1][1]:.4g}"
         axis.plot(*zip(*points, strict=True), label=label, linewidth=1.2, marker="." if len(finite) < 30 else None)
-        logarithmic = logarithmic and bool(finite) and all(value > 0 for _, value in finite)
+    logarithmic = panel.log and bool(values) and min(values) > 0 and max(values) > 3 * min(values)
     if logarithmic:
         axis.set_yscale("log")
+        axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
+    elif panel.from_zero:
+        axis.set_ylim(0, 1.1 * max(map(abs, values), default=0) or 1)
+    axis.set_xlim(0, max(rows[-1]["step"], 1) * 1.02)
     axis.set_title(panel.title, fontsize=10)
     axis.grid(alpha=0.3, which="both" if logarithmic else "major")
     axis.legend(fontsize=8, framealpha=0.7)

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from diffusion_lit.csv_logger import CSVLogger
+from diffusion_lit.event_file import continue_events
 from diffusion_lit.files import remove_leftovers, replacing, write_json
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.ranks import check_seen, from_first_rank, launched_by
@@ -86,7 +87,7 @@ def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:
 
 
 def remove_all_leftovers(run: Path) -> None:
-    for folder in (run, run / "checkpoints", run / "samples"):
+    for folder in (run, *(run / name for name in ("checkpoints", "samples", "samples_raw", "denoising", "tensorboard"))):
         remove_leftovers(folder)
 
 
@@ -107,14 +108,12 @@ def continue_loggers(cfg: DictConfig, origin: Origin | None) -> None:
 
 def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, origin: Origin | None) -> dict[str, Any]:
     """What the run is, in its folder; and the figures that its parent had. Returns what is in run.json."""
-    folder, earlier = Path(cfg.run_dir), None if origin is None else origin.run
-    same = earlier is not None and earlier.resolve() == folder.resolve()
+    folder = Path(cfg.run_dir)
     for logger in trainer.loggers:
         if origin is not None and isinstance(logger, CSVLogger):
             logger.begin_with(origin.run / "metrics.csv", origin.step)
-        events = None if origin is None else origin.run / "tensorboard"
-        if isinstance(logger, TensorBoardLogger) and events is not None and events.is_dir() and not same:
-            shutil.copytree(events, logger.log_dir, dirs_exist_ok=True)
+        if origin is not None and isinstance(logger, TensorBoardLogger):
+            continue_events(logger, origin.run / "tensorboard", origin.step)
     record: dict[str, Any] = {
         "parent": module.record["parent"],
         "step": 0 if origin is None else origin.step,

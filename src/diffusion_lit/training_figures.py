@@ -45,9 +45,9 @@ class TrainingFigures:
             limit: the norm that gradients are clipped to; None where they are not.
         """
         finite = norm.isfinite()
-        clipped = finite if limit is None else norm > limit
-        self.add("gradient", torch.stack([torch.where(finite, norm, 0), finite, ~finite, clipped & finite]).float())
-        self.clips = limit is not None
+        self.add("gradient", torch.stack([torch.where(finite, norm, 0), finite, ~finite]).float())
+        if limit is not None:
+            self.add("clipped", ((norm > limit) & finite).float())
 
     def read(self, device: torch.device) -> dict[str, float]:
         """The figures by name; the next begin anew. All ranks call this together, with the `device` they talk through.
@@ -63,9 +63,10 @@ class TrainingFigures:
         parts = {name.removeprefix("part "): total for name, total in sums.items() if name.startswith("part ")}
         figures |= {name: total / sums["loss"][1].sum() for name, total in parts.items()}
         if "gradient" in sums:
-            norm, finite, others, clipped = sums["gradient"]
+            norm, finite, others = sums["gradient"]
             if finite > 0:
-                figures |= {"grad_norm": norm / finite} | ({"clipped": clipped / finite} if self.clips else {})
+                figures["grad_norm"] = norm / finite
+                figures |= {"clipped": sums["clipped"] / finite} if "clipped" in sums else {}
             figures["not_finite"] = others / rank_and_size()[1]
         return {name: float(figure) for name, figure in figures.items()}
 
