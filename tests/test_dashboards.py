@@ -30,12 +30,11 @@ EVERY_VALIDATION = {*(f"val/{name}" for name in LOSSES), "val/loss_raw"}
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven steps with a point at every other, validations at the third and the sixth, and all that can be asked for."""
+    """Six steps with a point at the fourth, validations at the third and the sixth, and all options."""
     folder = tmp_path_factory.mktemp("run")
     options = (
-        *("logger=[csv,tensorboard]", "trainer.max_steps=7", "trainer.log_every_n_steps=2"),
+        *("logger=[csv,tensorboard]", "trainer.max_steps=6", "trainer.log_every_n_steps=4", "optimizer.lr=0.05"),
         *("callback.update_ratio.enabled=true", "callback.sample_grid.raw=true", "callback.sample_grid.strips=2"),
-        *("data.num_workers=0", "callback.ema.decay=0.9"),
     )
     train_in(folder, *options)
     return folder
@@ -45,12 +44,12 @@ def test_a_figure_of_the_model_after_n_steps_stands_at_n(run: Path) -> None:
     """One row a step, whoever logged what of it; points of what was asked for, and nothing else."""
     figures = table(run)
     steps = {name: list(column) for name, column in figures.items()}
-    assert {name for name in steps if steps[name] == [2, 4, 6]} == EVERY_POINT
-    assert {name for name in steps if steps[name] == [3, 6]} == EVERY_VALIDATION
-    assert steps["fid/pixels_21"] == [3, 6, 7] and steps["size/batch"] == [0]
-    assert figures["images_seen"] == {n: 60 * n for n in (0, 2, 3, 4, 6, 7)}
-    assert figures["epoch"] == {n: n / 4 for n in (0, 2, 3, 4, 6, 7)}  # four steps an epoch
-    assert [row["step"] for row in read_table(run / "metrics.csv")] == [0, 2, 3, 4, 6, 7]
+    assert {name for name in steps if steps[name] == [4]} == EVERY_POINT
+    assert {name for name in steps if steps[name] == [3, 6]} == EVERY_VALIDATION | {"fid/pixels_21"}
+    assert steps["size/batch"] == [0]
+    assert figures["images_seen"] == {n: 60 * n for n in (0, 3, 4, 6)}
+    assert figures["epoch"] == {n: n / 4 for n in (0, 3, 4, 6)}  # four steps an epoch
+    assert [row["step"] for row in read_table(run / "metrics.csv")] == [0, 3, 4, 6]
     assert {name: column[0] for name, column in figures.items() if name.startswith("size/")} == {
         "size/parameters": sum(p.numel() for p in load_denoiser(run, "raw")[0].parameters()),
         "size/train_images": 288,
@@ -66,32 +65,31 @@ def test_figures_mean_what_they_say(run: Path) -> None:
     figures = table(run)
     lr = OmegaConf.load(run / "config.yaml").optimizer.lr
     assert figures["train/lr"][4] == pytest.approx(lr * (0.01 + 0.99 * 3 / 100), rel=1e-6)  # that of the fourth step
-    assert all(0 < ratio < 1e-2 for ratio in figures["train/update_ratio"].values())
+    assert all(0 < ratio < 0.5 for ratio in figures["train/update_ratio"].values())
     assert all(0 <= share < 1 for share in figures["throughput/data_wait"].values())
-    rate, seconds = figures["throughput/images_per_s"][6], figures["throughput/step_seconds"][6]
+    rate, seconds = figures["throughput/images_per_s"][4], figures["throughput/step_seconds"][4]
     assert rate * seconds == pytest.approx(60, rel=1e-5)
-    assert 0.05 < figures["memory/peak_gib"][6] < 64 and figures["train/not_finite"][6] == 0
-    norm, clipped = figures["train/grad_norm"][6], figures["train/clipped"][6]
-    assert clipped == 1 if norm > 1.2 else clipped in (0, 0.5, 1)
+    assert 0.05 < figures["memory/peak_gib"][4] < 64 and figures["train/not_finite"][4] == 0
+    norm, clipped = figures["train/grad_norm"][4], figures["train/clipped"][4]
+    assert norm > 0 and clipped in (0.25, 0.5, 0.75, 1) if norm > 1 else clipped in (0, 0.25, 0.5, 0.75)
 
 
-def test_the_raw_loss_is_that_of_the_raw_weights_on_the_same_noise(tmp_path: Path) -> None:
+def test_the_raw_loss_is_that_of_the_raw_weights_on_the_same_noise(run: Path) -> None:
     """Computed again from the checkpoint; the average, whose loss stands beside it, is another model."""
-    train_in(tmp_path, "trainer.max_steps=3", "callback.fid=null", "callback.sample_grid=null", "optimizer.lr=0.05")
     data = DigitsData(batch_size=60)
     data.setup()
     losses = {}
     for weights in ("ema", "raw"):
-        denoiser, checkpoint = load_denoiser(tmp_path, weights)
+        denoiser, checkpoint = load_denoiser(run, weights)
         loss = instantiate(OmegaConf.create(checkpoint["config"]).loss)
         module = DiffusionModule(denoiser, loss, None, None)  # type: ignore[arg-type]
         with torch.no_grad():
             for index, batch in enumerate(data.val_dataloader()):
                 module.validation_step(batch, index)
         losses[weights] = float(module.held_out.compute()["loss"])
-    figures = table(tmp_path)
-    assert figures["val/loss"][3] == pytest.approx(losses["ema"], rel=1e-5)
-    assert figures["val/loss_raw"][3] == pytest.approx(losses["raw"], rel=1e-5) != pytest.approx(losses["ema"], rel=1e-3)
+    figures = table(run)
+    assert figures["val/loss"][6] == pytest.approx(losses["ema"], rel=1e-5)
+    assert figures["val/loss_raw"][6] == pytest.approx(losses["raw"], rel=1e-5) != pytest.approx(losses["ema"], rel=1e-3)
 
 
 def test_pictures_are_of_the_average_the_raw_weights_and_the_way_from_noise(run: Path) -> None:
@@ -100,9 +98,9 @@ def test_pictures_are_of_the_average_the_raw_weights_and_the_way_from_noise(run:
     events = EventAccumulator(str(run / "tensorboard"), {"images": 0}).Reload()
     pictures = {}
     for name in ("samples", "samples_raw", "denoising"):
-        assert [image.step for image in events.Images(name)] == [3, 6, 7]
+        assert [image.step for image in events.Images(name)] == [3, 6]
         files = sorted((run / name).iterdir())
-        assert [file.stem for file in files] == [f"step_{step:07d}" for step in (3, 6, 7)]
+        assert [file.stem for file in files] == [f"step_{step:07d}" for step in (3, 6)]
         with Image.open(files[-1]) as picture:
             pictures[name] = np.asarray(picture).astype(int)
         assert (events.Images(name)[-1].height, events.Images(name)[-1].width) == pictures[name].shape[:2]
@@ -114,7 +112,7 @@ def test_pictures_are_of_the_average_the_raw_weights_and_the_way_from_noise(run:
 
 def test_a_checkpoint_keeps_the_sums_since_the_last_point(run: Path) -> None:
     kept = load_checkpoint(run)["training_figures"]
-    assert kept["loss"].shape == (1, 2, 4) and float(kept["loss"][0, 1].sum()) == 60  # the seventh step's images
+    assert kept["loss"].shape == (1, 2, 4) and float(kept["loss"][0, 1].sum()) == 120  # of the fifth and sixth step
 
 
 def test_the_page_has_a_panel_for_each_figure(run: Path, tmp_path: Path) -> None:
@@ -122,6 +120,8 @@ def test_the_page_has_a_panel_for_each_figure(run: Path, tmp_path: Path) -> None
     shown = [name for panel in panels_of(rows) for name in panel.names]
     left_out = {"throughput/step_seconds", "size/batch", "size/parameters", "size/train_images"}
     assert len(shown) == len(set(shown)) and set(shown) == set(table(run)) - left_out - {"epoch", "images_seen"}
+    names = ("step", "train/loss", "train/loss_most_noise", "memory/peak_gib")
+    rows = [{name: row[name] for name in names if name in row} for row in rows]
     rows += [{"step": 8, "train/loss": float("nan"), "mine/figure": -1.0}]  # of a run that diverged
     draw_dashboard(rows, tmp_path / "dashboard.png", "a run")
     with Image.open(tmp_path / "dashboard.png") as picture:
