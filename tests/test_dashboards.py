@@ -89,7 +89,9 @@ def test_the_raw_loss_is_that_of_the_raw_weights_on_the_same_noise(run: Path) ->
         losses[weights] = float(module.held_out.compute()["loss"])
     figures = table(run)
     assert figures["val/loss"][6] == pytest.approx(losses["ema"], rel=1e-5)
-    assert figures["val/loss_raw"][6] == pytest.approx(losses["raw"], rel=1e-5) != pytest.approx(losses["ema"], rel=1e-3)
+    assert (
+        figures["val/loss_raw"][6] == pytest.approx(losses["raw"], rel=1e-5) != pytest.approx(losses["ema"], rel=1e-3)
+    )
 
 
 def test_pictures_are_of_the_average_the_raw_weights_and_the_way_from_noise(run: Path) -> None:

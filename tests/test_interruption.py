@@ -94,7 +94,13 @@ def test_a_signal_to_one_of_two_ranks_stops_both_where_they_are(
 ) -> None:
     """A run that is cut at a place, on a rank, at a step, and resumed each time, is the undisturbed one to the bit."""
     run, two = tmp_path / "run", ("trainer.devices=2", "data.batch_size=30")
-    options = (*TINY, *two, "trainer.max_steps=7", "callback.last_checkpoint.every_n_steps=100", "logger=[csv,tensorboard]")
+    options = (
+        *TINY,
+        *two,
+        "trainer.max_steps=7",
+        "callback.last_checkpoint.every_n_steps=100",
+        "logger=[csv,tensorboard]",
+    )
     options += ("trainer.log_every_n_steps=4",)
     for place, rank, step in cuts:
         probe = f"+callback.probe={{_target_: tests.test_interruption.Signal, place: {place}, rank: {rank}, "

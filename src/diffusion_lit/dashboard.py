@@ -48,7 +48,7 @@ APART = ("throughput/step_seconds", "size/")
 
 
 def panels_of(rows: Sequence[Row]) -> list[Panel]:
-    """The panels that these rows have figures for; what belongs to none of the fixed ones is drawn by its first word."""
+    """The panels that these rows have figures for; figures of no fixed panel are drawn by their first word."""
     names = dict.fromkeys(name for row in rows for name in row if name not in AXES and not name.startswith(APART))
     fixed = [replace(p, names=[name for name in p.names if name in names]) for p in PANELS]
     known = {name for panel in fixed for name in panel.names}

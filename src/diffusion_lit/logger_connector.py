@@ -48,4 +48,5 @@ def epochs_seen(trainer: Trainer) -> float:
 def log_figures(trainer: Trainer, figures: Mapping[str, float]) -> None:
     """Log figures of the model as it is now, and let checkpoints follow them. All ranks call this."""
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in figures.items()})
-    trainer._logger_connector.log_metrics(dict(figures), trainer.global_step)
+    row: dict[str, Any] = dict(figures)
+    trainer._logger_connector.log_metrics(row, trainer.global_step)

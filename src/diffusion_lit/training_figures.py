@@ -74,7 +74,7 @@ class TrainingFigures:
         """The sums of all ranks [W, ...], in float64 and on the host, which a device is asked for once."""
         own = torch.cat([values.reshape(-1) for values in self.sums.values()])
         rows = gathered(own[None].to(device)).cpu().double()
-        parts = rows.split([values.numel() for values in self.sums.values()], dim=1)
+        parts = torch.split(rows, [values.numel() for values in self.sums.values()], dim=1)
         pairs = zip(self.sums.items(), parts, strict=True)
         return {name: part.reshape(-1, *values.shape) for (name, values), part in pairs}
 
@@ -86,6 +86,4 @@ class TrainingFigures:
         """Take each rank's own sums back; of another number of ranks the first one takes all."""
         rank, size = rank_and_size()
         alike = all(len(rows) == size for rows in state.values())
-        self.sums = {
-            name: rows[rank].clone() if alike else rows.sum(0) * (rank == 0) for name, rows in state.items()
-        }
+        self.sums = {name: rows[rank].clone() if alike else rows.sum(0) * (rank == 0) for name, rows in state.items()}

@@ -13,7 +13,7 @@ __all__ = ["RawLoss"]
 
 
 class RawLoss(Callback):
-    """Logs `val/loss_raw`: the loss of the raw weights on the images and the noise that `val/loss` has with the average.
+    """Logs `val/loss_raw`: the raw weights' loss on the images and the noise that the average has `val/loss` on.
 
     Where the average is ahead, it pays; where it falls behind, its decay is too slow for this run. A validation takes
     twice as long. Without an `EMA` callback, `val/loss` is of the raw weights, and nothing is done.

@@ -24,8 +24,8 @@ __all__ = ["SampleGrid"]
 class SampleGrid(Callback):
     """Samples from the same noise and the same classes each time, so that successive grids show the same images mature.
 
-    Written as PNG to `folder`, named by the step, and to every active logger that takes images; other pictures to folders
-    beside it. Where the model has
+    Written as PNG to `folder`, named by the step, and to every active logger that takes images; other pictures to
+    folders beside it. Where the model has
     classes, each column is a class.
 
     Args:

@@ -23,11 +23,11 @@ GIB = 2**30
 class Throughput(Callback):
     """Logs, with each point of the training curves, what the steps since the last one took, over all ranks.
 
-    `throughput/images_per_s`, `throughput/step_seconds` and `throughput/data_wait`, the share of waiting for images, are
-    of training steps alone: validation, pictures and checkpoints count for nothing, nor does a process's first step,
-    which compiles. `memory/peak_gib` is the most that any rank has taken of its device so far; on a CPU, of the machine.
-    `throughput/mfu` is the share of the device's peak, as Lightning has it, that the network's multiplications use; it
-    is left out where that is not known. These figures are the machine's and not the model's: a resumed run has others.
+    `throughput/images_per_s`, `throughput/step_seconds` and `throughput/data_wait`, the share of waiting for images,
+    are of training steps alone: validation, pictures and checkpoints count for nothing, nor does a process's first
+    step, which compiles. `memory/peak_gib` is the most that any rank has taken so far, of its GPU or else of the
+    machine. `throughput/mfu` is the share of the device's peak, as Lightning has it, that the network's multiplications
+    use; it is left out where that is not known. These figures are the machine's: a resumed run has others.
     """
 
     def __init__(self) -> None:

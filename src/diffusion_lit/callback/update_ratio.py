@@ -14,8 +14,8 @@ __all__ = ["UpdateRatio"]
 class UpdateRatio(Callback):
     """Logs `train/update_ratio`: |w after - w before| / |w before| of the step at a point of the training curves.
 
-    About 1e-3 is usual early on; 1e-2 and more is too high a learning rate, 1e-5 a standstill. The weights are copied
-    once for such a step, and only then.
+    1e-4 to 3e-3 is usual; 1e-2 and more is too high a learning rate. The weights are copied once for such a step, and
+    only then.
 
     Args:
         enabled: whether it does anything.
