@@ -11,7 +11,6 @@ was lost, and the folders of what was lost are kept.
 """
 
 import argparse
-import csv
 import errno
 import json
 import os
@@ -38,7 +37,7 @@ from diffusion_lit.callback import EMA, FID, SampleGrid
 from diffusion_lit.callback.nan_guard import all_finite, tensors
 from diffusion_lit.checkpoint import damage, peek
 from diffusion_lit.data import DigitsData
-from tests.launch import PATIENCE, ROOT, TINY, Forked, few
+from tests.launch import PATIENCE, ROOT, TINY, Forked, few, model_figures
 from tests.pictures import named, write_folder
 
 KILL = signal.SIGKILL
@@ -269,11 +268,8 @@ def another_file(file: Path, draw: random.Random) -> None:
 
 
 def table(run: Path) -> dict[str, dict[int, str]]:
-    """metrics.csv: the figures by name and step, as they are written."""
-    if not (run / "metrics.csv").is_file():
-        return {}
-    with (run / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    """metrics.csv: the model's figures by name and step, as they are written."""
+    rows = model_figures(run) if (run / "metrics.csv").is_file() else []
     names = {name for row in rows for name in row} - {"step"}
     return {name: {int(row["step"]): row[name] for row in rows if row[name]} for name in names}
 

@@ -1,5 +1,6 @@
 """Running the project as its users do: in this process from overrides, or as a command."""
 
+import csv
 import gc
 import importlib
 import inspect
@@ -45,11 +46,15 @@ TINY = (
     "callback.fid.num_samples=21",
     "callback.fid.num_steps=null",
     "callback.sample_grid.rows=1",
+    "callback.dashboard=null",
     "trainer.accelerator=cpu",
     "trainer.val_check_interval=3",
     "trainer.num_sanity_val_steps=0",
 )
 """A run of seconds: four steps an epoch, and some images left over, on `few` digits."""
+
+MACHINE = ("throughput/", "memory/")
+"""Columns of metrics.csv that are not the model's."""
 
 ALL_DIGITS = DigitsData.load
 
@@ -78,6 +83,12 @@ def train_in(folder: Path, *overrides: str) -> Trainer | None:
     """A tiny run in this process; None where there is nothing left to train."""
     folder.mkdir(parents=True, exist_ok=True)
     return train(config(folder, *overrides), [*TINY, *overrides])
+
+
+def model_figures(run: Path) -> list[dict[str, str]]:
+    """metrics.csv as it is written, but for what the machine does, which is another thing each time."""
+    with (run / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if not k.startswith(MACHINE)} for row in csv.DictReader(file)]
 
 
 def run_command(

@@ -16,9 +16,10 @@ from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.interruption import Interrupted, Interruption
 from diffusion_lit.ranks import launched_by, outlive_nobody
 from tests.chaos import wrap_drawing
-from tests.launch import TINY, run_forked, train_in
+from tests.figures import scalars, table
+from tests.launch import TINY, model_figures, run_forked, train_in
 
-QUIET = ("callback.sample_grid=null", "trainer.max_steps=6")
+QUIET = ("callback.sample_grid=null", "trainer.max_steps=6", "trainer.log_every_n_steps=4")
 
 
 class Signal(Callback):
@@ -80,7 +81,7 @@ def test_a_signal_ends_a_run_with_its_code_and_loses_nothing(
     train_in(tmp_path / "next", *QUIET, "+callback.probe=null", f"resume={tmp_path / 'run'}")
     whole, after = load_checkpoint(tmp_path / "whole"), load_checkpoint(tmp_path / "next")
     assert all(torch.equal(w, after["state_dict"][name]) for name, w in whole["state_dict"].items())
-    assert (tmp_path / "whole" / "metrics.csv").read_text() == (tmp_path / "next" / "metrics.csv").read_text()
+    assert model_figures(tmp_path / "whole") == model_figures(tmp_path / "next")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,14 @@ def test_a_signal_to_one_of_two_ranks_stops_both_where_they_are(
 ) -> None:
     """A run that is cut at a place, on a rank, at a step, and resumed each time, is the undisturbed one to the bit."""
     run, two = tmp_path / "run", ("trainer.devices=2", "data.batch_size=30")
-    options = (*TINY, *two, "trainer.max_steps=7", "callback.last_checkpoint.every_n_steps=100")
+    options = (
+        *TINY,
+        *two,
+        "trainer.max_steps=7",
+        "callback.last_checkpoint.every_n_steps=100",
+        "logger=[csv,tensorboard]",
+    )
+    options += ("trainer.log_every_n_steps=4",)
     for place, rank, step in cuts:
         probe = f"+callback.probe={{_target_: tests.test_interruption.Signal, place: {place}, rank: {rank}, "
         probe += f"number: {int(signal.SIGTERM)}, step: {step}}}"
@@ -109,7 +117,9 @@ def test_a_signal_to_one_of_two_ranks_stops_both_where_they_are(
         assert done.returncode == 0, done.stderr
     whole, after = load_checkpoint(tmp_path / "whole"), load_checkpoint(run)
     assert all(torch.equal(w, after["state_dict"][name]) for name, w in whole["state_dict"].items())
-    assert (tmp_path / "whole" / "metrics.csv").read_text() == (run / "metrics.csv").read_text()
+    assert model_figures(tmp_path / "whole") == model_figures(run)
+    for folder in (run, tmp_path / "whole"):
+        assert scalars(folder) == table(folder)  # and each figure once, of two ranks and of all processes
 
 
 def in_a_fork(task: Callable[[], None]) -> int:

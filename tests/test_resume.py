@@ -18,6 +18,7 @@ from diffusion_lit.data import ArrayImages, DigitsData, Images
 from diffusion_lit.restore import restore_settings
 from diffusion_lit.resume import find_earlier_run, find_origin
 from diffusion_lit.settings import Change, changes
+from tests.figures import scalars, table
 from tests.launch import TINY, config, run_forked, train_in
 from tests.wandb_file import read_offline_run
 
@@ -377,20 +378,14 @@ def test_leftovers_of_a_killed_writer_are_removed(copy: Path) -> None:
 
 def test_tensorboard_and_wandb_continue_on_the_same_axis(tmp_path: Path) -> None:
     """Also from a checkpoint that lies before the newest figures: these are hidden, and drawn again."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     options = (*QUIET, "logger=[csv,tensorboard,wandb]", "logger.wandb.offline=true", "trainer.log_every_n_steps=1")
     train_in(tmp_path / "a", *options, "trainer.max_steps=5", "callback.last_checkpoint.keep_last=2")
     wandb.finish()
     saved = tmp_path / "a" / "checkpoints" / "last_step_0000003.ckpt"
     train_in(tmp_path / "b", *options, "trainer.max_steps=6", f"resume={saved}")
     wandb.finish()
-    losses = EventAccumulator(str(tmp_path / "b" / "tensorboard")).Reload().Scalars("train/loss")
-    table = {
-        row["step"]: row["train/loss"] for row in read_table(tmp_path / "b" / "metrics.csv") if "train/loss" in row
-    }
-    assert sorted({event.step for event in losses}) == list(table) == list(range(6))  # the third twice, and alike
-    assert all(event.value == pytest.approx(table[event.step]) for event in losses) and len(losses) <= 7
+    figures = scalars(tmp_path / "b")
+    assert list(figures["train/loss"]) == list(range(1, 7)) and figures == table(tmp_path / "b")  # and each once
     first, second = (json.loads((tmp_path / name / "run.json").read_text())["wandb"] for name in ("a", "b"))
     earlier, resumed = (read_offline_run(tmp_path / name) for name in ("a", "b"))
     assert first == second == resumed.run.run_id and resumed.run.display_name == earlier.run.display_name

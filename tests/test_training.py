@@ -64,8 +64,8 @@ def test_a_run_s_folder_has_everything(run: Path) -> None:
         f"step_{step:07d}.png" for step in (3, 6, 9, 10)
     ]
     assert OmegaConf.load(run / "config.yaml").model.resolution == 8  # resolved, `auto` replaced
-    assert sorted(column(run, "train/loss")) == list(range(10))
-    for name in ("val/loss", "val/loss_q1", "val/loss_q2", "val/loss_q3", "val/loss_q4", "train/lr"):
+    assert sorted(column(run, "train/loss")) == list(range(1, 11))
+    for name in ("val/loss", "val/loss_least_noise", "val/loss_most_noise", "train/loss_more_noise", "train/lr"):
         assert column(run, name), name
     assert sorted(column(run, "fid/pixels_21")) == [3, 6, 9, 10]
 

@@ -1,9 +1,6 @@
-"""Where in a step a batch is, and the step's figures."""
+"""Where in a step a batch is."""
 
-import torch
-import torch.distributed as dist
 from lightning.pytorch import Trainer
-from torch import Tensor
 
 __all__ = ["Accumulation"]
 
@@ -22,7 +19,6 @@ class Accumulation:
     def __init__(self) -> None:
         self.column, self.place, self.step, self.weight = 0, (0, 1), 0, 1.0
         self.begin: int | None = None
-        self.sums: dict[str, Tensor] = {}
 
     def enter(self, trainer: Trainer, batch_idx: int) -> bool:
         """Go on to the next batch; whether a step begins with it."""
@@ -30,7 +26,6 @@ class Accumulation:
         self.step = batch_idx // count
         if begins := self.begin is None or batch_idx % count == 0:
             self.begin = batch_idx
-            self.sums = {}
         assert self.begin is not None
         num = int(min((self.step + 1) * count, trainer.num_training_batches)) - self.begin
         self.place = (batch_idx - self.begin, num)
@@ -38,15 +33,7 @@ class Accumulation:
         self.weight = count / num
         return begins
 
-    def add(self, figures: dict[str, Tensor]) -> None:
-        """Take the newest batch's figures, scalars by name, into account."""
-        for name, figure in figures.items():
-            self.sums[name] = self.sums.get(name, 0) + figure.detach()
-
-    def means(self, over_ranks: bool) -> dict[str, Tensor]:
-        """The figures' means over this rank's batches of the step, or over all ranks', which call this together."""
-        means = torch.stack(list(self.sums.values())) / self.place[1]
-        if over_ranks and dist.is_initialized():
-            dist.all_reduce(means)
-            means /= dist.get_world_size()
-        return dict(zip(self.sums, means, strict=True))
+    @property
+    def ends_step(self) -> bool:
+        """Whether the newest batch is the step's last."""
+        return self.place[0] + 1 == self.place[1]

@@ -48,11 +48,6 @@ class Budget(Callback):
             raise ValueError(f"nothing says how long to train: set one of {', '.join(f'trainer.{k}' for k in limits)}")
         self.limits: dict[str, float] = given
 
-    @property
-    def may_end_anywhere(self) -> bool:
-        """Whether the last step, whose figures are logged in any case, is not known before it is taken."""
-        return not self.limits.keys().isdisjoint(("max_images", "max_minutes"))
-
     def share(self, trainer: Trainer) -> float:
         """How much of the budget is used: 0 before the first step, 1 or more at the end."""
         done = {

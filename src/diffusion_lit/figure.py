@@ -104,6 +104,10 @@ class Trajectory:
     forward: Tensor
     """The images that were drawn, noised to each time by one noise, likewise."""
 
+    def shown(self, columns: int = 9) -> np.ndarray:
+        """The numbers of at most `columns` frames, evenly spread over the steps."""
+        return np.unique(np.linspace(0, len(self.times) - 1, columns).round().astype(int))
+
 
 @torch.no_grad()
 def follow(
@@ -136,7 +140,7 @@ def draw_strip(trajectory: Trajectory, path: Path, columns: int = 9) -> None:
     """
     from matplotlib.figure import Figure
 
-    chosen = np.unique(np.linspace(0, len(trajectory.times) - 1, columns).round().astype(int))
+    chosen = trajectory.shown(columns)
     frames = {name: getattr(trajectory, attribute)[chosen] for attribute, name in ROWS.items()}
     rows = [
         (name, [trajectory.decode(frame[i : i + 1])[0] for frame in walk])

@@ -17,11 +17,13 @@ from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.budget import budget_of
 from diffusion_lit.data import Batch, ImageDataModule
 from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.evaluation import LossByTime
+from diffusion_lit.evaluation import LossByNoise
 from diffusion_lit.hybrid_shard import HybridShardStrategy
-from diffusion_lit.loss import Loss
+from diffusion_lit.logger_connector import log_figures
+from diffusion_lit.loss import Loss, LossTerms
 from diffusion_lit.lr_schedule import LRSchedule
 from diffusion_lit.random import fold_in
+from diffusion_lit.training_figures import TrainingFigures
 
 __all__ = ["DiffusionModule"]
 
@@ -32,7 +34,7 @@ class DiffusionModule(LightningModule):
     Training noise is a function of (seed, column, step), where a step's columns are its batches, on whichever rank each
     is: several ranks and accumulated gradients are the same training, and a resumed run never replays noise. On a CPU,
     whose generator keeps 32 bits, about 19 pairs among the 400,000 batches of 8 columns by 50,000 steps have the same
-    noise by chance; on CUDA, which keeps 64, none have. What is logged of a step is the mean over its batches.
+    noise by chance; on CUDA, which keeps 64, none have. What is logged is the mean over all steps since the last point.
 
     Validation noise is the same at every validation, so that its curve shows the model and not the draw.
 
@@ -72,10 +74,11 @@ class DiffusionModule(LightningModule):
         """What a checkpoint says of the run (see `diffusion_lit.checkpoint`)."""
         self.forgets_optimizer = False
         """Whether a resumed run starts with a new optimizer."""
-        self.held_out = LossByTime()
+        self.held_out = LossByNoise(denoiser.schedule)
         self.times: tuple[Tensor, Tensor] = (torch.zeros(()), torch.zeros(()))
         """The least and the greatest t of the newest batch."""
         self.accumulation = Accumulation()
+        self.figures = TrainingFigures(denoiser.schedule)
 
     def configure_model(self) -> None:
         sharded = isinstance(self.denoiser.network, FSDPModule)  # Lightning may call this more than once
@@ -105,9 +108,8 @@ class DiffusionModule(LightningModule):
         self.loss.density.place = self.accumulation.place
         terms = self.loss(self.denoiser, x_0, condition, generator)
         self.times = (terms.t.min(), terms.t.max())
-        loss = terms.loss.mean()
-        self.accumulation.add({"loss": loss, **{name: part.mean() for name, part in terms.parts.items()}})
-        return loss * self.accumulation.weight
+        self.figures.add_losses(terms)
+        return terms.loss.mean() * self.accumulation.weight
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         if not self.accumulation.enter(self.trainer, batch_idx):
@@ -116,13 +118,19 @@ class DiffusionModule(LightningModule):
         for group, base in zip(self.trainer.optimizers[0].param_groups, self.base_groups, strict=True):
             group["lr"] = base["lr"] * factor
 
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Figures that are logged are those of all ranks; in between, the bar shows the first rank's."""
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        logged = every > 0 and (self.global_step + 1) % every == 0
-        for name, mean in self.accumulation.means(logged or budget_of(self.trainer).may_end_anywhere).items():
-            self.log(f"train/{name}", mean, prog_bar=name == "loss")
-        self.log("train/lr", torch.tensor(optimizer.param_groups[0]["lr"]))  # on the host, where it is
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Log what the steps since the last point were like, with what callbacks know of them, as one row."""
+        if not self.accumulation.ends_step:
+            return
+        trainer, every = self.trainer, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every > 0 and (self.global_step % every == 0 or trainer.should_stop):
+            figures = {f"train/{name}": value for name, value in self.figures.read(self.device).items()}
+            figures["train/lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if hasattr(callback, "training_figures"):
+                    figures |= callback.training_figures(trainer, self)
+            log_figures(trainer, figures)
+            self.log("train/loss", torch.tensor(figures["train/loss"]), prog_bar=True, logger=False)
 
     def configure_gradient_clipping(
         self,
@@ -131,22 +139,28 @@ class DiffusionModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        limit = gradient_clip_val if gradient_clip_val and gradient_clip_algorithm in (None, "norm") else None
+        if limit is not None:
+            norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
         else:
             norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        self.figures.add_gradient(norm, limit)
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if hasattr(callback, "on_gradient"):
                 callback.on_gradient(self.trainer, self, optimizer, norm)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Each image has noise of its own: the figure does not depend on batches, nor on the number of ranks."""
+        terms = self.held_out_losses(batch)
+        self.held_out.update(terms.loss, terms.t)
+
+    def held_out_losses(self, batch: Batch) -> LossTerms:
+        """Each image has noise of its own: its loss does not depend on its batch, nor on the number of ranks."""
         generators = [fold_in(self.seed, "validation", index, device=self.device) for index in batch.indices]
         x_0 = self.denoiser.space.encode(batch.images)
-        terms = self.loss(self.denoiser, x_0, batch.condition, generators)
-        self.held_out.update(terms.loss, terms.t)
+        terms: LossTerms = self.loss(self.denoiser, x_0, batch.condition, generators)
+        return terms
 
     def on_validation_epoch_end(self) -> None:
         self.log_held_out("val")
@@ -168,6 +182,7 @@ class DiffusionModule(LightningModule):
         return optimizer
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.figures.load_state_dict(checkpoint.get("training_figures", {}))
         if self.forgets_optimizer:
             checkpoint["optimizer_states"] = []
 
@@ -176,6 +191,8 @@ class DiffusionModule(LightningModule):
         self.accumulation = Accumulation()
         for group, base in zip(self.trainer.optimizers[0].param_groups, self.base_groups, strict=True):
             group.update({name: value for name, value in base.items() if name != "lr"})  # which each step sets
+        if self.global_step == 0:
+            log_figures(self.trainer, sizes_of(self))
 
     def on_fit_start(self) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -184,6 +201,18 @@ class DiffusionModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self.record)
+        checkpoint["training_figures"] = self.figures.state_dict(self.device)
+
+
+def sizes_of(module: DiffusionModule) -> dict[str, float]:
+    """The number of parameters, and, of a data module, the training images and those of one step over all ranks."""
+    trainer = module.trainer
+    sizes: dict[str, float] = {"size/parameters": sum(p.numel() for p in module.denoiser.parameters())}
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if isinstance(data, ImageDataModule):
+        batch = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        sizes |= {"size/train_images": len(data.splits["train"]), "size/batch": batch}
+    return sizes
 
 
 def check_augmentation(augmentation: Augmentation, denoiser: Denoiser) -> None:

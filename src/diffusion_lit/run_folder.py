@@ -81,7 +81,10 @@ def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:
 
 
 def remove_all_leftovers(run: Path) -> None:
-    for folder in (run, run / "checkpoints", run / "samples"):
+    for folder in (
+        run,
+        *(run / name for name in ("checkpoints", "samples", "samples_raw", "denoising", "tensorboard")),
+    ):
         remove_leftovers(folder)
 
 

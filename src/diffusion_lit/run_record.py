@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import shutil
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from diffusion_lit.best_figures import BestFigures
 from diffusion_lit.csv_logger import CSVLogger, read_table
 from diffusion_lit.derived import distinct, without_repeats
 from diffusion_lit.environment import git_state, machine, versions
+from diffusion_lit.event_file import continue_events
 from diffusion_lit.files import replacing, write_json
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.resume import Origin
@@ -89,15 +89,13 @@ def name_of_earlier(origin: Origin | None) -> str | None:
 
 def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, origin: Origin | None) -> dict[str, Any]:
     """Write what the run is, and the figures that its parent had. Returns what is in run.json."""
-    folder, earlier = Path(cfg.run_dir), None if origin is None else origin.run
-    same = earlier is not None and earlier.resolve() == folder.resolve()
+    folder = Path(cfg.run_dir)
     table = [] if origin is None else read_table(origin.run / "metrics.csv")
     for logger in trainer.loggers:
         if origin is not None and isinstance(logger, CSVLogger):
             logger.begin_with(origin.run / "metrics.csv", origin.step)
-        events = None if origin is None else origin.run / "tensorboard"
-        if isinstance(logger, TensorBoardLogger) and events is not None and events.is_dir() and not same:
-            shutil.copytree(events, logger.log_dir, dirs_exist_ok=True)
+        if origin is not None and isinstance(logger, TensorBoardLogger):
+            continue_events(logger, origin.run / "tensorboard", origin.step)
     record: dict[str, Any] = {
         "parent": module.record["parent"],
         "step": 0 if origin is None else origin.step,

@@ -25,7 +25,8 @@ PLACES = ("run_dir", "output_root", "resume", "init")
 """Settings of where one run is and comes from."""
 
 UNSEEN = (
-    *(*PLACES, "logger", "progress", "callback.progress", "data.num_workers", "data.verify"),
+    *(*PLACES, "logger", "progress", "callback.progress", "callback.throughput", "callback.dashboard"),
+    *("callback.raw_loss", "callback.update_ratio", "data.num_workers", "data.verify"),
     *("data.cache", "data.ahead", "objective", "allow", "trainer.default_root_dir", "trainer.log_every_n_steps"),
     *("trainer.enable", "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "trainer.strategy", "sweep"),
 )

@@ -20,8 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lit.budget import Budget
 from diffusion_lit.files import replacing
 from diffusion_lit.hybrid_shard import HybridShardStrategy
+from diffusion_lit.logger_connector import LoggerConnector
 from diffusion_lit.progress import progress
 from diffusion_lit.ranks import launched_by
+from diffusion_lit.step_timer import StepTimer
 
 __all__ = ["CheckpointFiles", "build_trainer", "check_processes"]
 
@@ -55,6 +57,7 @@ def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], loggers: Seque
     loop = FitLoop(trainer, trainer.min_epochs, trainer.max_epochs)
     loop.epoch_loop = EpochLoop(trainer, trainer.min_steps, trainer.max_steps)
     trainer.fit_loop = loop
+    trainer._logger_connector = LoggerConnector(trainer)
     # Its handlers exit with 0, start collectives inside of a signal handler, and requeue SLURM jobs by themselves.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     return trainer
@@ -125,6 +128,7 @@ class EpochLoop(_TrainingEpochLoop):
         self.val_loop = ValidationLoop(
             trainer, TrainerFn.FITTING, RunningStage.VALIDATING, verbose=False, inference_mode=False
         )
+        self.timer = StepTimer()
         self.validated_step: int | None = 0
         """The step of the newest validation; None where an older checkpoint does not say."""
 
@@ -149,7 +153,7 @@ class EpochLoop(_TrainingEpochLoop):
         super().reset()
         if self.validated_step is None:
             self.validated_step = self.global_step
-        # the step that loggers are given; what follows a batch, which counts it, is still to come where it was cut
+        # by which Lightning knows when to log; what follows a batch, and counts it, is still to come where it was cut
         self._batches_that_stepped = self.global_step - (self.restarting and self.validation_is_due)
 
     def advance(self, data_fetcher: Any) -> None:
@@ -158,7 +162,17 @@ class EpochLoop(_TrainingEpochLoop):
         if self.restarting and self.trained and self._num_ready_batches_reached():
             raise StopIteration  # the epoch is over, and loading processes are at the next one's batches
         if self.trained:
+            self.timer.begin_step()
             super().advance(data_fetcher)
+            self.timer.end_step()
+
+    def _on_before_fetch(self) -> None:
+        super()._on_before_fetch()
+        self.timer.begin_fetch()
+
+    def _on_after_fetch(self) -> None:
+        self.timer.end_fetch()
+        super()._on_after_fetch()
 
     def on_advance_end(self, data_fetcher: Any) -> None:
         """Where a step has ended, and its figures are logged, first save; `on_step_end` is a hook of ours."""

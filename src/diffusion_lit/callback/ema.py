@@ -167,9 +167,12 @@ def chosen_average(trainer: Trainer) -> EMA | None:
 
 
 @contextmanager
-def averaged_weights(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
-    """The model in evaluation mode and, where there is an `EMA` callback, with its weights; restored on leaving."""
-    ema = chosen_average(trainer)
+def averaged_weights(trainer: Trainer, pl_module: LightningModule, raw: bool = False) -> Iterator[None]:
+    """The model in evaluation mode and, where there is an `EMA` callback, with its weights; restored on leaving.
+
+    With `raw` the weights stay as they are, which outside of a validation are the raw ones.
+    """
+    ema = None if raw else chosen_average(trainer)
     already = ema is None or ema.raw is not None
     training = pl_module.training
     pl_module.eval()

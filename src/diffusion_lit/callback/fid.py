@@ -19,6 +19,7 @@ from diffusion_lit.evaluation.reference import prepare
 from diffusion_lit.feature import FeatureExtractor
 from diffusion_lit.generate import default_labels
 from diffusion_lit.guidance import guided
+from diffusion_lit.logger_connector import log_figures
 from diffusion_lit.metrics import FeatureSet, FrechetDistance, Metric, Sets
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.progress import progress
@@ -152,14 +153,12 @@ class FID(Callback):
             settings = (self.num_samples, labels, self.batch_size, self.seed, pl_module.device)
             generated = drawn_features(denoiser, self.sampler, self.extractor, *settings, on_step=on_step)
         figures = {
-            f"{name}/{suffix}": torch.tensor(figure.value)
+            f"{name}/{suffix}": float(figure.value)
             for metric in self.metrics.values()
             for name, figure in metric.measure(Sets(generated, reference)).items()
         }
         figures = trainer.strategy.broadcast(figures)  # a rank may round otherwise, and all choose the same checkpoints
-        trainer.callback_metrics.update(figures)
-        for logger in trainer.loggers:
-            logger.log_metrics({name: float(value) for name, value in figures.items()}, trainer.global_step)
+        log_figures(trainer, figures)
         self.last_step = trainer.global_step  # not before: a measurement that is cut is made again
 
     def announces(self, trainer: Trainer) -> bool:

@@ -123,7 +123,7 @@ class LastCheckpoint(Checkpoint):
             self.save(trainer)
         elif trainer.is_global_zero and trainer.ckpt_path and not self.path.is_file():  # there was no step left
             state = trainer.strategy.checkpoint_io.load_checkpoint(trainer.ckpt_path, weights_only=True)
-            pl_module.on_save_checkpoint(state)  # the same state, of another run
+            state.update(getattr(pl_module, "record", {}))  # the same state, of another run
             trainer.strategy.checkpoint_io.save_checkpoint(state, self.path)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

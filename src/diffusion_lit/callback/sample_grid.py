@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from diffusion_lit.callback.drawing import drawing
-from diffusion_lit.callback.ema import averaged_weights
+from diffusion_lit.callback.ema import averaged_weights, chosen_average
+from diffusion_lit.callback.last_checkpoint import answer_signals
 from diffusion_lit.collective import gathered_in_order
-from diffusion_lit.generate import default_labels, generate
+from diffusion_lit.figure import follow
+from diffusion_lit.generate import condition_of, default_labels, generate
 from diffusion_lit.grid import image_grid, titles_of
 from diffusion_lit.guidance import guided
 from diffusion_lit.image import save_image
@@ -22,7 +25,8 @@ __all__ = ["SampleGrid"]
 class SampleGrid(Callback):
     """Samples from the same noise and the same classes each time, so that successive grids show the same images mature.
 
-    Written as PNG to `folder`, named by the step, and to every active logger that takes images. Where the model has
+    Written as PNG to `folder`, named by the step, and to every active logger that takes images; other pictures to
+    folders beside it. Where the model has
     classes, each column is a class.
 
     Args:
@@ -32,9 +36,12 @@ class SampleGrid(Callback):
         rows, columns: size of the grid; where the model has up to 20 classes, it has as many columns.
         guidance: classifier-free guidance scale; 1 does not guide.
         seed: seed of the noise.
+        raw: whether to draw the same images with the raw weights too, as `samples_raw`, where there is an average.
+        strips: how many of the images to show on their way from noise as well, as `denoising`: a row each of what the
+            model takes for the image, at up to nine of the sampler's steps.
 
     Raises:
-        ValueError: if a number is not positive, or guidance is asked of a model without classes.
+        ValueError: if a number is not positive, `strips` is negative, or guidance is asked of a model without classes.
     """
 
     def __init__(
@@ -47,15 +54,19 @@ class SampleGrid(Callback):
         columns: int = 8,
         guidance: float = 1.0,
         seed: int = 0,
+        raw: bool = False,
+        strips: int = 0,
     ) -> None:
         self.sampler, self.folder = sampler, Path(folder)
         self.every_n_steps, self.every_n_epochs = every_n_steps, every_n_epochs
         self.rows, self.columns = rows, columns
-        self.guidance, self.seed = guidance, seed
+        self.guidance, self.seed, self.raw, self.strips = guidance, seed, raw, strips
         for name in ("every_n_steps", "every_n_epochs", "rows", "columns"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"callback.sample_grid.{name} must be at least 1, got {value}")
+        if strips < 0:
+            raise ValueError(f"callback.sample_grid.strips must not be negative, got {strips}; 0 draws none")
         self.last_step = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -80,9 +91,15 @@ class SampleGrid(Callback):
             return
         self.last_step = trainer.global_step
         with averaged_weights(trainer, pl_module):
-            grid = self.sample(trainer, pl_module)
+            pictures = {"samples": self.sample(trainer, pl_module)}
+            if self.strips:
+                pictures["denoising"] = self.draw_strips(trainer, pl_module)
+        if self.raw and chosen_average(trainer) is not None:
+            with averaged_weights(trainer, pl_module, raw=True):
+                pictures["samples_raw"] = self.sample(trainer, pl_module)
         if trainer.is_global_zero:
-            self.write(trainer, grid)
+            for name, picture in pictures.items():
+                self.write(trainer, name, picture)
 
     def sample(self, trainer: Trainer, module: LightningModule) -> Tensor:
         """The grid as uint8 [C, H, W]; ranks share its images out, each as many as any other."""
@@ -98,11 +115,25 @@ class SampleGrid(Callback):
         images = gathered_in_order(images, num)
         return image_grid(images, columns, titles_of(labels, columns, module.record.get("class_names")))
 
-    def write(self, trainer: Trainer, grid: Tensor) -> None:
+    @torch.no_grad()
+    def draw_strips(self, trainer: Trainer, module: LightningModule) -> Tensor:
+        """The first images on their way from noise, a row each, uint8 [C, H, W]; each rank draws all of them."""
+        assert isinstance(module, DiffusionModule)
+        denoiser = guided(module.denoiser, self.guidance)
+        condition = condition_of(default_labels(denoiser, range(self.strips)), module.device)
+        walk = follow(denoiser, self.sampler, range(self.strips), condition, self.seed, module.device)
+        steps = walk.shown()
+        answer_signals(trainer)
+        frames = torch.stack([walk.decode(frame) for frame in walk.estimates[steps]], dim=1)
+        titles = [f"t={float(time):.2f}" for time in walk.times[steps]]
+        return image_grid(frames.flatten(0, 1), len(steps), titles)
+
+    def write(self, trainer: Trainer, name: str, picture: Tensor) -> None:
         step = trainer.global_step
-        save_image(grid, self.folder / f"step_{step:07d}.png")
+        folder = self.folder if name == "samples" else self.folder.with_name(name)
+        save_image(picture, folder / f"step_{step:07d}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("samples", grid, step)
+                logger.experiment.add_image(name, picture, step)
             elif isinstance(logger, WandbLogger):
-                logger.log_image("samples", [grid.float() / 255], step)
+                logger.log_image(name, [picture.float() / 255], step)
