@@ -1,19 +1,18 @@
 """Images that somebody has: a folder, a ZIP or tar file, or an .npz, all of one size and taken as they are."""
 
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.data.batch import ArrayImages, Images
+from diffusion_lit.data.batch import Images
+from diffusion_lit.evaluation.image_array import NpzImages
 from diffusion_lit.evaluation.image_set import StoredImages
 from diffusion_lit.source.archive import TarSource, ZipSource
 from diffusion_lit.source.base import UNLABELLED, FileSource
@@ -43,7 +42,7 @@ def open_images(path: str | Path, option: str) -> StoredImages:
     if not path.exists():
         raise FileNotFoundError(f"{option}={path} does not exist; it should be {KINDS}")
     if path.suffix == ".npz":
-        images: Images = read_npz(path, option)
+        images: Images = NpzImages(path, f"{option}={path}")
         form = {"npz": len(images)}
     else:
         files = SameSizeImages.of(open_source(path, option))
@@ -59,29 +58,6 @@ def open_source(path: Path, option: str) -> FileSource:
     if path.suffix == ".tar":
         return TarSource(path, SHARE)
     raise ValueError(f"{option}={path} is none of these: {KINDS}")
-
-
-def read_npz(path: Path, option: str) -> ArrayImages:
-    """The arrays of ADM's .npz."""
-    try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError("it is not an .npz, or is truncated")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("arr_0", "arr_1") if name in file.files}
-            names = file.files
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, zlib.error, MemoryError, NotImplementedError) as error:
-        raise ValueError(f"{option}={path} cannot be read: {error}") from error
-    images, labels = arrays.get("arr_0"), arrays.get("arr_1")
-    if images is None:
-        raise ValueError(f"{option}={path} has no arr_0 [N, H, W, C] in it, but {', '.join(names) or 'nothing'}")
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not len(images):
-        raise ValueError(
-            f"{option}={path}: arr_0 must be uint8 [N, H, W, C] with C 1 or 3, got {images.dtype} {list(images.shape)}"
-        )
-    if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in "iu"):
-        raise ValueError(f"{option}={path}: arr_1 must be whole numbers [{len(images)}], got {list(labels.shape)}")
-    classes = None if labels is None else torch.from_numpy(labels.astype(np.int64))
-    return ArrayImages(torch.from_numpy(images).permute(0, 3, 1, 2), classes)
 
 
 @dataclass(eq=False)
