@@ -324,6 +324,12 @@ def test_labels_in_the_proportions_of_the_data() -> None:
     for start in (0, 12345):
         counts = np.bincount([labels[i] for i in range(start, start + 200)], minlength=3)
         assert abs(counts[0] - 150) <= 3 and counts[1] == 0
+    for shares in ([60, 0, 20], [900, 90, 9, 1], [1] * 100):
+        labels = choose_labels("data", len(shares), None, shares, 0)
+        assert labels is not None
+        for num in (7, 1000, 10_000):
+            found = np.bincount([labels[i] for i in range(num)], minlength=len(shares))
+            assert np.abs(found - np.array(shares) * num / sum(shares)).max() <= 3
     with pytest.raises(ValueError, match="labels=data takes the proportions of the training images"):
         choose_labels("data", 3, None, None, 0)
     named = choose_labels("data", 2, ["data", "uniform"], None, 0)

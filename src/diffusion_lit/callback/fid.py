@@ -12,12 +12,13 @@ from torch import Tensor
 from diffusion_lit.callback.ema import averaged_weights
 from diffusion_lit.callback.last_checkpoint import answer_signals
 from diffusion_lit.data import ImageDataModule
-from diffusion_lit.evaluation import drawn_features, mixed_labels, real_features
+from diffusion_lit.evaluation import drawn_features, real_features
 from diffusion_lit.evaluation.image_set import StoredImages
 from diffusion_lit.evaluation.reference import prepare
 from diffusion_lit.feature import FeatureExtractor
 from diffusion_lit.generate import default_labels
 from diffusion_lit.guidance import guided
+from diffusion_lit.labels import Labels, proportional_labels
 from diffusion_lit.metrics import FeatureSet, FrechetDistance, Metric, Sets
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.sampler import Sampler
@@ -142,10 +143,8 @@ class FID(Callback):
             )
         with averaged_weights(trainer, pl_module):
             denoiser = guided(pl_module.denoiser, self.guidance)
-            labels = default_labels(denoiser, range(self.num_samples))
-            if denoiser.num_classes is not None and reference.labels is not None:
-                known = reference.labels[reference.labels >= 0]
-                labels = mixed_labels(torch.bincount(known, minlength=denoiser.num_classes).tolist(), self.num_samples)
+            labels: Labels | None = proportional_labels(reference.labels, denoiser.num_classes)
+            labels = labels or default_labels(denoiser, range(self.num_samples))
             settings = (self.num_samples, labels, self.batch_size, self.seed, pl_module.device)
             generated = drawn_features(
                 denoiser, self.sampler, self.extractor, *settings, on_step=lambda *_: answer_signals(trainer)

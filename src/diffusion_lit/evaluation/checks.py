@@ -1,5 +1,6 @@
 """What can be known to be wrong before the first image is drawn."""
 
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from diffusion_lit.collective import rank_and_size
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.cells import Cell, as_list
 from diffusion_lit.evaluation.chosen_metrics import Extractors
+from diffusion_lit.evaluation.class_names import ClassNames, listed
 from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
 from diffusion_lit.evaluation.report import FILES
 from diffusion_lit.files import UnwritableError, refuse_folders
@@ -18,6 +21,8 @@ from diffusion_lit.generate import Models
 from diffusion_lit.metrics import FeatureSet, Metric, Sets
 
 __all__ = ["check_images", "check_likelihoods", "check_place", "check_settings"]
+
+log = logging.getLogger(__name__)
 
 DRAWN = {
     *("num_samples", "steps", "labels", "guidance", "guide", "guidance_interval", "weights", "seed", "precision"),
@@ -70,8 +75,9 @@ def check_images(
     training: StoredImages | None,
     metrics: Mapping[str, Metric],
     extractors: Extractors,
+    classes: ClassNames,
 ) -> None:
-    """Raise a ValueError where images do not fit each other, an extractor or a metric."""
+    """Raise a ValueError where images do not fit each other, an extractor or a metric; say where classes do not."""
     sets: dict[str, ImageSet | None] = {"generated": cells[0].images, "real": real, "training": training}
     shapes = {name: images.shape for name, images in sets.items() if images is not None}
     (first, shape), *others = shapes.items()
@@ -93,7 +99,18 @@ def check_images(
                     f"{key} takes at least {metric.min_images} {name} images, and there are {len(images)}: take "
                     f"more{less}, or leave it out of metrics"
                 )
+        if metric.of_each_class:
+            for name in ("generated", "training") if metric.needs_training else ("generated",):
+                if missing := classes.missing(name):
+                    raise ValueError(
+                        f"{key} compares class by class, and there are real images, but no {name} ones, of: "
+                        f"{listed(missing)}. Add or rename classes, or leave {key} out of metrics"
+                    )
         metric.check_labels(Sets(*(only_labels(images) for images in sets.values())))
+
+    if rank_and_size()[0] == 0:
+        for note in classes.notes():
+            log.warning(note)
 
 
 def only_labels(images: ImageSet | None) -> FeatureSet:

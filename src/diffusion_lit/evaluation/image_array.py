@@ -67,7 +67,7 @@ class NpzImages:
         size = math.prod(self.stored[1:])
         try:
             if self.stream is None:
-                self.stream = zipfile.ZipFile(self.path).open("arr_0.npy")
+                self.stream = zipfile.ZipFile(self.path).open("arr_0.npy")  # noqa: SIM115 - it stays open
             if self.stream.tell() != (place := self.start + index * size):
                 self.stream.seek(place)
             data = self.stream.read(size)

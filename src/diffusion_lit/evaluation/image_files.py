@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.data.batch import Images
+from diffusion_lit.evaluation.class_names import ClassNames
 from diffusion_lit.evaluation.image_array import NpzImages
 from diffusion_lit.evaluation.image_set import StoredImages
 from diffusion_lit.source.archive import TarSource, ZipSource
@@ -22,17 +22,20 @@ from diffusion_lit.source.image_file import UNREADABLE, Reading, unreadable
 __all__ = ["open_images"]
 
 SHARE = 0.1  # which split an image would be in does not matter here
+SETS = {"samples": "generated", "against": "real", "training": "training"}
+"""What the images of a setting are."""
 KINDS = "a folder of images, a .zip or .tar of them, or an .npz with arr_0 [N, H, W, C]"
 
 
-def open_images(path: str | Path, option: str) -> StoredImages:
+def open_images(path: str | Path, option: str, classes: ClassNames) -> StoredImages:
     """All images of a file or folder, without scaling, cutting or converting any.
 
     An .npz has `arr_0`, uint8 [N, H, W, C], and maybe `arr_1`, classes int64 [N], as ADM's evaluation writes it.
 
     Args:
         path: of the file or folder.
-        option: the setting that names it, for messages.
+        option: the setting that names it: `samples`, `against` or `training`.
+        classes: the numbers of classes that have names, which the folder's names are added to.
 
     Raises:
         FileNotFoundError: if there is nothing.
@@ -41,13 +44,16 @@ def open_images(path: str | Path, option: str) -> StoredImages:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{option}={path} does not exist; it should be {KINDS}")
+    named: dict[str, Any] = {"files": str(path.resolve())}
     if path.suffix == ".npz":
-        images: Images = NpzImages(path, f"{option}={path}")
-        form = {"npz": len(images)}
-    else:
-        files = SameSizeImages.of(open_source(path, option))
-        images, form = files, files.formats
-    return StoredImages(images, {"files": str(path.resolve()), "formats": form})
+        array = NpzImages(path, f"{option}={path}")
+        if array.labels is not None:
+            classes.numbered.append(SETS[option])
+        return StoredImages(array, named | {"formats": {"npz": len(array)}})
+    source = open_source(path, option)
+    numbers = source.class_names and classes.numbers(source.class_names, SETS[option], source.numbered)
+    files = SameSizeImages.of(source, numbers)
+    return StoredImages(files, named | {"formats": files.formats})
 
 
 def open_source(path: Path, option: str) -> FileSource:
@@ -70,9 +76,11 @@ class SameSizeImages:
     reading: Reading
     formats: dict[str, int]
     """How many there are of each file format: JPEG's losses are no model's."""
+    numbers: list[int] | None
+    """The number of each class of the source; None without classes."""
 
     @classmethod
-    def of(cls, source: FileSource) -> "SameSizeImages":
+    def of(cls, source: FileSource, numbers: list[int] | None) -> "SameSizeImages":
         """Look at all headers; a ValueError if one cannot be read, or they differ in size or colour."""
         named = [(entry.name, split, i) for split, found in source.splits.items() for i, entry in enumerate(found)]
         anyhow = Reading(1, 3)
@@ -98,7 +106,7 @@ class SameSizeImages:
         if width != height:
             raise ValueError(f"{source.description} has images of {width} x {height} pixels; models here draw squares")
         places = [(split, i) for _, split, i in sorted(named)]
-        return cls(source, places, Reading(width, channels), dict(formats))
+        return cls(source, places, Reading(width, channels), dict(formats), numbers)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -106,13 +114,10 @@ class SameSizeImages:
     def fetch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         places = [self.places[i] for i in indices]
         images = torch.stack([self.source.read(split, i, self.reading) for split, i in places])
-        classes = torch.tensor([self.class_of(*place) for place in places])
-        return images, None if self.source.class_names is None else classes
-
-    def class_of(self, split: str, index: int) -> int:
-        """The number of an image's class: its name, where all classes are numbers, of which some may have no image."""
-        label, names = self.source.splits[split][index].label, self.source.class_names or []
-        return int(names[label]) if label != UNLABELLED and all(name.isdecimal() for name in names) else label
+        if self.numbers is None:
+            return images, None
+        labels = [self.source.splits[split][i].label for split, i in places]
+        return images, torch.tensor([c if c == UNLABELLED else self.numbers[c] for c in labels])
 
 
 def worded(size: Any) -> str:

@@ -60,6 +60,8 @@ class Metric(ABC):
     """The setting that, lowered, lets it take fewer; empty where there is none."""
     needs_real: bool = True
     """Whether it reads `Sets.real`; where it does not, that set may be empty."""
+    of_each_class: bool = False
+    """Whether each class that the real images have is compared by itself."""
     needs_training: bool = False
     """Whether it compares with the images that the model was trained on, too."""
 

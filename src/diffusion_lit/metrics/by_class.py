@@ -22,6 +22,7 @@ class ByClass(Metric):
     """
 
     metric: Metric
+    of_each_class = True
 
     def __post_init__(self) -> None:
         if not self.metric.needs_real:
