@@ -22,6 +22,7 @@ from diffusion_lit.budget import budget_of
 from diffusion_lit.callback import LastCheckpoint
 from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.data import ImageDataModule
+from diffusion_lit.feature.shared import instantiate_sharing
 from diffusion_lit.files import write_json
 from diffusion_lit.fine_tuning import load_weights
 from diffusion_lit.interruption import Interrupted, Interruption
@@ -93,7 +94,7 @@ def run(
         origin = open_origin(found) if found else None
     changed = [] if origin is None else check_origin(origin, cfg, data.class_names)
     continue_loggers(cfg, origin)
-    callbacks = [instantiate(c) for c in cfg.callback.values() if c is not None]
+    callbacks = [instantiate_sharing(c, {}) for c in cfg.callback.values() if c is not None]
     loggers = [instantiate(c) for c in (cfg.logger or {}).values() if c is not None]
     trainer = build_trainer(cfg.trainer, callbacks, loggers)
     module: DiffusionModule = instantiate(cfg.module)

@@ -55,6 +55,10 @@ WRONG = {
     "too few images": ((*MODEL, "metrics.kid.subset_size=61"), "metrics.kid.subset_size lower, or leave it out"),
     "too few of a class": ((*MODEL[:3], "metrics=[fid_by_class]", "num_samples=11"), "take more images"),
     "no classes": ((*IMAGES, "against=small.npz", "metrics=[class_histogram]"), "the generated images have no labels"),
+    "classes asked for": (
+        (*MODEL[:3], "metrics=[class_histogram]", *DRAWN),
+        "was asked for, and not what its images show",
+    ),
     "mixed sizes": ((*REAL, "samples=mixed"), "a.png is 8 x 8 grey, b.png is 9 x 9 in colour"),
     "empty folder": ((*REAL, "samples=empty"), "no images in empty"),
     "other resolution": ((*MODEL, "against=large.npz"), "1 x 8 x 8 and the real images 1 x 16 x 16"),

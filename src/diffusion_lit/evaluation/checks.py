@@ -114,8 +114,9 @@ def check_images(
 
 
 def only_labels(images: ImageSet | None) -> FeatureSet:
-    count = 0 if images is None else len(images)
-    return FeatureSet(torch.empty(count, 0), None if images is None else images.labels(range(count)))
+    if images is None:
+        return FeatureSet(torch.empty(0, 0))
+    return FeatureSet(torch.empty(len(images), 0), images.labels(range(len(images))), images.asked)
 
 
 def check_likelihoods(likelihoods: Mapping[str, Likelihood], models: Models | None, samples: str | None) -> None:

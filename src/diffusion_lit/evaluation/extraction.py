@@ -167,5 +167,5 @@ def extract(
         features = folder.features()
         assert features is not None, "every piece has just been written or read"
         check_features(features, f"{name} features of the {what}")
-        sets[name] = FeatureSet(features, labels)
+        sets[name] = FeatureSet(features, labels, images.asked)
     return sets

@@ -24,6 +24,9 @@ READ = 250  # images read at a time
 class ImageSet(ABC):
     """Images by number, uint8 [C, H, W]."""
 
+    asked = False
+    """Whether the labels are what a model was asked for."""
+
     @property
     @abstractmethod
     def shape(self) -> tuple[int, int, int]:
@@ -76,6 +79,7 @@ class DrawnImages(ImageSet):
     seed: int
     num_samples: int
     by_index: Labels | None
+    asked = True
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:

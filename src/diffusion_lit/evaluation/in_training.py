@@ -59,4 +59,4 @@ def drawn_features(
         indices = [index for _, index in addresses]
         own.append(extractor(generate(denoiser, sampler, indices, labels, seed, device, on_step=on_step)))
     classes = None if labels is None else torch.tensor([labels[i] for i in range(num_samples)], device=device)
-    return FeatureSet(gathered_in_order(torch.cat(own), num_samples), classes)
+    return FeatureSet(gathered_in_order(torch.cat(own), num_samples), classes, asked=True)

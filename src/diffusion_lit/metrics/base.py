@@ -21,6 +21,8 @@ class FeatureSet:
     """float32 [N, d]."""
     labels: Tensor | None = None
     """The images' classes, int64 [N]; None where they have none."""
+    asked: bool = False
+    """Whether these are the classes that a model was asked for, and not what somebody has found in its images."""
 
     def __len__(self) -> int:
         return len(self.features)
