@@ -15,6 +15,7 @@ from diffusion_lit.evaluation.checks import check_images, check_likelihoods, che
 from diffusion_lit.evaluation.chosen_metrics import Extractors, build_metrics
 from diffusion_lit.evaluation.class_names import ClassNames
 from diffusion_lit.evaluation.extraction import extract
+from diffusion_lit.evaluation.feature_folder import prune
 from diffusion_lit.evaluation.figures import Compared, measure, noise_floor, notes, stated
 from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
 from diffusion_lit.evaluation.intervals import over_seeds
@@ -83,6 +84,8 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
 
     first, size = rank_and_size()[0] == 0, len(cells)
     compared = Compared({}, seen(real, cache, "real images"), seen(training, cache, "training images"))
+    if first and cfg.cache_gib is not None:
+        prune(cache, cfg.cache_gib * 2**30)
     likely = measure_likelihoods(likelihoods, models, real)
     results: list[dict[str, Any]] = []
     said = classes.notes() + (classes.legend() if any(metric.of_each_class for metric in metrics.values()) else [])

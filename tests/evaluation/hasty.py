@@ -18,7 +18,7 @@ from omegaconf import DictConfig, open_dict
 
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.evaluating import evaluate
-from diffusion_lit.evaluation import extraction
+from diffusion_lit.evaluation import feature_folder
 from diffusion_lit.shell import read_arguments
 from tests.launch import train_in
 
@@ -40,7 +40,7 @@ def train_hastily(factory: pytest.TempPathFactory) -> Path:
 
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of `PIECE` images; of processes that are copies of this one, too."""
-    monkeypatch.setattr(extraction, "PIECE", PIECE)
+    monkeypatch.setattr(feature_folder, "PIECE", PIECE)
 
 
 @cache

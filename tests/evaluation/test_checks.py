@@ -90,6 +90,7 @@ WRONG = {
     "a seed twice": ((*MODEL, "seed=[1,1]"), "seed must be one value"),
     "steps twice": ((*MODEL, "steps=5"), "steps=5 and sampler.num_steps say two things"),
     "not a number": ((*MODEL, "guidance=much"), "guidance must be a number"),
+    "no bound": ((*MODEL, "cache_gib=much"), "cache_gib must be a number of at least 0"),
     "half a seed": ((*MODEL, "seed=0.5"), "seed must be a whole number, got 0.5"),
     "no batch": ((*MODEL, "batch_size=0"), "batch_size must be a whole number of at least 1"),
 }

@@ -37,6 +37,8 @@ def check_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
         raise ValueError("say what to evaluate: ckpt=RUN_OR_FILE of a model, or samples=PATH of images")
     for name, least in {"num_samples": 1, "batch_size": 1, "pairs": 0}.items():
         check_whole(name, cfg[name], least)
+    if cfg.cache_gib is not None and not (isinstance(cfg.cache_gib, int | float) and cfg.cache_gib >= 0):
+        raise ValueError(f"cache_gib must be a number of at least 0, or null for no bound, got {cfg.cache_gib}")
     for name in ("steps", "seed", "guidance"):
         values = as_list(cfg[name])
         if not values or len(set(values)) < len(values):
@@ -90,6 +92,7 @@ def check_images(
             )
     for extractor in extractors.values():
         extractor.check(*shape)
+    labelled = Sets(*(only_labels(images) for images in sets.values()))  # here all processes read all images, once
     for key, metric in metrics.items():
         for name, images in sets.items():
             reads = {"real": metric.needs_real, "training": metric.needs_training}.get(name, True)
@@ -106,7 +109,7 @@ def check_images(
                         f"{key} compares class by class, and there are real images, but no {name} ones, of: "
                         f"{listed(missing)}. Add or rename classes, or leave {key} out of metrics"
                     )
-        metric.check_labels(Sets(*(only_labels(images) for images in sets.values())))
+        metric.check_labels(labelled)
 
     if rank_and_size()[0] == 0:
         for note in classes.notes():
