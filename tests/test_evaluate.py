@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +26,9 @@ from tests.evaluation.hasty import (
     figures,
     pieces,
     result,
-    small_pieces,
     train_hastily,
 )
+from tests.evaluation.hasty import small_pieces as small_pieces
 from tests.launch import Forked, few_digits, read_by_bash, run_forked, run_launched
 
 
@@ -39,13 +38,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 HERE = ("out=out", "cache=cache")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cut_up() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        small_pieces(monkeypatch)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from diffusion_lit.sample_request import indices_of
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.schedule import LinearSchedule
 from diffusion_lit.space import PixelSpace
-from tests.evaluation.hasty import train_hastily
+from tests.evaluation.hasty import damaged, train_hastily
 from tests.launch import Forked, read_by_bash, run_forked, run_launched
 
 NUM = 40
@@ -292,6 +292,23 @@ def test_an_image_that_is_not_finite_is_named() -> None:
             assert len(drawn(setup, range(17))) == 17
             with pytest.raises(ValueError, match=r"image 17 is not finite.*precision=32-true, weights=raw"):
                 drawn(setup, range(40))
+
+
+def test_the_command_names_an_image_that_is_not_finite(run: Path, tmp_path: Path) -> None:
+    damaged(run, tmp_path / "x.ckpt")
+    done = run_forked("sample", f"ckpt={tmp_path / 'x.ckpt'}", *DRAWN, "out=out", cwd=tmp_path)
+    assert done.returncode == 1 and "image 0 is not finite" in done.stderr and "Traceback" not in done.stderr, done
+    assert "weights=raw" in done.stderr and not pngs(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_compiled_network_draws_the_same(run: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    done = run_forked("sample", f"ckpt={run}", *DRAWN, "compile=true", "out=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    compiled = pngs(tmp_path / "out")
+    for name, image in whole.items():
+        pixels, again = (np.array(Image.open(io.BytesIO(data))).astype(int) for data in (image, compiled[name]))
+        assert np.abs(pixels - again).max() <= 1, name
 
 
 def test_only_the_network_runs_in_the_precision() -> None:

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from diffusion_lit import evaluating
-from tests.evaluation.hasty import DRAWN, FEW, SEEN, evaluated, train_hastily
+from tests.evaluation.hasty import DRAWN, FEW, SEEN, damaged, evaluated, train_hastily
 from tests.launch import run_forked
 
 
@@ -126,10 +125,7 @@ def test_the_command_reports_a_mistake_on_one_screen(args: list[str], words: str
 
 
 def test_an_image_that_is_not_a_number_is_named(run: Path, tmp_path: Path) -> None:
-    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    for weights in checkpoint["ema"].values():
-        weights.fill_(torch.nan)
-    torch.save(checkpoint, tmp_path / "x.ckpt")
+    damaged(run, tmp_path / "x.ckpt")
     with pytest.raises(ValueError, match=r"image 0 is not finite.*weights=raw, or an earlier checkpoint"):
         evaluated(tmp_path, *MODEL, f"ckpt={tmp_path / 'x.ckpt'}")
     assert not list((tmp_path / "out").rglob("*.npz"))

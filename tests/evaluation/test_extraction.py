@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,8 @@ from diffusion_lit.evaluation.extraction import describe
 from diffusion_lit.evaluation.feature_folder import FeatureFolder, prune
 from diffusion_lit.evaluation.image_set import StoredImages
 from diffusion_lit.feature import RandomVGG
-from tests.evaluation.hasty import DRAWN, SEEN, evaluated, figures, pieces, small_pieces, train_hastily
+from tests.evaluation.hasty import DRAWN, SEEN, evaluated, figures, pieces, train_hastily
+from tests.evaluation.hasty import small_pieces as small_pieces
 from tests.launch import Forked, few_digits
 
 FID = (*SEEN, *DRAWN, "metrics=[fid]", "num_samples=20")
@@ -27,13 +27,6 @@ FID = (*SEEN, *DRAWN, "metrics=[fid]", "num_samples=20")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_hastily(tmp_path_factory)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cut_up() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        small_pieces(monkeypatch)
-        yield
 
 
 @pytest.fixture(scope="module")
