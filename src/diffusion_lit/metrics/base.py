@@ -48,6 +48,8 @@ class Figure:
     """The standard error of `value`."""
     spread: float | None = None
     """The standard deviation over subsets or splits: what papers write after KID's and the Inception score's ±."""
+    better: Better | None = None
+    """Which values are better, where not those of the metric's other figures."""
 
 
 class Metric(ABC):
