@@ -11,7 +11,13 @@ from omegaconf import DictConfig
 from diffusion_lit.collective import decided, rank_and_size
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.cells import cells_of
-from diffusion_lit.evaluation.checks import check_images, check_likelihoods, check_place, check_settings
+from diffusion_lit.evaluation.checks import (
+    check_images,
+    check_likelihoods,
+    check_nothing_drawn,
+    check_place,
+    check_settings,
+)
 from diffusion_lit.evaluation.chosen_metrics import Extractors, build_metrics
 from diffusion_lit.evaluation.class_names import ClassNames
 from diffusion_lit.evaluation.extraction import extract
@@ -69,6 +75,8 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
     names = {key: name_of(metric, extractors) for key, metric in metrics.items()}
     models = load_models(cfg) if cfg.ckpt is not None else None
     check_likelihoods(likelihoods, models, cfg.samples)
+    if not metrics:
+        check_nothing_drawn(likelihoods, overrides)
     own = own_data(cfg, models, chosen, extractors)
     classes = ClassNames(None if models is None else models.checkpoint.get("class_names"))
     real, training = open_real(cfg, own, chosen, classes), open_training(cfg, own, chosen, classes)
@@ -91,7 +99,7 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
     said = classes.notes() + (classes.legend() if any(metric.of_each_class for metric in metrics.values()) else [])
     for number, cell in enumerate(cells, 1):
         what = f"images ({cell_name(cell.named)})" if size > 1 else "images"
-        cost = estimate(cell, cfg.batch_size)
+        cost = estimate(cell, cfg.batch_size) if extractors else {}
         now = compared = replace(compared, generated=seen(cell.images, out / "features", what))
         figures = decided(lambda now=now: measure(metrics, names, now)) | likely  # type: ignore[misc]
         described = {"generated": cell.images.protocol | cost, "count": len(cell.images)}

@@ -73,6 +73,10 @@ WRONG = {
     "a model for nothing": ((*REAL, "ckpt=run"), "ckpt=run would be ignored"),
     "a root for nothing": ((*MODEL, "against=small.npz", "data_root=empty"), "data_root=empty would be ignored"),
     "likelihoods of images": ((*IMAGES, "metrics=[bound]"), "bound are of a model"),
+    "images that nobody looks at": (
+        ("ckpt=run", "metrics=[bound]", "device=cpu", "steps=5", "sampler.eta=1"),
+        "no images are drawn: steps, sampler.eta would be ignored",
+    ),
     "a classifier of nobody's classes": (
         ("samples=small.npz", "against=small.npz", "feature=classifier", "metrics=[fid]"),
         "choose another feature, or ckpt=RUN_OR_FILE",

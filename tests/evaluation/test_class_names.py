@@ -88,6 +88,18 @@ def test_a_dataset_json_has_numbers(folders: Path, tmp_path: Path) -> None:
     assert labels is not None and labels.unique().tolist() == [2]
 
 
+def test_images_that_are_changed_in_the_meantime_are_named(folders: Path, tmp_path: Path) -> None:
+    """Their features would be kept as those of the images that they were."""
+    copytree(folders / "fewer", tmp_path / "fewer")
+    images = open_images(tmp_path / "fewer", "against", ClassNames())
+    first, second = sorted((tmp_path / "fewer").rglob("*.png"))[:2]
+    first.write_bytes(first.read_bytes() + b"x")
+    second.unlink()
+    for number, file in enumerate((first, second)):
+        with pytest.raises(ValueError, match=f"{file.name} was changed or removed in the meantime"):
+            next(images.batches([number], 1))
+
+
 def test_figures_of_permuted_folders(folders: Path, tmp_path: Path) -> None:
     """Two thirds of the classes, and in another place: each is compared with its own."""
     common = ("feature=pixels", "device=cpu", f"against={folders / 'real'}")

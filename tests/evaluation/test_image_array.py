@@ -38,6 +38,15 @@ def test_memory_does_not_grow_with_the_file(save: object, tmp_path: Path) -> Non
     assert peak < 5e6
 
 
+def test_a_file_that_is_replaced_in_the_meantime_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", arr_0=IMAGES)
+    stored = NpzImages(tmp_path / "x.npz", "samples=x.npz")
+    stored.fetch([0])
+    np.savez(tmp_path / "x.npz", arr_0=IMAGES[:7])
+    with pytest.raises(ValueError, match=r"samples=x\.npz cannot be read: it was changed"):
+        stored.fetch([1])
+
+
 def test_what_is_damaged_is_named(tmp_path: Path) -> None:
     """Also in the middle of the images, where only the checksum tells."""
     path = tmp_path / "x.npz"

@@ -20,7 +20,7 @@ from diffusion_lit.files import UnwritableError, refuse_folders
 from diffusion_lit.generate import Models
 from diffusion_lit.metrics import FeatureSet, Metric, Sets
 
-__all__ = ["check_images", "check_likelihoods", "check_place", "check_settings"]
+__all__ = ["check_images", "check_likelihoods", "check_nothing_drawn", "check_place", "check_settings"]
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ DRAWN = {
     *("compile", "sampler"),
 }
 """Settings of images that are drawn."""
+OF_MODEL = {"weights", "precision"}
+"""Those among them that likelihoods follow, too."""
 
 
 def check_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
@@ -48,11 +50,24 @@ def check_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
                 raise ValueError(f"guidance must be a number of at least 0, got {value}; 1 does not guide")
             if name == "seed" or (name == "steps" and value is not None):
                 check_whole(name, value, 1 if name == "steps" else None)
-    given = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    given = keys_of(overrides)
     if cfg.steps is not None and "sampler.num_steps" in given:
         raise ValueError(f"steps={cfg.steps} and sampler.num_steps say two things: leave one out")
     if cfg.samples is not None and (ignored := [key for key in given if key.split(".")[0] in DRAWN]):
         raise ValueError(f"samples={cfg.samples} are images that there are: {', '.join(ignored)} would be ignored")
+
+
+def keys_of(overrides: Sequence[str]) -> list[str]:
+    return [override.partition("=")[0].lstrip("+~") for override in overrides]
+
+
+def check_nothing_drawn(likelihoods: Mapping[str, Likelihood], overrides: Sequence[str]) -> None:
+    """Raise a ValueError for settings of drawn images, where all figures are of the model itself."""
+    if ignored := [key for key in keys_of(overrides) if key.split(".")[0] in DRAWN - OF_MODEL]:
+        raise ValueError(
+            f"{', '.join(likelihoods)} are of the model itself, and no images are drawn: {', '.join(ignored)} would be "
+            "ignored; leave out, or add a metric of images"
+        )
 
 
 def check_whole(name: str, value: Any, least: int | None) -> None:

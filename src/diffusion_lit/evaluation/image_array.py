@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion_lit.source.folder import stamp_of
+
 __all__ = ["NpzImages"]
 
 DAMAGES = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
@@ -33,7 +35,7 @@ class NpzImages:
     """
 
     def __init__(self, path: Path, where: str) -> None:
-        self.path, self.where = path, where
+        self.path, self.where, self.stamp = path, where, stamp_of(path)
         self.stream: IO[bytes] | None = None
         try:
             if not zipfile.is_zipfile(path):
@@ -66,6 +68,8 @@ class NpzImages:
     def read(self, index: int) -> bytes:
         size = math.prod(self.stored[1:])
         try:
+            if stamp_of(self.path) != self.stamp:
+                raise ValueError("it was changed or removed in the meantime: leave it alone while it is evaluated")
             if self.stream is None:
                 self.stream = zipfile.ZipFile(self.path).open("arr_0.npy")  # noqa: SIM115 - it stays open
             if self.stream.tell() != (place := self.start + index * size):

@@ -16,7 +16,7 @@ from diffusion_lit.evaluation.image_array import NpzImages
 from diffusion_lit.evaluation.image_set import StoredImages
 from diffusion_lit.source.archive import TarSource, ZipSource
 from diffusion_lit.source.base import UNLABELLED, FileSource
-from diffusion_lit.source.folder import FolderSource
+from diffusion_lit.source.folder import FolderSource, stamp_of
 from diffusion_lit.source.image_file import UNREADABLE, Reading, unreadable
 
 __all__ = ["open_images"]
@@ -113,11 +113,20 @@ class SameSizeImages:
 
     def fetch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         places = [self.places[i] for i in indices]
-        images = torch.stack([self.source.read(split, i, self.reading) for split, i in places])
+        images = torch.stack([self.read(split, i) for split, i in places])
         if self.numbers is None:
             return images, None
         labels = [self.source.splits[split][i].label for split, i in places]
         return images, torch.tensor([c if c == UNLABELLED else self.numbers[c] for c in labels])
+
+    def read(self, split: str, index: int) -> Tensor:
+        """An image; a ValueError if it is not the one that it was, whose features would be kept under another's name."""
+        file = self.source.file(split, index, self.reading)
+        if isinstance(file, Path) and stamp_of(file) != self.source.splits[split][index].stamp:
+            raise ValueError(
+                f"{file} was changed or removed in the meantime: leave images alone while they are evaluated"
+            )
+        return self.source.read(split, index, self.reading)
 
 
 def worded(size: Any) -> str:
