@@ -10,7 +10,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from diffusion_lit.files import UnwritableError, remove_leftovers, replacing, write_json
@@ -117,7 +117,7 @@ class FeatureFolder:
         return torch.cat(pieces)
 
 
-def gate(parent: Path) -> AcquireReturnProxy:
+def gate(parent: Path) -> AbstractContextManager[object]:
     """The lock, taken, under which commands take or remove folders in `parent`; an UnwritableError if there is none.
 
     Nobody waits for a folder's own lock, which may be removed with it, but for this one.

@@ -120,7 +120,7 @@ class SameSizeImages:
         return images, torch.tensor([c if c == UNLABELLED else self.numbers[c] for c in labels])
 
     def read(self, split: str, index: int) -> Tensor:
-        """An image; a ValueError if it is not the one that it was, whose features would be kept under another's name."""
+        """An image; a ValueError if it has changed: its features would be kept as those of what it was."""
         file = self.source.file(split, index, self.reading)
         if isinstance(file, Path) and stamp_of(file) != self.source.splits[split][index].stamp:
             raise ValueError(
