@@ -51,7 +51,8 @@ def open_images(path: str | Path, option: str, classes: ClassNames) -> StoredIma
             classes.numbered.append(SETS[option])
         return StoredImages(array, named | {"formats": {"npz": len(array)}})
     source = open_source(path, option)
-    numbers = source.class_names and classes.numbers(source.class_names, SETS[option], source.numbered)
+    names = source.class_names
+    numbers = None if names is None else classes.numbers(names, SETS[option], source.numbered)
     files = SameSizeImages.of(source, numbers)
     return StoredImages(files, named | {"formats": files.formats})
 
