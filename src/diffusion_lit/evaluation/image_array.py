@@ -75,10 +75,8 @@ class NpzImages:
             if self.stream.tell() != (place := self.start + index * size):
                 self.stream.seek(place)
             data = self.stream.read(size)
-            if index == len(self) - 1:
-                data += self.stream.read(1)  # at its end the checksum is compared; nothing should follow
             if len(data) != size:
-                raise ValueError(f"arr_0 does not end with image {len(self) - 1}")
+                raise ValueError(f"arr_0 ends within image {index}")
         except DAMAGES as error:
             self.stream = None
             raise ValueError(f"{self.where} cannot be read: {error}") from error
