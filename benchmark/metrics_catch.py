@@ -84,11 +84,13 @@ def compare(
     figures: dict[str, dict[str, float]] = {name: {} for name in sets}
     for metric in metrics_of(extractor, len(split[0])):
         for name, own in sets.items():
-            figures[name] |= values(metric, own)
+            measured = metric.measure(own)
+            figures[name] |= {key: figure.value for key, figure in measured.items()}
         found = [values(metric, own) for own in deals(real)]
-        for name in found[0]:
+        for name, figure in measured.items():
             several = np.array([own[name] for own in found])
-            floors[name] = Floor(float(several.mean()), float(several.std(ddof=1)), metric.better)
+            better = figure.better or metric.better
+            floors[name] = Floor(float(several.mean()), float(several.std(ddof=1)), better)
     return floors, figures
 
 

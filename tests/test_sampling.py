@@ -32,7 +32,7 @@ from diffusion_lit.sample_request import indices_of
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.schedule import LinearSchedule
 from diffusion_lit.space import PixelSpace
-from tests.evaluation.hasty import train_hastily
+from tests.evaluation.hasty import damaged, train_hastily
 from tests.launch import Forked, read_by_bash, run_forked, run_launched
 
 NUM = 40
@@ -294,6 +294,23 @@ def test_an_image_that_is_not_finite_is_named() -> None:
                 drawn(setup, range(40))
 
 
+def test_the_command_names_an_image_that_is_not_finite(run: Path, tmp_path: Path) -> None:
+    damaged(run, tmp_path / "x.ckpt")
+    done = run_forked("sample", f"ckpt={tmp_path / 'x.ckpt'}", *DRAWN, "out=out", cwd=tmp_path)
+    assert done.returncode == 1 and "image 0 is not finite" in done.stderr and "Traceback" not in done.stderr, done
+    assert "weights=raw" in done.stderr and not pngs(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_compiled_network_draws_the_same(run: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    done = run_forked("sample", f"ckpt={run}", *DRAWN, "compile=true", "out=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    compiled = pngs(tmp_path / "out")
+    for name, image in whole.items():
+        pixels, again = (np.array(Image.open(io.BytesIO(data))).astype(int) for data in (image, compiled[name]))
+        assert np.abs(pixels - again).max() <= 1, name
+
+
 def test_only_the_network_runs_in_the_precision() -> None:
     setup, seen = tiny(), []
     exact = drawn(setup, range(4))
@@ -324,6 +341,12 @@ def test_labels_in_the_proportions_of_the_data() -> None:
     for start in (0, 12345):
         counts = np.bincount([labels[i] for i in range(start, start + 200)], minlength=3)
         assert abs(counts[0] - 150) <= 3 and counts[1] == 0
+    for shares in ([60, 0, 20], [900, 90, 9, 1], [1] * 100):
+        labels = choose_labels("data", len(shares), None, shares, 0)
+        assert labels is not None
+        for num in (7, 1000, 10_000):
+            found = np.bincount([labels[i] for i in range(num)], minlength=len(shares))
+            assert np.abs(found - np.array(shares) * num / sum(shares)).max() <= 3
     with pytest.raises(ValueError, match="labels=data takes the proportions of the training images"):
         choose_labels("data", 3, None, None, 0)
     named = choose_labels("data", 2, ["data", "uniform"], None, 0)

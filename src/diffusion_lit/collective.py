@@ -47,7 +47,7 @@ def gathered_objects(x: T) -> list[T]:
 
 
 def decided(make: Callable[[], T]) -> T:
-    """What `make` gives on the first rank, on all ranks; a ValueError or OSError that it raises there, on all."""
+    """What `make` gives on the first rank, be it hours later, on all ranks; so of a ValueError or OSError it raises."""
     if not dist.is_initialized():
         return make()
     box: list[T | Exception | None] = [None]
@@ -56,6 +56,7 @@ def decided(make: Callable[[], T]) -> T:
             box = [make()]
         except (ValueError, OSError) as error:
             box = [error]
+    wait_for_all()
     dist.broadcast_object_list(box, 0)
     if isinstance(box[0], ValueError | OSError):
         raise box[0]

@@ -11,10 +11,18 @@ from omegaconf import DictConfig
 from diffusion_lit.collective import decided, rank_and_size
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.cells import cells_of
-from diffusion_lit.evaluation.checks import check_images, check_likelihoods, check_place, check_settings
+from diffusion_lit.evaluation.checks import (
+    check_images,
+    check_likelihoods,
+    check_nothing_drawn,
+    check_place,
+    check_settings,
+)
 from diffusion_lit.evaluation.chosen_metrics import Extractors, build_metrics
+from diffusion_lit.evaluation.class_names import ClassNames
 from diffusion_lit.evaluation.cost import estimate
 from diffusion_lit.evaluation.extraction import extract
+from diffusion_lit.evaluation.feature_folder import prune
 from diffusion_lit.evaluation.figures import Compared, measure, noise_floor, notes, stated
 from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
 from diffusion_lit.evaluation.intervals import over_seeds
@@ -70,10 +78,13 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
     names = {key: name_of(metric, extractors) for key, metric in metrics.items()}
     models = load_models(cfg) if cfg.ckpt is not None else None
     check_likelihoods(likelihoods, models, cfg.samples)
+    if not metrics:
+        check_nothing_drawn(likelihoods, overrides)
     own = own_data(cfg, models, chosen, extractors)
-    real, training = open_real(cfg, own, chosen), open_training(cfg, own, chosen)
-    cells = list(cells_of(cfg, models, real))
-    check_images(cells, real, training, metrics, extractors)
+    classes = ClassNames(None if models is None else models.checkpoint.get("class_names"))
+    real, training = open_real(cfg, own, chosen, classes), open_training(cfg, own, chosen, classes)
+    cells = list(cells_of(cfg, models, real, classes))
+    check_images(cells, real, training, metrics, extractors, classes)
     prepare_extractors(extractors, own, device)
 
     def seen(images: ImageSet | None, parent: Path, what: str) -> dict[str, FeatureSet]:
@@ -84,11 +95,14 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
 
     first, size = rank_and_size()[0] == 0, len(cells)
     compared = Compared({}, seen(real, cache, "real images"), seen(training, cache, "training images"))
+    if first and cfg.cache_gib is not None:
+        prune(cache, cfg.cache_gib * 2**30)
     likely = measure_likelihoods(likelihoods, models, real)
-    results, said = [], []
+    results: list[dict[str, Any]] = []
+    said = classes.notes() + (classes.legend() if any(metric.of_each_class for metric in metrics.values()) else [])
     for number, cell in enumerate(cells, 1):
         what = f"images ({cell_name(cell.named)})" if size > 1 else "images"
-        cost = estimate(cell, cfg.batch_size)
+        cost = estimate(cell, cfg.batch_size) if extractors else {}
         now = compared = replace(compared, generated=seen(cell.images, out / "features", what))
         figures = decided(lambda now=now: measure(metrics, names, now)) | likely  # type: ignore[misc]
         described = {"generated": cell.images.protocol | cost, "count": len(cell.images)}

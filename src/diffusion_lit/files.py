@@ -13,6 +13,7 @@ from typing import IO
 
 __all__ = [
     "UnwritableError",
+    "behind",
     "final_name",
     "is_full",
     "refuse_folders",

@@ -8,10 +8,11 @@ from itertools import accumulate
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from diffusion_lit.random import fold_in
 
-__all__ = ["Labels", "OnePerWay", "choose_classes", "choose_labels"]
+__all__ = ["Labels", "OnePerWay", "choose_classes", "choose_labels", "proportional_labels"]
 
 GOLDEN = 0x9E3779B1  # 2^32 / golden ratio
 
@@ -45,7 +46,8 @@ class UniformLabels:
 
 @dataclass(frozen=True)
 class ProportionalLabels:
-    """Classes in the proportions of `counts`, evenly mixed: among any images in a row, each has its share.
+    """Classes in the proportions of `counts`, evenly mixed: among any images in a row, each has its share, give or take
+    3 images.
 
     The class is where the fractional part of index / golden ratio lies, the sequence of least discrepancy that needs no
     number of images in advance (Kuipers & Niederreiter 1974, section 2.3).
@@ -59,6 +61,18 @@ class ProportionalLabels:
 
     def __getitem__(self, index: int, /) -> int:
         return bisect_right(self.ends, index * GOLDEN % 2**32 * self.ends[-1] // 2**32)
+
+
+def proportional_labels(known: Tensor | None, num_classes: int | None) -> ProportionalLabels | None:
+    """Labels in the proportions of these; None where there are none, or a model does not have all their classes.
+
+    Args:
+        known: int64 [N], negative where an image's class is not known; None without classes.
+        num_classes: how many the model has, or None.
+    """
+    if known is None or num_classes is None or not (known >= 0).any() or int(known.max()) >= num_classes:
+        return None
+    return ProportionalLabels(tuple(torch.bincount(known[known >= 0], minlength=num_classes).tolist()))
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ def start_processes(devices: int, on_gpus: bool) -> None:
         return
     if devices == 1:
         return
-    logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)
+    for package in ("fabric", "pytorch"):  # whichever was imported last logs for both
+        logging.getLogger(f"lightning.{package}.utilities.rank_zero").setLevel(logging.WARNING)
     strategy = DDPStrategy(process_group_backend="cpu:gloo,cuda:nccl" if on_gpus else "gloo")
     accelerator, environment = "cuda" if on_gpus else "cpu", LightningEnvironment()  # and no scheduler's
     Fabric(accelerator=accelerator, devices=devices, strategy=strategy, plugins=[environment]).launch()

@@ -21,6 +21,7 @@ from diffusion_lit.chatter import quiet_loggers, quiet_the_platform
 from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.end_report import end_report
+from diffusion_lit.feature.shared import instantiate_sharing
 from diffusion_lit.fine_tuning import load_weights
 from diffusion_lit.interruption import Interrupted, Interruption
 from diffusion_lit.module import DiffusionModule
@@ -92,7 +93,7 @@ def run(
         origin = open_origin(lambda: find_earlier_run(cfg, cell))
     changed = [] if origin is None else check_origin(origin, cfg, data.class_names)
     continue_loggers(cfg, origin, run_name(overrides, cell, cfg.run_dir))
-    callbacks = [instantiate(c) for c in cfg.callback.values() if c is not None]
+    callbacks = [instantiate_sharing(c, {}) for c in cfg.callback.values() if c is not None]
     loggers = [instantiate(c) for c in (cfg.logger or {}).values() if c is not None]
     quiet_loggers(loggers)
     trainer = build_trainer(cfg.trainer, callbacks, loggers)

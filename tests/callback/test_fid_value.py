@@ -10,17 +10,18 @@ import pytest
 import scipy.linalg
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion_lit.callback import FID
 from diffusion_lit.data import ArrayImages, ImageDataModule, Images
 from diffusion_lit.evaluation import drawn_features
 from diffusion_lit.feature import Pixels
-from diffusion_lit.metrics import FeatureSet, KernelDistance, NearestNeighbour, Sets
+from diffusion_lit.feature.shared import instantiate_sharing
+from diffusion_lit.metrics import FeatureSet, FrechetDistance, KernelDistance, NearestNeighbour, Sets
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.space import PixelSpace
-from tests.launch import train_in
+from tests.launch import config, train_in
 
 NUM_REAL, NUM_SAMPLES = 150, 130
 SHAPE = (3, 4, 4)
@@ -149,6 +150,38 @@ def test_other_metrics_are_of_the_same_images(measured: tuple[Data, list[int]]) 
         FID(Pixels(), DDIMSampler(2), NUM_SAMPLES, copies=NearestNeighbour(Pixels()))
     with pytest.raises(ValueError, match=r"kid takes at least 200 generated .* are 130: set .*kid\.subset_size lower"):
         FID(Pixels(), DDIMSampler(2), NUM_SAMPLES, kid=KernelDistance(Pixels(), subset_size=200))
+
+
+def test_the_extractor_is_built_once(tmp_path: Path) -> None:
+    cfg = config(
+        tmp_path, "+metrics@callback.fid=[kid,precision_recall,fid_by_class]", "callback.fid.kid.subset_size=9"
+    )
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        built: list[Pixels] = []
+        monkeypatch.setattr(Pixels, "__init__", lambda self, **_: (nn.Module.__init__(self), built.append(self))[0])
+        callback = instantiate_sharing(cfg.callback.fid, {})
+    [one] = built
+    assert callback.metrics["fid_by_class"].metric.extractor is one
+    assert {metric.extractor for metric in callback.metrics.values()} == {one}
+    assert callback.metrics["kid"].subset_size == 9
+
+
+def test_other_features_are_refused() -> None:
+    """Whose figure would be called by a wrong name."""
+    with pytest.raises(ValueError, match=r"fid\.fd is of inception features, .* of pixels features: leave it to"):
+        FID(Pixels(), DDIMSampler(2), NUM_SAMPLES, fd=FrechetDistance(Renamed()))
+
+
+class Renamed(Pixels):
+    name = "inception"
+
+
+def test_classes_that_were_asked_for_are_no_figure(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"was asked for, .*feature=classifier"):
+        train_in(
+            tmp_path, "trainer.max_steps=1", "+metrics@callback.fid=[class_histogram]", "callback.sample_grid=null"
+        )
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_too_few_validation_images_for_a_metric_are_found_before_training(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import logging
 import sys
 from pathlib import Path
 
-from diffusion_lit.evaluation.extraction import FeatureFolder
+from diffusion_lit.evaluation.feature_folder import FeatureFolder
 
 logging.basicConfig(level=logging.INFO, force=True)
 FeatureFolder(Path(sys.argv[1]), {"images": "x"}, 3).begin().release()

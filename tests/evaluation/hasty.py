@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, open_dict
 
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.evaluating import evaluate
-from diffusion_lit.evaluation import extraction
+from diffusion_lit.evaluation import feature_folder
 from diffusion_lit.shell import read_arguments
 from tests.launch import train_in
 
@@ -32,15 +33,19 @@ PLAIN = (*SEEN, *FEW, *DRAWN)
 
 
 def train_hastily(factory: pytest.TempPathFactory) -> Path:
-    """A class-conditional model in a folder whose name shells and Hydra have to be told about."""
-    folder = factory.mktemp("a run, lr=0.05")
-    train_in(folder, "trainer.max_steps=2", "optimizer.lr=0.05", "callback.fid=null", "callback.sample_grid=null")
+    """A class-conditional model in a folder whose name shells and Hydra have to be told about; one for all modules."""
+    folder = factory.getbasetemp() / "a run, lr=0.05"
+    if not (folder / "checkpoints" / "last.ckpt").exists():
+        train_in(folder, "trainer.max_steps=2", "optimizer.lr=0.05", "callback.fid=null", "callback.sample_grid=null")
     return folder
 
 
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of `PIECE` images; of processes that are copies of this one, too."""
-    monkeypatch.setattr(extraction, "PIECE", PIECE)
+@pytest.fixture(scope="module", autouse=True)
+def small_pieces() -> Iterator[None]:
+    """Pieces of `PIECE` images, in a module that imports this; of processes that are copies of this one, too."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(feature_folder, "PIECE", PIECE)
+        yield
 
 
 @cache
@@ -73,6 +78,14 @@ def evaluated(folder: Path, *args: str) -> Path:
     with configured(overrides) as cfg:
         evaluate(cfg, overrides)
         return Path(cfg.out)
+
+
+def damaged(run: Path, path: Path) -> None:
+    """A checkpoint in which the averaged weights are not numbers."""
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    for weights in checkpoint["ema"].values():
+        weights.fill_(torch.nan)
+    torch.save(checkpoint, path)
 
 
 def result(out: Path) -> dict[str, Any]:

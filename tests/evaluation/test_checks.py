@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from diffusion_lit import evaluating
-from tests.evaluation.hasty import DRAWN, FEW, SEEN, evaluated, train_hastily
+from tests.evaluation.hasty import DRAWN, FEW, SEEN, damaged, evaluated, train_hastily
 from tests.launch import run_forked
 
 
@@ -55,6 +54,10 @@ WRONG = {
     "too few images": ((*MODEL, "metrics.kid.subset_size=61"), "metrics.kid.subset_size lower, or leave it out"),
     "too few of a class": ((*MODEL[:3], "metrics=[fid_by_class]", "num_samples=11"), "take more images"),
     "no classes": ((*IMAGES, "against=small.npz", "metrics=[class_histogram]"), "the generated images have no labels"),
+    "classes asked for": (
+        (*MODEL[:3], "metrics=[class_histogram]", *DRAWN),
+        "was asked for, and not what its images show",
+    ),
     "mixed sizes": ((*REAL, "samples=mixed"), "a.png is 8 x 8 grey, b.png is 9 x 9 in colour"),
     "empty folder": ((*REAL, "samples=empty"), "no images in empty"),
     "other resolution": ((*MODEL, "against=large.npz"), "1 x 8 x 8 and the real images 1 x 16 x 16"),
@@ -70,6 +73,10 @@ WRONG = {
     "a model for nothing": ((*REAL, "ckpt=run"), "ckpt=run would be ignored"),
     "a root for nothing": ((*MODEL, "against=small.npz", "data_root=empty"), "data_root=empty would be ignored"),
     "likelihoods of images": ((*IMAGES, "metrics=[bound]"), "bound are of a model"),
+    "images that nobody looks at": (
+        ("ckpt=run", "metrics=[bound]", "device=cpu", "steps=5", "sampler.eta=1"),
+        "no images are drawn: steps, sampler.eta would be ignored",
+    ),
     "a classifier of nobody's classes": (
         ("samples=small.npz", "against=small.npz", "feature=classifier", "metrics=[fid]"),
         "choose another feature, or ckpt=RUN_OR_FILE",
@@ -86,6 +93,7 @@ WRONG = {
     "a seed twice": ((*MODEL, "seed=[1,1]"), "seed must be one value"),
     "steps twice": ((*MODEL, "steps=5"), "steps=5 and sampler.num_steps say two things"),
     "not a number": ((*MODEL, "guidance=much"), "guidance must be a number"),
+    "no bound": ((*MODEL, "cache_gib=much"), "cache_gib must be a number of at least 0"),
     "half a seed": ((*MODEL, "seed=0.5"), "seed must be a whole number, got 0.5"),
     "no batch": ((*MODEL, "batch_size=0"), "batch_size must be a whole number of at least 1"),
 }
@@ -121,10 +129,7 @@ def test_the_command_reports_a_mistake_on_one_screen(args: list[str], words: str
 
 
 def test_an_image_that_is_not_a_number_is_named(run: Path, tmp_path: Path) -> None:
-    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    for weights in checkpoint["ema"].values():
-        weights.fill_(torch.nan)
-    torch.save(checkpoint, tmp_path / "x.ckpt")
+    damaged(run, tmp_path / "x.ckpt")
     with pytest.raises(ValueError, match=r"image 0 is not finite.*weights=raw, or an earlier checkpoint"):
         evaluated(tmp_path, *MODEL, f"ckpt={tmp_path / 'x.ckpt'}")
     assert not list((tmp_path / "out").rglob("*.npz"))

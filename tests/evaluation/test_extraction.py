@@ -6,17 +6,19 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
-from diffusion_lit.evaluation.extraction import FeatureFolder, describe
+from diffusion_lit.evaluation.extraction import describe
+from diffusion_lit.evaluation.feature_folder import FeatureFolder, prune
 from diffusion_lit.evaluation.image_set import StoredImages
 from diffusion_lit.feature import RandomVGG
-from tests.evaluation.hasty import DRAWN, SEEN, evaluated, figures, pieces, small_pieces, train_hastily
+from tests.evaluation.hasty import DRAWN, SEEN, evaluated, figures, pieces, train_hastily
+from tests.evaluation.hasty import small_pieces as small_pieces
 from tests.launch import Forked, few_digits
 
 FID = (*SEEN, *DRAWN, "metrics=[fid]", "num_samples=20")
@@ -25,13 +27,6 @@ FID = (*SEEN, *DRAWN, "metrics=[fid]", "num_samples=20")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_hastily(tmp_path_factory)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cut_up() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        small_pieces(monkeypatch)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +47,7 @@ def test_features_are_never_another_set_s(run: Path, whole: Path, tmp_path: Path
     found = []
     for number, (name, options) in enumerate(changes.items(), 2):
         fid = figures(evaluated(tmp_path, f"ckpt={run}", *FID, *options))["fid"]
-        assert len(list((tmp_path / "cache" / "features").iterdir())) == number, f"{name} has a folder of its own"
+        assert len(list((tmp_path / "cache" / "features").glob("*/"))) == number, f"{name} has a folder of its own"
         found.append(fid)
     assert len(set(found)) == len(found)
 
@@ -80,6 +75,40 @@ def test_damaged_features_are_computed_again(
         out = evaluated(tmp_path, f"ckpt={run}", *FID)
     assert sum("000001.npz is damaged" in record.getMessage() for record in caplog.records) == 2
     assert figures(out) == figures(whole) and pieces(tmp_path) == good
+
+
+def test_features_used_longest_ago_make_room(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folders = [FeatureFolder(tmp_path, {"images": str(i)}, 8) for i in range(4)]
+    for i, folder in enumerate(folders):
+        with folder.begin():
+            folder.write(0, torch.full((8, 128), float(i)))
+        os.utime(folder.path / "features.json", (i, i))
+    (tmp_path / "somebody's notes").mkdir()
+    folders[1].begin().release()  # it is used once more
+    with folders[0].begin(), caplog.at_level(logging.INFO):
+        os.utime(folders[0].path / "features.json", (0, 0))
+        prune(tmp_path, 3 * 5000)
+        assert [folder.path.exists() for folder in folders] == [True, True, False, True]
+        assert f"removed {folders[2].path}: " in caplog.text
+        prune(tmp_path, 0)
+        assert [folder.path.exists() for folder in folders] == [True, False, False, False], "which is at work"
+    assert (folders[0].features() == 0).all() and (tmp_path / "somebody's notes").exists()  # type: ignore[union-attr]
+    with folders[1].begin():
+        folders[1].write(0, torch.ones(8, 128))
+    prune(tmp_path / "nowhere", 0)
+
+
+def test_a_bound_of_the_cache(run: Path, whole: Path, tmp_path: Path) -> None:
+    out = evaluated(tmp_path, f"ckpt={run}", *FID, "cache_gib=0")
+    assert figures(out) == figures(whole) and not pieces(tmp_path / "cache") and pieces(out) == pieces(whole)
+
+
+def test_the_first_process_reads_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its checksum and classes are what the others have, who read nothing."""
+    classes = torch.arange(3)
+    monkeypatch.setattr("diffusion_lit.evaluation.image_set.decided", lambda make: ("its checksum", classes))
+    images = StoredImages(None)  # type: ignore[arg-type]
+    assert images.content == "its checksum" and images.labels([2, 0]).tolist() == [2, 0]  # type: ignore[union-attr]
 
 
 def test_two_commands_compute_features_once(tmp_path: Path) -> None:

@@ -52,3 +52,6 @@ def test_caveats_name_their_class() -> None:
     sets = labelled((normal(0, 8, 5), [0, 1] * 4), (normal(1, 18, 5), [0, 1] * 9))
     caveats = ByClass(FrechetDistance(Given())).caveats(sets)
     assert [caveat.split(":")[0] for caveat in caveats] == ["class 0", "class 1"]
+    sets = labelled((normal(0, 40, 5), [*range(20)] * 2), (normal(1, 40, 5), [*range(20)] * 2))
+    one, rest = ByClass(FrechetDistance(Given())).caveats(sets)
+    assert one.startswith("class 0: ") and rest == "and so in other classes (39 such notes)", "of either set"

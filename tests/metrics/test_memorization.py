@@ -67,6 +67,8 @@ def test_feature_likelihood_divergence() -> None:
     metric = FeatureLikelihoodDivergence(Given())
     honest, copies, foreign = (figures(metric, x)["fld"] for x in (HONEST, COPIES, FOREIGN))
     assert honest < 5 < copies and foreign > 20
+    honest, copies, foreign = (figures(metric, x)["fld_gap"] for x in (HONEST, COPIES, FOREIGN))
+    assert -15 < honest < 5 and copies < 5 * honest and -15 < foreign < 5
 
 
 def test_features_that_do_not_vary_are_harmless() -> None:

@@ -81,6 +81,8 @@ def test_ct_score_of_principal_components() -> None:
 def test_feature_likelihood_divergence(max_generated: int, key: str) -> None:
     figures = FeatureLikelihoodDivergence(Given(), max_generated=max_generated, seed=0).measure(SETS)
     assert figures["fld"].value == approx(numbers()["fld"][key], rel=1e-6)
+    if key == "fld":
+        assert figures["fld_gap"].value == approx(numbers()["fld"]["fld_gap"], rel=1e-6)
 
 
 def test_fitted_bandwidths() -> None:

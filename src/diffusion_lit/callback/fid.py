@@ -12,13 +12,13 @@ from torch import Tensor
 from diffusion_lit.callback.drawing import drawing
 from diffusion_lit.callback.ema import averaged_weights
 from diffusion_lit.callback.last_checkpoint import answer_signals
-from diffusion_lit.data import ImageDataModule
-from diffusion_lit.evaluation import drawn_features, mixed_labels, real_features
+from diffusion_lit.data import ImageDataModule, Images
+from diffusion_lit.evaluation import drawn_features, real_features
 from diffusion_lit.evaluation.image_set import StoredImages
 from diffusion_lit.evaluation.reference import prepare
 from diffusion_lit.feature import FeatureExtractor
-from diffusion_lit.generate import default_labels
 from diffusion_lit.guidance import guided
+from diffusion_lit.labels import Labels, LabelsInTurn, proportional_labels
 from diffusion_lit.logger_connector import log_figures
 from diffusion_lit.metrics import FeatureSet, FrechetDistance, Metric, Sets
 from diffusion_lit.module import DiffusionModule
@@ -77,6 +77,7 @@ class FID(Callback):
         self.suffix = f"{extractor.name}_{count}"
         self.metrics: dict[str, Metric] = {"fid": FrechetDistance(self.extractor), **metrics}
         for name, metric in self.metrics.items():
+            self.check_features(name, metric)
             metric.extractor = self.extractor
             metric.check()
             if metric.needs_training:
@@ -107,6 +108,32 @@ class FID(Callback):
         if (num_real := len(trainer.datamodule.splits["val"])) >= 2:  # type: ignore[attr-defined]
             for name, metric in self.metrics.items():
                 self.check_count(name, metric, num_real, "validation")
+            self.check_labels(pl_module.denoiser.num_classes, trainer.datamodule.splits["val"])  # type: ignore[attr-defined]
+
+    def check_features(self, name: str, metric: Metric) -> None:
+        """Raise a ValueError if a metric is of other features, which its figure would not be of."""
+        own = getattr(metric, "extractor", None)
+        if own not in (None, self.extractor) and own.protocol() != self.extractor.protocol():
+            raise ValueError(
+                f"callback.fid.{name} is of {own.name} features, and callback.fid of {self.extractor.name} features: "
+                f"leave it to diffusion_lit.evaluate, or set feature={own.name} for both"
+            )
+
+    def check_labels(self, num_classes: int | None, real: Images) -> None:
+        """Raise a ValueError, before training, if a metric does not fit the labels, as far as these are known."""
+        known: Tensor | None = getattr(real, "labels", None)
+        if known is None and num_classes is not None:
+            return
+        drawn = self.labels(known, num_classes)
+        classes = None if drawn is None else torch.tensor([drawn[i] for i in range(self.num_samples)])
+        generated = FeatureSet(torch.empty(self.num_samples, 0), classes, asked=True)
+        for metric in self.metrics.values():
+            metric.check_labels(Sets(generated, FeatureSet(torch.empty(len(real), 0), known)))
+
+    def labels(self, known: Tensor | None, num_classes: int | None) -> Labels | None:
+        """Classes in the proportions of those of the real images, or else all in turn."""
+        proportional = proportional_labels(known, num_classes)
+        return proportional if proportional or num_classes is None else LabelsInTurn(tuple(range(num_classes)))
 
     def check_count(self, name: str, metric: Metric, count: int, kind: str) -> None:
         """Raise a ValueError, before training, if a metric takes more images of a kind than there are."""
@@ -146,10 +173,7 @@ class FID(Callback):
         shown = drawing(trainer, "FID", self.num_samples, self.sampler)
         with averaged_weights(trainer, pl_module), shown as on_step:
             denoiser = guided(pl_module.denoiser, self.guidance)
-            labels = default_labels(denoiser, range(self.num_samples))
-            if denoiser.num_classes is not None and reference.labels is not None:
-                known = reference.labels[reference.labels >= 0]
-                labels = mixed_labels(torch.bincount(known, minlength=denoiser.num_classes).tolist(), self.num_samples)
+            labels = self.labels(reference.labels, denoiser.num_classes)
             settings = (self.num_samples, labels, self.batch_size, self.seed, pl_module.device)
             generated = drawn_features(denoiser, self.sampler, self.extractor, *settings, on_step=on_step)
         figures = {

@@ -62,9 +62,8 @@ class ProgressBar(LightningProgressBar):
         self.training = Work(self.progress, self.progress.phase)
         self.pace, self.newest_step, self.expected = Pace(), step, False
         self.images_a_step = 0
-        self.waiting = self.working = 0.0  # seconds
+        self.working = 0.0  # seconds
         self.step_ended = self.now()
-        self.batch_ended: float | None = None
         self.progress.show()
 
     def now(self) -> float:
@@ -72,21 +71,16 @@ class ProgressBar(LightningProgressBar):
         assert self.progress is not None
         return time.monotonic() - self.progress.phases[0].within
 
-    def on_train_batch_start(self, *_: Any) -> None:
-        if self.progress is not None and self.batch_ended is not None and self.progress.phase.name != FIRST:
-            self.waiting += self.now() - self.batch_ended
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if (progress := self.progress) is None:
             return
         if trainer.global_step == self.newest_step:  # in the middle of an accumulation
-            self.batch_ended = self.now()
             return
         self.time_phases(progress)
         progress.phases[0].name = "training"
-        self.batch_ended = now = self.now()
+        now = self.now()
         self.pace.add_step(now - self.step_ended)
         self.working += now - self.step_ended
         self.step_ended, self.newest_step = now, trainer.global_step
@@ -103,11 +97,7 @@ class ProgressBar(LightningProgressBar):
         for name in progress.seconds.keys() - set(ONCE):
             self.pace.add_between(name, progress.seconds.pop(name), self.newest_step)
 
-    def on_save_checkpoint(self, *_: Any) -> None:
-        self.batch_ended = None  # what follows is not waiting for images
-
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.batch_ended = None
         if self.progress is not None and not trainer.sanity_checking:
             total = sum(trainer.num_val_batches)
             phase = progress("validation", None if math.isinf(total) else total, "batches")
@@ -156,7 +146,8 @@ class ProgressBar(LightningProgressBar):
         shown = [f"{name} {float(value):.4g}" for name, value in losses if value is not None]
         if (seconds := self.pace.seconds_a_step) is not None:
             shown.append(f"{self.images_a_step / max(seconds, 1e-9):.0f} img/s")
-            shown.append(f"data {self.waiting / max(self.working, 1e-9):.0%}")
+        if (waiting := metrics.get("throughput/data_wait")) is not None:
+            shown.append(f"data {float(waiting):.0%}")
         return shown
 
     def expect(self, trainer: Trainer, pl_module: LightningModule, seconds_a_step: float) -> None:

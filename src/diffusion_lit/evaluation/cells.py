@@ -1,21 +1,25 @@
 """What is evaluated: images that there are, or one way to draw images, or several that are compared."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion_lit.collective import rank_and_size
+from diffusion_lit.evaluation.class_names import ClassNames
 from diffusion_lit.evaluation.image_files import open_images
 from diffusion_lit.evaluation.image_set import DrawnImages, ImageSet, StoredImages
 from diffusion_lit.generate import Models, Setup, set_up
-from diffusion_lit.labels import Labels, ProportionalLabels
+from diffusion_lit.labels import Labels, proportional_labels
 from diffusion_lit.members import chosen_members
 from diffusion_lit.provenance import settings_of
 
 __all__ = ["Cell", "as_list", "cells_of"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,14 @@ class Cell:
     images: ImageSet
 
 
-def cells_of(cfg: DictConfig, models: Models | None, real: StoredImages | None) -> Iterator[Cell]:
+def cells_of(cfg: DictConfig, models: Models | None, real: StoredImages | None, classes: ClassNames) -> Iterator[Cell]:
     """What is measured: each sampler, with each number of steps, guidance and seed.
 
     Raises:
         ValueError: if a setting does not fit the model, or would be ignored.
     """
     if cfg.samples is not None:
-        yield Cell({}, open_images(cfg.samples, "samples"))
+        yield Cell({}, open_images(cfg.samples, "samples", classes))
         return
     samplers = chosen_members("sampler")
     varied = {"sampler": list(samplers), **{name: as_list(cfg[name]) for name in ("steps", "guidance", "seed")}}
@@ -59,9 +63,9 @@ def as_list(value: Any) -> list[Any]:
 
 
 def proportions(setup: Setup, real: StoredImages | None) -> Labels | None:
-    """The classes of the images compared with, in their proportions, where these are known."""
-    num_classes = setup.denoiser.num_classes
-    known = None if real is None or num_classes is None else real.every_label
-    if known is None or not (known >= 0).any() or int(known.max()) >= (num_classes or 0):
+    """The classes of the images compared with, in their proportions, where these are known; else all in turn."""
+    if setup.denoiser.num_classes is None or real is None or (known := real.every_label) is None:
         return setup.by_index
-    return ProportionalLabels(tuple(torch.bincount(known[known >= 0], minlength=num_classes or 0).tolist()))
+    if (labels := proportional_labels(known, setup.denoiser.num_classes)) is None and rank_and_size()[0] == 0:
+        log.warning("the real images are not all of the model's classes: these are drawn in turn, equally often")
+    return labels or setup.by_index

@@ -1,5 +1,6 @@
 """What can be known to be wrong before the first image is drawn."""
 
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,22 +9,28 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from diffusion_lit.collective import rank_and_size
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.cells import Cell, as_list
 from diffusion_lit.evaluation.chosen_metrics import Extractors
+from diffusion_lit.evaluation.class_names import ClassNames, listed
 from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
 from diffusion_lit.evaluation.report import FILES
 from diffusion_lit.files import UnwritableError, refuse_folders
 from diffusion_lit.generate import Models
 from diffusion_lit.metrics import FeatureSet, Metric, Sets
 
-__all__ = ["check_images", "check_likelihoods", "check_place", "check_settings"]
+__all__ = ["check_images", "check_likelihoods", "check_nothing_drawn", "check_place", "check_settings"]
+
+log = logging.getLogger(__name__)
 
 DRAWN = {
     *("num_samples", "steps", "labels", "guidance", "guide", "guidance_interval", "weights", "seed", "precision"),
     *("compile", "sampler"),
 }
 """Settings of images that are drawn."""
+OF_MODEL = {"weights", "precision"}
+"""Those among them that likelihoods follow, too."""
 
 
 def check_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
@@ -32,6 +39,8 @@ def check_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
         raise ValueError("say what to evaluate: ckpt=RUN_OR_FILE of a model, or samples=PATH of images")
     for name, least in {"num_samples": 1, "batch_size": 1, "pairs": 0}.items():
         check_whole(name, cfg[name], least)
+    if cfg.cache_gib is not None and not (isinstance(cfg.cache_gib, int | float) and cfg.cache_gib >= 0):
+        raise ValueError(f"cache_gib must be a number of at least 0, or null for no bound, got {cfg.cache_gib}")
     for name in ("steps", "seed", "guidance"):
         values = as_list(cfg[name])
         if not values or len(set(values)) < len(values):
@@ -41,11 +50,24 @@ def check_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
                 raise ValueError(f"guidance must be a number of at least 0, got {value}; 1 does not guide")
             if name == "seed" or (name == "steps" and value is not None):
                 check_whole(name, value, 1 if name == "steps" else None)
-    given = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    given = keys_of(overrides)
     if cfg.steps is not None and "sampler.num_steps" in given:
         raise ValueError(f"steps={cfg.steps} and sampler.num_steps say two things: leave one out")
     if cfg.samples is not None and (ignored := [key for key in given if key.split(".")[0] in DRAWN]):
         raise ValueError(f"samples={cfg.samples} are images that there are: {', '.join(ignored)} would be ignored")
+
+
+def keys_of(overrides: Sequence[str]) -> list[str]:
+    return [override.partition("=")[0].lstrip("+~") for override in overrides]
+
+
+def check_nothing_drawn(likelihoods: Mapping[str, Likelihood], overrides: Sequence[str]) -> None:
+    """Raise a ValueError for settings of drawn images, where all figures are of the model itself."""
+    if ignored := [key for key in keys_of(overrides) if key.split(".")[0] in DRAWN - OF_MODEL]:
+        raise ValueError(
+            f"{', '.join(likelihoods)} are of the model itself, and no images are drawn: {', '.join(ignored)} would be "
+            "ignored; leave out, or add a metric of images"
+        )
 
 
 def check_whole(name: str, value: Any, least: int | None) -> None:
@@ -70,8 +92,9 @@ def check_images(
     training: StoredImages | None,
     metrics: Mapping[str, Metric],
     extractors: Extractors,
+    classes: ClassNames,
 ) -> None:
-    """Raise a ValueError where images do not fit each other, an extractor or a metric."""
+    """Raise a ValueError where images do not fit each other, an extractor or a metric; say where classes do not."""
     sets: dict[str, ImageSet | None] = {"generated": cells[0].images, "real": real, "training": training}
     shapes = {name: images.shape for name, images in sets.items() if images is not None}
     (first, shape), *others = shapes.items()
@@ -84,6 +107,7 @@ def check_images(
             )
     for extractor in extractors.values():
         extractor.check(*shape)
+    labelled = Sets(*(only_labels(images) for images in sets.values()))  # here all processes read all images, once
     for key, metric in metrics.items():
         for name, images in sets.items():
             reads = {"real": metric.needs_real, "training": metric.needs_training}.get(name, True)
@@ -93,12 +117,24 @@ def check_images(
                     f"{key} takes at least {metric.min_images} {name} images, and there are {len(images)}: take "
                     f"more{less}, or leave it out of metrics"
                 )
-        metric.check_labels(Sets(*(only_labels(images) for images in sets.values())))
+        if metric.of_each_class:
+            for name in ("generated", "training") if metric.needs_training else ("generated",):
+                if missing := classes.missing(name):
+                    raise ValueError(
+                        f"{key} compares class by class, and there are real images, but no {name} ones, of: "
+                        f"{listed(missing)}. Add or rename classes, or leave {key} out of metrics"
+                    )
+        metric.check_labels(labelled)
+
+    if rank_and_size()[0] == 0:
+        for note in classes.notes():
+            log.warning(note)
 
 
 def only_labels(images: ImageSet | None) -> FeatureSet:
-    count = 0 if images is None else len(images)
-    return FeatureSet(torch.empty(count, 0), None if images is None else images.labels(range(count)))
+    if images is None:
+        return FeatureSet(torch.empty(0, 0))
+    return FeatureSet(torch.empty(len(images), 0), images.labels(range(len(images))), images.asked)
 
 
 def check_likelihoods(likelihoods: Mapping[str, Likelihood], models: Models | None, samples: str | None) -> None:

@@ -1,13 +1,13 @@
 """The metrics that are asked for, and what each compares images by."""
 
-import json
-from collections.abc import Mapping
 from typing import Any
 
-from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig
 
 from diffusion_lit.feature import FeatureExtractor
+from diffusion_lit.feature.shared import instantiate_sharing
+from diffusion_lit.files import behind
 from diffusion_lit.metrics import Metric
 
 __all__ = ["Extractors", "build_metrics"]
@@ -23,12 +23,13 @@ def build_metrics(cfg: DictConfig) -> tuple[dict[str, Any], Extractors]:
         ValueError: if there are none, or a setting is wrong.
         FileNotFoundError: if weights are missing.
     """
-    nodes = OmegaConf.to_container(cfg.metrics, resolve=True) if cfg.get("metrics") else {}
-    assert isinstance(nodes, dict)
-    if not (nodes := {str(name): node for name, node in nodes.items() if node is not None}):
+    if not (nodes := {str(name): node for name, node in (cfg.get("metrics") or {}).items() if node is not None}):
         raise ValueError("metrics= names none; choose some, such as metrics=[fid,kid]")
     built: dict[str, FeatureExtractor] = {}
-    metrics = {name: build(node, built) for name, node in nodes.items()}
+    try:
+        metrics = {name: instantiate_sharing(node, built) for name, node in nodes.items()}
+    except InstantiationException as error:
+        raise behind(error, lambda hidden: isinstance(hidden, ValueError | OSError)) or error from None
     extractors: Extractors = {}
     for extractor in built.values():
         name, count = extractor.name, sum(own.split("#")[0] == extractor.name for own in extractors)
@@ -37,19 +38,3 @@ def build_metrics(cfg: DictConfig) -> tuple[dict[str, Any], Extractors]:
         if isinstance(metric, Metric):
             metric.check()
     return metrics, extractors
-
-
-def build(node: Mapping[str, Any], built: dict[str, FeatureExtractor]) -> Any:
-    """The object of a configuration; extractors of equal configuration are one object, in `built`."""
-    values = {
-        key: build(value, built) if isinstance(value, dict) and "_target_" in value else value
-        for key, value in node.items()
-        if key != "_target_"
-    }
-    cls = get_class(node["_target_"])
-    if not issubclass(cls, FeatureExtractor):
-        return cls(**values)
-    address = json.dumps(node, sort_keys=True)
-    if address not in built:
-        built[address] = cls(**values).eval()
-    return built[address]

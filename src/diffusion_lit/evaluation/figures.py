@@ -35,7 +35,11 @@ def measure(metrics: Mapping[str, Metric], names: Mapping[str, str], compared: C
     found: dict[str, dict[str, Any]] = {}
     for key, metric in metrics.items():
         for name, figure in metric.measure(compared.sets(metric, names[key])).items():
-            found[name] = stated(figure) | {"metric": key, "feature": names[key], "better": metric.better}
+            found[name] = stated(figure) | {
+                "metric": key,
+                "feature": names[key],
+                "better": figure.better or metric.better,
+            }
     return found
 
 

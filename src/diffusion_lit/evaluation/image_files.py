@@ -1,39 +1,41 @@
 """Images that somebody has: a folder, a ZIP or tar file, or an .npz, all of one size and taken as they are."""
 
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.data.batch import ArrayImages, Images
+from diffusion_lit.evaluation.class_names import ClassNames
+from diffusion_lit.evaluation.image_array import NpzImages
 from diffusion_lit.evaluation.image_set import StoredImages
 from diffusion_lit.source.archive import TarSource, ZipSource
 from diffusion_lit.source.base import UNLABELLED, FileSource
-from diffusion_lit.source.folder import FolderSource
+from diffusion_lit.source.folder import FolderSource, stamp_of
 from diffusion_lit.source.image_file import UNREADABLE, Reading, unreadable
 
 __all__ = ["open_images"]
 
 SHARE = 0.1  # which split an image would be in does not matter here
+SETS = {"samples": "generated", "against": "real", "training": "training"}
+"""What the images of a setting are."""
 KINDS = "a folder of images, a .zip or .tar of them, or an .npz with arr_0 [N, H, W, C]"
 
 
-def open_images(path: str | Path, option: str) -> StoredImages:
+def open_images(path: str | Path, option: str, classes: ClassNames) -> StoredImages:
     """All images of a file or folder, without scaling, cutting or converting any.
 
     An .npz has `arr_0`, uint8 [N, H, W, C], and maybe `arr_1`, classes int64 [N], as ADM's evaluation writes it.
 
     Args:
         path: of the file or folder.
-        option: the setting that names it, for messages.
+        option: the setting that names it: `samples`, `against` or `training`.
+        classes: the numbers of classes that have names, which the folder's names are added to.
 
     Raises:
         FileNotFoundError: if there is nothing.
@@ -42,13 +44,17 @@ def open_images(path: str | Path, option: str) -> StoredImages:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{option}={path} does not exist; it should be {KINDS}")
+    named: dict[str, Any] = {"files": str(path.resolve())}
     if path.suffix == ".npz":
-        images: Images = read_npz(path, option)
-        form = {"npz": len(images)}
-    else:
-        files = SameSizeImages.of(open_source(path, option))
-        images, form = files, files.formats
-    return StoredImages(images, {"files": str(path.resolve()), "formats": form})
+        array = NpzImages(path, f"{option}={path}")
+        if array.labels is not None:
+            classes.numbered.append(SETS[option])
+        return StoredImages(array, named | {"formats": {"npz": len(array)}})
+    source = open_source(path, option)
+    names = source.class_names
+    numbers = None if names is None else classes.numbers(names, SETS[option], source.numbered)
+    files = SameSizeImages.of(source, numbers)
+    return StoredImages(files, named | {"formats": files.formats})
 
 
 def open_source(path: Path, option: str) -> FileSource:
@@ -61,29 +67,6 @@ def open_source(path: Path, option: str) -> FileSource:
     raise ValueError(f"{option}={path} is none of these: {KINDS}")
 
 
-def read_npz(path: Path, option: str) -> ArrayImages:
-    """The arrays of ADM's .npz."""
-    try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError("it is not an .npz, or is truncated")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("arr_0", "arr_1") if name in file.files}
-            names = file.files
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, zlib.error, MemoryError, NotImplementedError) as error:
-        raise ValueError(f"{option}={path} cannot be read: {error}") from error
-    images, labels = arrays.get("arr_0"), arrays.get("arr_1")
-    if images is None:
-        raise ValueError(f"{option}={path} has no arr_0 [N, H, W, C] in it, but {', '.join(names) or 'nothing'}")
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not len(images):
-        raise ValueError(
-            f"{option}={path}: arr_0 must be uint8 [N, H, W, C] with C 1 or 3, got {images.dtype} {list(images.shape)}"
-        )
-    if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in "iu"):
-        raise ValueError(f"{option}={path}: arr_1 must be whole numbers [{len(images)}], got {list(labels.shape)}")
-    classes = None if labels is None else torch.from_numpy(labels.astype(np.int64))
-    return ArrayImages(torch.from_numpy(images).permute(0, 3, 1, 2), classes)
-
-
 @dataclass(eq=False)
 class SameSizeImages:
     """The images of a source, in the order of their names, whatever split they would be in."""
@@ -94,9 +77,11 @@ class SameSizeImages:
     reading: Reading
     formats: dict[str, int]
     """How many there are of each file format: JPEG's losses are no model's."""
+    numbers: list[int] | None
+    """The number of each class of the source; None without classes."""
 
     @classmethod
-    def of(cls, source: FileSource) -> "SameSizeImages":
+    def of(cls, source: FileSource, numbers: list[int] | None) -> "SameSizeImages":
         """Look at all headers; a ValueError if one cannot be read, or they differ in size or colour."""
         named = [(entry.name, split, i) for split, found in source.splits.items() for i, entry in enumerate(found)]
         anyhow = Reading(1, 3)
@@ -122,21 +107,27 @@ class SameSizeImages:
         if width != height:
             raise ValueError(f"{source.description} has images of {width} x {height} pixels; models here draw squares")
         places = [(split, i) for _, split, i in sorted(named)]
-        return cls(source, places, Reading(width, channels), dict(formats))
+        return cls(source, places, Reading(width, channels), dict(formats), numbers)
 
     def __len__(self) -> int:
         return len(self.places)
 
     def fetch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         places = [self.places[i] for i in indices]
-        images = torch.stack([self.source.read(split, i, self.reading) for split, i in places])
-        classes = torch.tensor([self.class_of(*place) for place in places])
-        return images, None if self.source.class_names is None else classes
+        images = torch.stack([self.read(split, i) for split, i in places])
+        if self.numbers is None:
+            return images, None
+        labels = [self.source.splits[split][i].label for split, i in places]
+        return images, torch.tensor([c if c == UNLABELLED else self.numbers[c] for c in labels])
 
-    def class_of(self, split: str, index: int) -> int:
-        """The number of an image's class: its name, where all classes are numbers, of which some may have no image."""
-        label, names = self.source.splits[split][index].label, self.source.class_names or []
-        return int(names[label]) if label != UNLABELLED and all(name.isdecimal() for name in names) else label
+    def read(self, split: str, index: int) -> Tensor:
+        """An image; a ValueError if it has changed: its features would be kept as those of what it was."""
+        file = self.source.file(split, index, self.reading)
+        if isinstance(file, Path) and stamp_of(file) != self.source.splits[split][index].stamp:
+            raise ValueError(
+                f"{file} was changed or removed in the meantime: leave images alone while they are evaluated"
+            )
+        return self.source.read(split, index, self.reading)
 
 
 def worded(size: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_lit.collective import decided
 from diffusion_lit.data.batch import Images
 from diffusion_lit.drawing import draw
 from diffusion_lit.generate import Setup
@@ -23,6 +24,9 @@ READ = 250  # images read at a time
 
 class ImageSet(ABC):
     """Images by number, uint8 [C, H, W]."""
+
+    asked = False
+    """Whether the labels are what a model was asked for."""
 
     @property
     @abstractmethod
@@ -76,6 +80,7 @@ class DrawnImages(ImageSet):
     seed: int
     num_samples: int
     by_index: Labels | None
+    asked = True
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
@@ -161,7 +166,13 @@ class StoredImages(ImageSet):
 
     @cached_property
     def read_once(self) -> tuple[str, Tensor | None]:
-        """The checksum of what is stored, image by image with its class, and the classes."""
+        """The checksum of what is stored, image by image with its class, and the classes.
+
+        The first process alone reads it, and all have it: all must ask for it together, the first time.
+        """
+        return decided(self.read)
+
+    def read(self) -> tuple[str, Tensor | None]:
         digest, classes = hashlib.sha256(), []
         for first in range(0, len(self), READ):
             images, labels = self.images.fetch(list(range(first, min(first + READ, len(self)))))

@@ -1,6 +1,6 @@
 """What figures are computed from while a model trains: features, shared out over ranks and kept in memory."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -10,10 +10,11 @@ from diffusion_lit.data.order import EvaluationOrder
 from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.feature import FeatureExtractor
 from diffusion_lit.generate import generate
+from diffusion_lit.labels import Labels
 from diffusion_lit.metrics import FeatureSet
 from diffusion_lit.sampler import Sampler
 
-__all__ = ["drawn_features", "mixed_labels", "real_features"]
+__all__ = ["drawn_features", "real_features"]
 
 
 def real_features(
@@ -39,7 +40,7 @@ def drawn_features(
     sampler: Sampler,
     extractor: FeatureExtractor,
     num_samples: int,
-    labels: Sequence[int] | None,
+    labels: Labels | None,
     batch_size: int = 250,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -57,17 +58,5 @@ def drawn_features(
     for addresses in EvaluationOrder(num_samples, batch_size, *rank_and_size()):
         indices = [index for _, index in addresses]
         own.append(extractor(generate(denoiser, sampler, indices, labels, seed, device, on_step=on_step)))
-    classes = None if labels is None else torch.tensor(labels, device=device)
-    return FeatureSet(gathered_in_order(torch.cat(own), num_samples), classes)
-
-
-def mixed_labels(counts: Sequence[int], num_samples: int) -> list[int]:
-    """`num_samples` labels with the classes in the proportions of `counts`, evenly mixed: no class comes in a block."""
-    total = sum(counts)
-    shares = [count * num_samples / total for count in counts]
-    quotas = [int(share) for share in shares]
-    by_remainder = sorted(range(len(counts)), key=lambda c: quotas[c] - shares[c])  # the largest first
-    for c in by_remainder[: num_samples - sum(quotas)]:
-        quotas[c] += 1
-    places = [((k + 0.5) / quota, c) for c, quota in enumerate(quotas) for k in range(quota)]
-    return [c for _, c in sorted(places)]
+    classes = None if labels is None else torch.tensor([labels[i] for i in range(num_samples)], device=device)
+    return FeatureSet(gathered_in_order(torch.cat(own), num_samples), classes, asked=True)

@@ -1,7 +1,7 @@
 """The data that a model was trained on, as its checkpoint names it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,9 +26,16 @@ class OwnData:
     space: Space
     """The model's, with an autoencoder that may have moved."""
     device: str
+    opened: dict[str, StoredImages] = field(default_factory=dict)
+    """The splits that were asked for, each of which is read through once."""
 
     def split(self, name: str) -> StoredImages:
         """One of its splits as images; a ValueError if these come in no order."""
+        if name not in self.opened:
+            self.opened[name] = self.open(name)
+        return self.opened[name]
+
+    def open(self, name: str) -> StoredImages:
         images = self.data.splits[name]
         if not hasattr(images, "fetch"):
             raise ValueError(

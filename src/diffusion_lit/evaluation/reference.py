@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.chosen_metrics import Extractors
+from diffusion_lit.evaluation.class_names import ClassNames
 from diffusion_lit.evaluation.image_files import open_images
 from diffusion_lit.evaluation.image_set import StoredImages
 from diffusion_lit.evaluation.own_data import OwnData, open_own_data
@@ -49,7 +50,9 @@ def own_data(
     return None
 
 
-def open_real(cfg: DictConfig, own: OwnData | None, chosen: Mapping[str, Any]) -> StoredImages | None:
+def open_real(
+    cfg: DictConfig, own: OwnData | None, chosen: Mapping[str, Any], classes: ClassNames
+) -> StoredImages | None:
     """The images of `cfg.against`, a split of the model's own data or files; None where no metric reads them.
 
     Raises:
@@ -59,12 +62,14 @@ def open_real(cfg: DictConfig, own: OwnData | None, chosen: Mapping[str, Any]) -
     if not needs_real(chosen):
         return None
     if str(cfg.against) not in SPLITS:
-        return open_images(cfg.against, "against")
+        return open_images(cfg.against, "against", classes)
     assert own is not None
     return own.split(cfg.against)
 
 
-def open_training(cfg: DictConfig, own: OwnData | None, chosen: Mapping[str, Any]) -> StoredImages | None:
+def open_training(
+    cfg: DictConfig, own: OwnData | None, chosen: Mapping[str, Any], classes: ClassNames
+) -> StoredImages | None:
     """The images that the model was trained on; None where no metric reads them.
 
     Raises:
@@ -82,7 +87,7 @@ def open_training(cfg: DictConfig, own: OwnData | None, chosen: Mapping[str, Any
             "against=test or against=val"
         )
     if cfg.training is not None:
-        return open_images(cfg.training, "training")
+        return open_images(cfg.training, "training", classes)
     assert own is not None
     return own.split("train")
 

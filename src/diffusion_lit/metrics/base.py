@@ -21,6 +21,8 @@ class FeatureSet:
     """float32 [N, d]."""
     labels: Tensor | None = None
     """The images' classes, int64 [N]; None where they have none."""
+    asked: bool = False
+    """Whether these are the classes that a model was asked for, and not what somebody has found in its images."""
 
     def __len__(self) -> int:
         return len(self.features)
@@ -46,6 +48,8 @@ class Figure:
     """The standard error of `value`."""
     spread: float | None = None
     """The standard deviation over subsets or splits: what papers write after KID's and the Inception score's ±."""
+    better: Better | None = None
+    """Which values are better, where not those of the metric's other figures."""
 
 
 class Metric(ABC):
@@ -60,6 +64,8 @@ class Metric(ABC):
     """The setting that, lowered, lets it take fewer; empty where there is none."""
     needs_real: bool = True
     """Whether it reads `Sets.real`; where it does not, that set may be empty."""
+    of_each_class: bool = False
+    """Whether each class that the real images have is compared by itself."""
     needs_training: bool = False
     """Whether it compares with the images that the model was trained on, too."""
 

@@ -22,6 +22,7 @@ class ByClass(Metric):
     """
 
     metric: Metric
+    of_each_class = True
 
     def __post_init__(self) -> None:
         if not self.metric.needs_real:
@@ -40,7 +41,8 @@ class ByClass(Metric):
         self.classes(sets)
 
     def caveats(self, sets: Sets) -> list[str]:
-        return [f"class {c}: {caveat}" for c, own in self.classes(sets) for caveat in self.metric.caveats(own)]
+        said = [f"class {c}: {caveat}" for c, own in self.classes(sets) for caveat in self.metric.caveats(own)]
+        return said if len(said) < 3 else [said[0], f"and so in other classes ({len(said) - 1} such notes)"]
 
     def measure(self, sets: Sets) -> dict[str, Figure]:
         by_class = {c: self.metric.measure(own) for c, own in self.classes(sets)}

@@ -18,7 +18,8 @@ class ClassHistogram(Metric):
     images: 0 to 1.
 
     Classes are what the extractor takes the images for, if it is a Classifier, and otherwise their labels, of which
-    negative ones stand for none.
+    negative ones stand for none. Labels that a model was asked for are refused: they are in the proportions in which
+    they were chosen, whatever the images show.
 
     Args:
         extractor: maps images to features.
@@ -30,6 +31,20 @@ class ClassHistogram(Metric):
         if not isinstance(self.extractor, Classifier):
             self.classes(sets.generated, "generated")
             self.classes(sets.real, "real")
+            if sets.generated.asked:
+                raise ValueError(
+                    "class_histogram would compare the classes that the model was asked for, and not what its images "
+                    f"show, which {type(self.extractor).__name__} does not classify: use feature=classifier, or leave "
+                    "class_histogram out of metrics"
+                )
+
+    def caveats(self, sets: Sets) -> list[str]:
+        if isinstance(self.extractor, Classifier):
+            return []
+        return [
+            "class_distance compares the labels that came with the images: it says nothing of what they show, if the "
+            "generated ones have those that a model was asked for. feature=classifier recognises classes"
+        ]
 
     def measure(self, sets: Sets) -> dict[str, Figure]:
         generated, real = self.classes(sets.generated, "generated"), self.classes(sets.real, "real")

@@ -83,6 +83,8 @@ class FileSource(Source):
     """Whether names leave out the folders that all images lie in, which say nothing."""
     prefix = ""
     """Those folders."""
+    numbered = False
+    """Whether classes have numbers and no names, as in EDM's `dataset.json`."""
 
     def arrange(self, stamps: Mapping[str, str], val_fraction: float) -> None:
         """Sort files, by name with what changes when one does, into splits and classes: see `layout.arrange`."""
@@ -118,6 +120,7 @@ class FileSource(Source):
             for image, label in found.items():
                 if labels.setdefault(image, label) != label:
                     raise ValueError(f"{' and '.join(names)} give {image} different labels; keep one of them")
+        self.numbered = bool(labels) and all(name.endswith(".json") for name in names)
         return labels if len(names) > others else None
 
     @abstractmethod

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from diffusion_lit.source.base import FileSource
 
-__all__ = ["FolderSource", "walk"]
+__all__ = ["FolderSource", "stamp_of", "walk"]
 
 
 class FolderSource(FileSource):
@@ -20,18 +20,22 @@ class FolderSource(FileSource):
     def stamps(self) -> Iterator[tuple[str, str]]:
         for path in walk(self.root):
             name = path.relative_to(self.root).as_posix()
-            try:
-                status = os.stat(path)
-            except OSError as error:  # a link to nothing, of which reading says so too
-                yield name, str(error)
-            else:
-                yield name, f"{status.st_size} {status.st_mtime_ns}"
+            yield name, stamp_of(path)
 
     def open(self, name: str, max_bytes: int) -> Path:
         path = self.root / name
         if path.exists() and not path.is_file():  # to open a pipe is to wait for ever
             raise ValueError(f"{path} is not an ordinary file")
         return path
+
+
+def stamp_of(path: Path) -> str:
+    """What changes when a file's content does, as far as that can be seen without reading it."""
+    try:
+        status = os.stat(path)
+    except OSError as error:  # a link to nothing, of which reading says so too
+        return str(error)
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def walk(folder: Path) -> Iterator[Path]:
