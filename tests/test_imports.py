@@ -21,6 +21,7 @@ LAYERS = (
     ("agreement", "callback", "settings"),
     ("module", "figure", "contact_sheet"),
     ("sample_folder", "sample_request", "processes"),
+    ("training_log",),
     ("dashboard", "event_file", "logger_connector", "training_figures"),
     ("accumulation", "budget", "csv_logger", "hybrid_shard"),
     ("evaluation",),
