@@ -22,6 +22,7 @@ LAYERS = (
     ("pace",),
     ("module", "figure", "contact_sheet"),
     ("sample_folder", "sample_request", "processes"),
+    ("training_log",),
     ("dashboard", "event_file", "logger_connector", "training_figures"),
     ("accumulation", "budget", "csv_logger", "hybrid_shard", "tensorboard_logger", "wandb_logger"),
     ("evaluation",),

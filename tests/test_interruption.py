@@ -19,7 +19,7 @@ from tests.chaos import wrap_drawing
 from tests.figures import scalars, table
 from tests.launch import TINY, model_figures, run_forked, train_in
 
-QUIET = ("callback.sample_grid=null", "trainer.max_steps=6", "trainer.log_every_n_steps=4")
+QUIET = ("callback.sample_grid=null", "trainer.max_steps=6", "trainer.log_every_n_steps=3")
 
 
 class Signal(Callback):

@@ -19,11 +19,11 @@ from diffusion_lit.data import Batch, ImageDataModule
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.evaluation import LossByNoise
 from diffusion_lit.hybrid_shard import HybridShardStrategy
-from diffusion_lit.logger_connector import log_figures
 from diffusion_lit.loss import Loss, LossTerms
 from diffusion_lit.lr_schedule import LRSchedule
 from diffusion_lit.random import fold_in
 from diffusion_lit.training_figures import TrainingFigures
+from diffusion_lit.training_log import log_point, log_sizes
 
 __all__ = ["DiffusionModule"]
 
@@ -77,8 +77,7 @@ class DiffusionModule(LightningModule):
         self.held_out = LossByNoise(denoiser.schedule)
         self.times: tuple[Tensor, Tensor] = (torch.zeros(()), torch.zeros(()))
         """The least and the greatest t of the newest batch."""
-        self.accumulation = Accumulation()
-        self.figures = TrainingFigures(denoiser.schedule)
+        self.accumulation, self.figures = Accumulation(), TrainingFigures(denoiser.schedule)
 
     def configure_model(self) -> None:
         sharded = isinstance(self.denoiser.network, FSDPModule)  # Lightning may call this more than once
@@ -86,12 +85,9 @@ class DiffusionModule(LightningModule):
             assert self.device_mesh is not None
             hybrid = isinstance(self.trainer.strategy, HybridShardStrategy)
             mesh = self.device_mesh if hybrid else self.device_mesh["data_parallel"]
-            for block in self.denoiser.network.blocks():
-                fully_shard(block, mesh=mesh)
-            fully_shard(self.denoiser.network, mesh=mesh)
-            for layer in self.loss.children():
-                if any(True for _ in layer.parameters()):
-                    fully_shard(layer, mesh=mesh)
+            layers = [layer for layer in self.loss.children() if any(True for _ in layer.parameters())]
+            for part in (*self.denoiser.network.blocks(), self.denoiser.network, *layers):
+                fully_shard(part, mesh=mesh)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         address = (self.accumulation.column, self.global_step, self.accumulation.step)
@@ -119,18 +115,8 @@ class DiffusionModule(LightningModule):
             group["lr"] = base["lr"] * factor
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Log what the steps since the last point were like, with what callbacks know of them, as one row."""
-        if not self.accumulation.ends_step:
-            return
-        trainer, every = self.trainer, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every > 0 and (self.global_step % every == 0 or trainer.should_stop):
-            figures = {f"train/{name}": value for name, value in self.figures.read(self.device).items()}
-            figures["train/lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if hasattr(callback, "training_figures"):
-                    figures |= callback.training_figures(trainer, self)
-            log_figures(trainer, figures)
-            self.log("train/loss", torch.tensor(figures["train/loss"]), prog_bar=True, logger=False)
+        if self.accumulation.ends_step:
+            log_point(self.trainer, self, self.figures)
 
     def configure_gradient_clipping(
         self,
@@ -158,9 +144,7 @@ class DiffusionModule(LightningModule):
     def held_out_losses(self, batch: Batch) -> LossTerms:
         """Each image has noise of its own: its loss does not depend on its batch, nor on the number of ranks."""
         generators = [fold_in(self.seed, "validation", index, device=self.device) for index in batch.indices]
-        x_0 = self.denoiser.space.encode(batch.images)
-        terms: LossTerms = self.loss(self.denoiser, x_0, batch.condition, generators)
-        return terms
+        return self.loss(self.denoiser, self.denoiser.space.encode(batch.images), batch.condition, generators)
 
     def on_validation_epoch_end(self) -> None:
         self.log_held_out("val")
@@ -172,8 +156,8 @@ class DiffusionModule(LightningModule):
         self.log_held_out("test")
 
     def log_held_out(self, split: str) -> None:
-        means = {f"{split}/{name}": mean for name, mean in self.held_out.compute().items()}
-        self.log_dict(means)  # the same on all ranks: the metric has gathered them
+        # the same on all ranks: the metric has gathered them
+        self.log_dict({f"{split}/{name}": mean for name, mean in self.held_out.compute().items()})
         self.held_out.reset()
 
     def configure_optimizers(self) -> Optimizer:
@@ -192,7 +176,7 @@ class DiffusionModule(LightningModule):
         for group, base in zip(self.trainer.optimizers[0].param_groups, self.base_groups, strict=True):
             group.update({name: value for name, value in base.items() if name != "lr"})  # which each step sets
         if self.global_step == 0:
-            log_figures(self.trainer, sizes_of(self))
+            log_sizes(self.trainer, sum(p.numel() for p in self.denoiser.parameters()))
 
     def on_fit_start(self) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -202,17 +186,6 @@ class DiffusionModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self.record)
         checkpoint["training_figures"] = self.figures.state_dict(self.device)
-
-
-def sizes_of(module: DiffusionModule) -> dict[str, float]:
-    """The number of parameters, and, of a data module, the training images and those of one step over all ranks."""
-    trainer = module.trainer
-    sizes: dict[str, float] = {"size/parameters": sum(p.numel() for p in module.denoiser.parameters())}
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    if isinstance(data, ImageDataModule):
-        batch = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
-        sizes |= {"size/train_images": len(data.splits["train"]), "size/batch": batch}
-    return sizes
 
 
 def check_augmentation(augmentation: Augmentation, denoiser: Denoiser) -> None:

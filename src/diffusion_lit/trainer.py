@@ -35,9 +35,7 @@ def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], loggers: Seque
         ValueError: if a limit or the strategy is wrong.
     """
     settings: Any = OmegaConf.to_container(cfg, resolve=True)  # which refers to what is around it
-    budget = Budget(
-        settings["max_steps"], settings["max_epochs"], settings.pop("max_images"), settings.pop("max_minutes")
-    )
+    budget = Budget(settings["max_steps"], settings["max_epochs"], *map(settings.pop, ("max_images", "max_minutes")))
     strategy = settings["strategy"]
     if isinstance(strategy, dict) and strategy.get("static_graph") and settings["accumulate_grad_batches"] > 1:
         raise ValueError(
