@@ -2,9 +2,10 @@
 
 import runpy
 import sys
+from contextlib import suppress
 
 from diffusion_lit.catalogue import COMMANDS
-from diffusion_lit.help import header_of
+from diffusion_lit.help import answer, header_of
 from diffusion_lit.suggestion import similar
 
 __all__ = ["main"]
@@ -34,6 +35,9 @@ def main() -> None:
         print(text(), end="")
     elif name in COMMANDS:
         sys.argv[1:] = arguments
+        with suppress(ValueError):  # of a topic that there is not, which the command itself reports
+            if answer(name, arguments):
+                return
         runpy.run_module(f"diffusion_lit.{name}", run_name="__main__", alter_sys=True)
     elif name in ("help", "-h", "--help"):
         print(overview())
