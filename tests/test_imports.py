@@ -12,6 +12,7 @@ import diffusion_lit
 PACKAGE = Path(diffusion_lit.__file__).parent
 COMMANDS = ("train", "sample", "evaluate", "export", "prepare", "inspect", "plot")
 LAYERS = (
+    ("__main__",),
     COMMANDS,
     ("training", "objective", "sampling", "evaluating"),
     ("sample_output",),
@@ -36,13 +37,19 @@ LAYERS = (
     ("condition", "autoencoder", "fixed_precision", "recorded"),
     ("gate", "lr_schedule", "derived", "best_figures"),
     ("command",),
+    ("composition", "completion", "schema"),
+    ("check", "help", "slips"),
+    ("suggestion",),
+    ("kind",),
+    ("described",),
     ("sweep", "study"),
     ("job", "image"),
     ("files", "interruption", "step_timer"),
     ("end_report", "progress"),
     ("status_line",),
     ("terminal", "chatter"),
-    ("collective", "environment", "shell", "random", "ranks", "plain", "tensor_file"),
+    ("shell",),
+    ("catalogue", "collective", "environment", "extra", "random", "ranks", "plain", "tensor_file"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""
 WITHOUT_LIGHTNING = ("source", "prepared", "schedule", "sampler")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_lit.extra import require
 from diffusion_lit.image import from_uint8, to_uint8
 from diffusion_lit.plain import read_as, read_json
 
@@ -145,11 +146,7 @@ def hash_weights(folder: Path) -> str:
 
 def load_network(folder: Path, kind: str) -> Any:
     """The diffusers model in `folder`, in evaluation mode, without gradients."""
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ValueError("latents need diffusers: pip install 'diffusion-lit[diffusers]'") from error
-
+    diffusers = require("diffusers", "diffusers", "a latent model")
     options = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
     try:
         network, loading = getattr(diffusers, kind).from_pretrained(folder, output_loading_info=True, **options)

@@ -15,22 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import hydra._internal.utils
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 
+from diffusion_lit.catalogue import CONFIG_FOLDER
+from diffusion_lit.check import check_settings
+from diffusion_lit.composition import check_choices, report
 from diffusion_lit.files import UnwritableError
-from diffusion_lit.job import begin_job, end_job, finish_job, in_sweep, prepare_subprocesses
+from diffusion_lit.help import answer
+from diffusion_lit.job import begin_job, end_job, finish_job, forget, in_sweep, listed_groups, prepare_subprocesses
 from diffusion_lit.ranks import from_first_rank, join, outlive_nobody
 from diffusion_lit.shell import read_arguments
+from diffusion_lit.slips import refuse_slips
 from diffusion_lit.sweep import find_sweep, name_jobs, repeat_command
 
 __all__ = ["CONFIG_FOLDER", "command"]
-
-PACKAGE = Path(__file__).parent
-CONFIG_FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
-"""Inside an installed package, or at the top of a checkout."""
 
 MISTAKES = (ValueError, FloatingPointError, FileNotFoundError, NotADirectoryError)
 """Errors whose message is written for the user: it is shown alone, and the traceback goes to a file."""
@@ -42,7 +43,6 @@ REMEDIES = {
 }
 """What to do, after a command could not write a file; after any other, type it again."""
 
-PARSER = OverridesParser.create()
 CONNECTIONS = Path(multiprocessing.__file__).parent
 
 
@@ -82,7 +82,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
             try:
                 if contained:
                     begin_job()
-                refuse_unknown_keys(cfg, name)
+                check_settings(cfg, name, listed_groups(name))
                 prepare_subprocesses(name)
                 return task(cfg)
             except KeyboardInterrupt:  # where nobody takes signals: while modules are imported, or at the second one
@@ -103,11 +103,12 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                 full = os.environ.get("HYDRA_FULL_ERROR") == "1"
                 if not isinstance(error, Exception) or ((mistake is None or full) and not contained):
                     raise
-                record = Path(HydraConfig.get().runtime.output_dir) / "error.log"
+                folder = Path(HydraConfig.get().runtime.output_dir)
                 details = "run again with HYDRA_FULL_ERROR=1"
                 with suppress(OSError):  # a disk that is full, or read-only
-                    record.write_text(traceback.format_exc())
-                    details = f"{record}, or {details}"
+                    if contained or not (folder == Path.cwd() or forget(folder, name)):
+                        (folder / "error.log").write_text(traceback.format_exc())
+                        details = f"{folder / 'error.log'}, or {details}"
                 if mistake is None or full:
                     traceback.print_exc()
                 mistake = mistake or f"{type(error).__name__}: {error}"
@@ -125,13 +126,18 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
         @functools.wraps(start)
         def main() -> None:
             try:
-                sys.argv[1:] = name_jobs(choose_none(read_arguments(sys.argv[1:])))
-                check_choices(sys.argv[1:])
+                if answer(name, sys.argv[1:]):
+                    return
+                arguments = choose_none(sys.argv[1:])
+                refuse_slips(name, arguments)
+                sys.argv[1:] = name_jobs(read_arguments(arguments))
+                check_choices(name, sys.argv[1:])
                 outlive_nobody()
                 join()
             except ValueError as error:
                 print(f"\nerror: {error}", file=sys.stderr)
                 sys.exit(1)
+            hydra._internal.utils.run_and_report = functools.partial(report, name)
             start()
 
         return main
@@ -142,18 +148,6 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
 def choose_none(arguments: Sequence[str]) -> list[str]:
     """`logger=null` as `logger=[]`: Hydra takes null only for a group of which one member is chosen."""
     return ["logger=[]" if argument == "logger=null" else argument for argument in arguments]
-
-
-def check_choices(arguments: Sequence[str]) -> None:
-    """Raise a ValueError, with what there is, for a list with a member that its group lacks: Hydra names that alone."""
-    for argument in arguments:
-        group, _, value = argument.partition("=")
-        if not value.startswith("[") or not (CONFIG_FOLDER / group).is_dir():
-            continue
-        known = sorted(path.stem for path in (CONFIG_FOLDER / group).glob("*.yaml"))
-        chosen = PARSER.parse_override(argument).value()
-        if unknown := [name for name in chosen if name not in known] if isinstance(chosen, list) else []:
-            raise ValueError(f"{group} has no {', '.join(map(str, unknown))}; choose of {', '.join(known)}")
 
 
 def explain(error: BaseException) -> str | None:
@@ -194,11 +188,3 @@ def lost_worker(error: BaseException) -> bool:
     files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
     broken = isinstance(error, EOFError | OSError | pickle.UnpicklingError)
     return broken and any(file.name == "dataloader.py" for file in files) and files[-1].parent == CONNECTIONS
-
-
-def refuse_unknown_keys(cfg: DictConfig, name: str) -> None:
-    """Refuse a key of `cfg` that `conf/NAME.yaml` lacks: Hydra takes any `+key=value`, and nothing would read it."""
-    own = OmegaConf.load(CONFIG_FOLDER / f"{name}.yaml")
-    groups = {key for entry in own.defaults if isinstance(entry, DictConfig) for key in entry}
-    if unknown := sorted(str(key) for key in cfg.keys() - own.keys() - groups):
-        raise ValueError(f"nothing reads {', '.join(unknown)}: see --cfg job for what there is")

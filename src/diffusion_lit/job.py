@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+import shutil
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,25 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf, read_write
 
+from diffusion_lit.catalogue import groups_of
 from diffusion_lit.files import write_json
 from diffusion_lit.ranks import is_first
 from diffusion_lit.shell import quote
 
-__all__ = ["RECORD", "begin_job", "end_job", "finish_job", "job_name", "prepare_subprocesses", "read_record"]
+__all__ = [
+    *(
+        "RECORD",
+        "begin_job",
+        "end_job",
+        "finish_job",
+        "forget",
+        "in_sweep",
+        "job_name",
+        "listed_groups",
+        "prepare_subprocesses",
+    ),
+    "read_record",
+]
 
 RECORD = "job.json"
 PARSER = OverridesParser.create()
@@ -92,6 +108,22 @@ def prepare_subprocesses(name: str) -> None:
         sys.modules["__main__"].__spec__ = importlib.util.find_spec(f"diffusion_lit.{name}")
     with read_write(config):  # type: ignore[arg-type]
         config.run.dir = quote(config.runtime.output_dir, always=True)[1:-1]
+
+
+def listed_groups(command: str) -> set[str]:
+    """The groups of which the running command chooses a list of members: of these alone Hydra keeps no record."""
+    return set(groups_of(command)) - set(HydraConfig.get().runtime.choices)
+
+
+def forget(folder: Path, name: str) -> bool:
+    """Remove the folder of a run that ended before it began: it holds no more than Hydra's record of the command."""
+    if folder == Path.cwd() or not is_first() or {path.name for path in folder.iterdir()} - {".hydra", f"{name}.log"}:
+        return False
+    with suppress(OSError):
+        shutil.rmtree(folder / ".hydra", ignore_errors=True)
+        (folder / f"{name}.log").unlink(missing_ok=True)
+        folder.rmdir()
+    return True
 
 
 def finish_job() -> None:

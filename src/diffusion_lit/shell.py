@@ -11,14 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-__all__ = ["PATHS", "command_line", "quote", "read_arguments"]
+from diffusion_lit.catalogue import PATHS
 
-PATHS = {
-    *("against", "autoencoder", "cache", "ckpt", "data_root", "default_root_dir", "dir", "dirpath", "filename"),
-    *("folder", "guide", "latents", "name", "out", "output_root", "output_subdir", "reference", "resume", "root"),
-    *("run_dir", "samples", "save_dir", "source", "subdir", "test_urls", "training", "urls", "val_urls", "weights"),
-}
-"""Keys whose values are text, by the last part of their names: files, folders, addresses."""
+__all__ = ["PATHS", "command_line", "quote", "read_arguments"]
 
 QUOTED = r"""(?P<mark>['"])(?:\\.|(?!(?P=mark))[^\\])*(?P=mark)"""
 PIECE = re.compile(rf"(?:^|,)\s*({QUOTED}(?=\s*(?:,|$))|[^,]*)", re.DOTALL)

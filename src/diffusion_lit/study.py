@@ -13,6 +13,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from diffusion_lit.extra import require
+
 if TYPE_CHECKING:
     import optuna
 
@@ -65,12 +67,11 @@ class Study(Sweeper):
             job += len(batch)
 
     def open_study(self) -> "optuna.Study":
-        try:
-            import optuna
-            from optuna.storages import JournalStorage
-            from optuna.storages.journal import JournalFileBackend
-        except ImportError as error:
-            raise ValueError("sweep=optuna needs Optuna: pip install 'diffusion-lit[sweep]'") from error
+        require("optuna", "sweep", "sweep=optuna")
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         folder = Path(self.settings.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)

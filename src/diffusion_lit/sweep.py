@@ -21,7 +21,7 @@ from diffusion_lit.job import RECORD, read_record
 from diffusion_lit.ranks import is_first
 from diffusion_lit.shell import command_line, quote
 
-__all__ = ["SweepTable", "find_sweep", "folder_name", "name_jobs", "repeat_command"]
+__all__ = ["SweepTable", "find_sweep", "folder_name", "is_multirun", "name_jobs", "repeat_command"]
 
 SWEEP = "sweep.json"
 NOT_SWEPT = "hydra.job.config.override_dirname.exclude_keys"

@@ -6,9 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
-from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.prepare import main
 from tests.launch import TINY, read_by_bash, run_command, run_forked
 from tests.pictures import named, tree, write_folder, write_tar
@@ -47,16 +45,16 @@ MISTAKES = {
     "resolution=64.5": ["resolution", "whole number", "got 64.5"],
     "resolution=null": ["resolution= is not given"],
     "workers=0": ["workers", "at least 1", "got 0"],
-    "workers=auto": ["workers", "whole number", "got auto"],
+    "workers=auto": ["workers", "whole number", "got 'auto'"],
     "shard_megabytes=0": ["shard_megabytes", "at least 1"],
     "max_pixels=0": ["max_pixels", "at least 1"],
     "max_pixels=200000000": ["max_pixels", "at most 178956970"],
     "val_fraction=0": ["val_fraction", "between 0 and 0.5", "got 0"],
     "val_fraction=0.5": ["val_fraction", "between 0 and 0.5", "got 0.5"],
-    "val_fraction=half": ["val_fraction", "a number", "got half"],
+    "val_fraction=half": ["val_fraction", "a number", "got 'half'"],
     "max_unreadable=-0.1": ["max_unreadable", "from 0 to 1", "got -0.1"],
     "max_unreadable=2": ["max_unreadable", "from 0 to 1", "got 2"],
-    "max_unreadable=some": ["max_unreadable", "a number", "got some"],
+    "max_unreadable=some": ["max_unreadable", "a number", "got 'some'"],
     "source=nowhere": ["source=nowhere is not there", "a folder, a .zip or .tar file, hf:NAME or torchvision:NAME"],
     "source=null": ["source= is not given"],
     "source=7": ["source=7 is not there"],
@@ -67,7 +65,7 @@ MISTAKES = {
     "out=notes.txt": ["notes.txt cannot be written to", "out="],
     "out=notes.txt/set": ["notes.txt/set cannot be written to", "out="],
     "out=in": ["in is not a prepared set, but not empty either", "out="],
-    "+sise=3": ["nothing reads sise", "--cfg job"],
+    "+sise=3": ["sise is not a setting of prepare", "--cfg job"],
 }
 
 
@@ -114,12 +112,6 @@ def test_an_archive_into_a_file_in_the_way(
     assert tree(images) == before
 
 
-def test_help_names_every_setting(tmp_path: Path) -> None:
-    shown = (CONFIG_FOLDER / "hydra" / "help" / "prepare.yaml").read_text()
-    settings = OmegaConf.load(CONFIG_FOLDER / "prepare.yaml").keys() - {"defaults", "hydra"}
-    assert sorted(key for key in settings if f"  {key}=" not in shown) == []
-
-
 def test_help_comes_without_loading_torch(tmp_path: Path) -> None:
     """What takes the time is torch; a clock would be at the mercy of the machine."""
     for name in ("torch", "torchvision", "litdata", "datasets", "numpy", "PIL"):
@@ -128,7 +120,7 @@ def test_help_comes_without_loading_torch(tmp_path: Path) -> None:
         "prepare", "--help", cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"}
     )
     assert done.returncode == 0 and done.stdout.count("python -m diffusion_lit.prepare") >= 3
-    assert "  resolution=64 " in done.stdout
+    assert "  resolution=???" in done.stdout
 
 
 def test_what_it_says_to_do_next_works(

@@ -12,6 +12,7 @@ from typing import IO, Any
 from diffusion_lit.data.batch import Images
 from diffusion_lit.data.order import TrainingOrder
 from diffusion_lit.data.sequential_module import SequentialDataModule
+from diffusion_lit.extra import require
 from diffusion_lit.source.image_file import Sample
 
 __all__ = ["TarShards", "WebDatasetData"]
@@ -82,11 +83,7 @@ class WebDatasetData(SequentialDataModule):
 
 def expand(urls: str | Iterable[str] | None, option: str) -> list[str]:
     """Each URL that is meant, braces resolved; local ones are there."""
-    try:
-        from webdataset.shardlists import expand_urls
-    except ImportError as error:
-        raise ValueError(f"data=webdataset needs pip install 'diffusion-lit[webdataset]' ({error})") from error
-
+    expand_urls = require("webdataset.shardlists", "webdataset", "data=webdataset").expand_urls
     found = [url for text in ([urls] if isinstance(urls, str) else urls or []) for url in expand_urls(text)]
     if not found:
         raise ValueError(f"say where the shards are: 'data.{option}=\"FOLDER/{{000..009}}.tar\"', or a list of them")

@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from diffusion_lit.extra import require
 from diffusion_lit.files import UnwritableError, is_full, remove_leftovers, replacement
 from diffusion_lit.prepared.shard import ShardInfo, check_shard
 
@@ -119,14 +120,21 @@ def is_cached(path: Path, info: ShardInfo) -> bool:
         return False
 
 
+CLIENTS = {"gs": ("google.cloud.storage", "google_storage"), "azure": ("azure.storage.blob", "azure_storage")}
+"""What reading from these takes, and its extra; S3's client comes with litdata."""
+
+
 def download(url: str, path: Path, storage_options: Mapping[str, Any]) -> None:
     """Fetch a file from object storage by litdata's clients, trying again after a fault.
 
     Raises:
         FileNotFoundError: if it is not there.
-        ValueError: if the storage does not answer, or refuses.
+        ValueError: if the storage does not answer, or refuses, or its client is not installed.
         OSError: if the disk is full.
     """
+    scheme = url.partition("://")[0]
+    if scheme in CLIENTS:
+        require(*CLIENTS[scheme], f"{scheme}://")
     for attempt in range(1, ATTEMPTS + 1):
         try:
             fetch(url, path, storage_options)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from diffusion_lit.extra import require
 from diffusion_lit.source.base import UNLABELLED, TableSource
 from diffusion_lit.source.image_file import Reading, Sample
 
@@ -97,11 +98,7 @@ def open_dataset(name: str, config: str | None, streaming: bool) -> Any:
         ValueError: if the package datasets is missing, or the dataset cannot be made sense of.
         FileNotFoundError: if it is not there, or cannot be reached.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise ValueError(f"Hugging Face datasets need pip install 'diffusion-lit[hugging_face]' ({error})") from error
-
+    datasets = require("datasets", "hugging_face", "a dataset of Hugging Face's")
     try:
         return datasets.load_dataset(name, config, streaming=streaming)
     except OSError as error:
