@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader
 from diffusion_lit import files, run_folder
 from diffusion_lit.callback import EMA
 from diffusion_lit.checkpoint import damage
+from diffusion_lit.checkpoint_files import CheckpointFiles
 from diffusion_lit.data import DigitsData
 from diffusion_lit.interruption import Interrupted, Interruption
-from diffusion_lit.trainer import CheckpointFiles
 from tests.chaos import DAMAGES, FAULTS, VARIANTS, Campaign, Reference, Variant, checkpoints, table, unequal
 from tests.launch import TINY, run_forked, train_in
 

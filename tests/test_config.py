@@ -38,7 +38,17 @@ def test_each_file_has_a_class_and_each_class_a_file(group: str) -> None:
     shared = {"__init__", "base", "discrete", "beta", "resample", "spacing", "walk"}
     shared |= {"batch", "hub", "order", "prepared", "sequential", "sequential_module", "tar"}
     shared |= {"torchvision"}
-    shared |= {"convnet", "degenerate", "precision", "reservoir", "resize", "trained", "vision_transformer", "weights"}
+    shared |= {
+        "convnet",
+        "degenerate",
+        "precision",
+        "reservoir",
+        "resize",
+        "shared",
+        "trained",
+        "vision_transformer",
+        "weights",
+    }
     named = set(members(group)) - {"mnist", "fashion_mnist", "cifar10"}
     assert modules - shared == named
 

@@ -45,7 +45,7 @@ def test_a_member_is_explained_with_kinds_defaults_and_units() -> None:
     assert "schedule.shift=1.0  (a number)\n      divides alpha / sigma" in schedule  # as another class says
     adam = topic_help("train", "optimizer=adamw")
     assert "optimizer.lr=0.001  (a number)" in adam and "+optimizer.amsgrad=false" in adam
-    assert "+logger.wandb.log_model=false" in topic_help("train", "logger=wandb")
+    assert "logger.wandb.log_model=false" in topic_help("train", "logger=wandb")
     assert "model.channels=64" in topic_help("train", "model=small")  # which starts from another file
     group = topic_help("train", "sampler")
     assert "  * ddim" in group and "sampler.eta=0.0" in group

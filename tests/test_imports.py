@@ -25,7 +25,7 @@ LAYERS = (
     ("sample_folder", "sample_request", "processes"),
     ("training_log",),
     ("dashboard", "event_file", "logger_connector", "training_figures"),
-    ("accumulation", "budget", "csv_logger", "hybrid_shard", "tensorboard_logger", "wandb_logger"),
+    ("accumulation", "budget", "checkpoint_files", "csv_logger", "hybrid_shard", "tensorboard_logger", "wandb_logger"),
     ("evaluation",),
     ("drawing", "grid", "members", "provenance"),
     ("generate", "inversion", "likelihood"),

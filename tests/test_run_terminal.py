@@ -9,7 +9,13 @@ import pytest
 from tests.launch import PATIENCE, TINY, Forked, read_by_bash, run_forked, train_in
 from tests.terminals import screen, terminal
 
-OPTIONS = (*TINY, "trainer.max_steps=7", "callback.progress.refresh_seconds=0", "callback.progress.plain_seconds=0")
+OPTIONS = (
+    *TINY,
+    "trainer.max_steps=7",
+    "trainer.log_every_n_steps=1",
+    "callback.progress.refresh_seconds=0",
+    "callback.progress.plain_seconds=0",
+)
 ROWS = (
     *("model", "learns", "sampler", "optimizer", "data", "batch", "device", "length", "evaluation", "checkpoints"),
     *("figures", "folder"),

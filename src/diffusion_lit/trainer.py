@@ -1,12 +1,10 @@
 """Lightning's trainer, where a run needs more of it than it gives."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
@@ -18,14 +16,13 @@ from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.budget import Budget
-from diffusion_lit.files import replacing
+from diffusion_lit.checkpoint_files import CheckpointFiles
 from diffusion_lit.hybrid_shard import HybridShardStrategy
 from diffusion_lit.logger_connector import LoggerConnector
-from diffusion_lit.progress import progress
 from diffusion_lit.ranks import launched_by
 from diffusion_lit.step_timer import StepTimer
 
-__all__ = ["CheckpointFiles", "build_trainer", "check_processes"]
+__all__ = ["build_trainer", "check_processes"]
 
 
 def build_trainer(cfg: DictConfig, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> Trainer:
@@ -82,22 +79,6 @@ def check_processes(cfg: DictConfig) -> None:
             f"{launched_by()} has started {started} processes, and trainer.devices={cfg.devices} on trainer.num_nodes="
             f"{cfg.num_nodes} are {asked}: let them agree"
         )
-
-
-class CheckpointFiles(CheckpointIO):
-    """Checkpoints as files that are whole or not there; read as data, never run."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with progress("saving", None, delay=2.0), replacing(path) as file:
-            torch.save(checkpoint, file)
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        Path(path).unlink(missing_ok=True)
 
 
 class FitLoop(_FitLoop):

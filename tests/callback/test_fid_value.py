@@ -72,7 +72,7 @@ class Module(DiffusionModule):
 
 
 def trainer_of(data: ImageDataModule, logged: list[tuple[dict[str, float], int]]) -> Any:
-    logger = SimpleNamespace(log_metrics=lambda metrics, step: logged.append((metrics, step)))
+    connector = SimpleNamespace(log_metrics=lambda metrics, step: logged.append((metrics, step)))
     return SimpleNamespace(
         global_step=7,
         global_rank=0,
@@ -80,7 +80,7 @@ def trainer_of(data: ImageDataModule, logged: list[tuple[dict[str, float], int]]
         is_global_zero=True,
         callbacks=[],
         callback_metrics={},
-        loggers=[logger],
+        _logger_connector=connector,
         datamodule=data,
         strategy=SimpleNamespace(broadcast=lambda figures: figures),
     )

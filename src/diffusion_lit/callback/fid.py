@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffusion_lit.callback.drawing import drawing
 from diffusion_lit.callback.ema import averaged_weights
+from diffusion_lit.callback.fid_checks import check_count, check_features
 from diffusion_lit.callback.last_checkpoint import answer_signals
 from diffusion_lit.data import ImageDataModule, Images
 from diffusion_lit.evaluation import drawn_features, real_features
@@ -77,12 +78,12 @@ class FID(Callback):
         self.suffix = f"{extractor.name}_{count}"
         self.metrics: dict[str, Metric] = {"fid": FrechetDistance(self.extractor), **metrics}
         for name, metric in self.metrics.items():
-            self.check_features(name, metric)
+            check_features(name, metric, self.extractor)
             metric.extractor = self.extractor
             metric.check()
             if metric.needs_training:
                 raise ValueError(f"callback.fid.{name} reads training images: leave it to diffusion_lit.evaluate")
-            self.check_count(name, metric, num_samples, "generated")
+            check_count(name, metric, num_samples, "generated")
         self.reference: FeatureSet | None = None
         self.announced = False
         self.last_step = 0
@@ -107,17 +108,8 @@ class FID(Callback):
         pl_module.denoiser.space.check()
         if (num_real := len(trainer.datamodule.splits["val"])) >= 2:  # type: ignore[attr-defined]
             for name, metric in self.metrics.items():
-                self.check_count(name, metric, num_real, "validation")
+                check_count(name, metric, num_real, "validation")
             self.check_labels(pl_module.denoiser.num_classes, trainer.datamodule.splits["val"])  # type: ignore[attr-defined]
-
-    def check_features(self, name: str, metric: Metric) -> None:
-        """Raise a ValueError if a metric is of other features, which its figure would not be of."""
-        own = getattr(metric, "extractor", None)
-        if own not in (None, self.extractor) and own.protocol() != self.extractor.protocol():
-            raise ValueError(
-                f"callback.fid.{name} is of {own.name} features, and callback.fid of {self.extractor.name} features: "
-                f"leave it to diffusion_lit.evaluate, or set feature={own.name} for both"
-            )
 
     def check_labels(self, num_classes: int | None, real: Images) -> None:
         """Raise a ValueError, before training, if a metric does not fit the labels, as far as these are known."""
@@ -134,15 +126,6 @@ class FID(Callback):
         """Classes in the proportions of those of the real images, or else all in turn."""
         proportional = proportional_labels(known, num_classes)
         return proportional if proportional or num_classes is None else LabelsInTurn(tuple(range(num_classes)))
-
-    def check_count(self, name: str, metric: Metric, count: int, kind: str) -> None:
-        """Raise a ValueError, before training, if a metric takes more images of a kind than there are."""
-        if count < metric.min_images:
-            less = f"set callback.fid.{name}.{metric.fewer} lower, or " if metric.fewer else ""
-            raise ValueError(
-                f"callback.fid.{name} takes at least {metric.min_images} {kind} images, and there are {count}: {less}"
-                "leave it out"
-            )
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking and trainer.global_step - self.last_step >= self.every_n_steps:
