@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import hydra._internal.utils
+from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
@@ -27,16 +28,19 @@ FILES: dict[tuple[str, ...], Any] = {}
 
 
 @cache
-def chosen(*groups: str) -> DictConfig:
-    """conf/train.yaml with choices of groups."""
-    return COMPOSED(list(groups))
+def chosen(command: str, *groups: str) -> DictConfig:
+    """conf/COMMAND.yaml with choices of groups."""
+    if command == "train":
+        return COMPOSED(list(groups))
+    with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+        return compose(command, list(groups))
 
 
-def composed(overrides: Sequence[str]) -> DictConfig:
-    """conf/train.yaml with overrides, as Hydra composes it: first the groups, then everything else by its own code."""
+def composed(overrides: Sequence[str], command: str = "train") -> DictConfig:
+    """conf/COMMAND.yaml with overrides, as Hydra composes it: first the groups, then all else by its own code."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     groups = [o for o in parsed if (CONFIG_FOLDER / o.key_or_group).is_dir() or o.package is not None]
-    cfg = deepcopy(chosen(*(o.input_line for o in groups if o.input_line is not None)))
+    cfg = deepcopy(chosen(command, *(o.input_line for o in groups if o.input_line is not None)))
     ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if o not in groups], cfg)
     return cfg
 

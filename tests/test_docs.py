@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from diffusion_lit.agreement import fit_model_to_data
-from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.sampler import DPMpp2MSampler
 from diffusion_lit.schedule import Schedule
 from tests.analytic import MixtureDenoiser, build
@@ -86,21 +84,6 @@ def test_the_readme_inverts_and_measures_images(name: str) -> None:
     bits = -denoiser.log_density(x_0, torch.zeros(8, 1, 1, 1, dtype=torch.float64)) / 4 / 0.6931 + 6.994
     assert abs(names["likelihood"].mean - float(bits.mean())) < 4 * names["likelihood"].standard_error
     assert float(names["bound"].total.mean()) > float(bits.mean()) - 0.05
-
-
-@pytest.mark.parametrize("file", ["README.md", "docs/evaluation.md"])
-def test_evaluate_can_do_what_is_shown(file: str) -> None:
-    """Every setting and every choice is there; the commands themselves take minutes."""
-    commands = re.findall(r"python -m diffusion_lit\.evaluate ((?!compare)[^`\n]+)", (ROOT / file).read_text())
-    settings = OmegaConf.load(CONFIG_FOLDER / "evaluate.yaml")
-    assert len(commands) > 4
-    for override in OverridesParser.create().parse_overrides([word for line in commands for word in line.split()]):
-        key, value = override.key_or_group, override.value()
-        if (CONFIG_FOLDER / key).is_dir():
-            choices = value if isinstance(value, list) else [value]
-            assert [choice for choice in choices if not (CONFIG_FOLDER / key / f"{choice}.yaml").is_file()] == []
-        else:
-            assert key in settings, override.input_line
 
 
 def test_no_source_file_is_longer_than_a_sitting() -> None:

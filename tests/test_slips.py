@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
-from diffusion_lit.catalogue import CONFIG_FOLDER
+from diffusion_lit.catalogue import groups_of
 from diffusion_lit.check import check_settings
 from diffusion_lit.composition import check_choices, explain_composition
 from diffusion_lit.shell import read_arguments
@@ -24,14 +23,12 @@ def answer(command: str, *arguments: str) -> str:
         read = read_arguments(arguments)
         check_choices(command, read)
         try:
-            if command == "train":
-                cfg = composed([*read, "run_dir=x"])
-            else:
-                with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-                    cfg = compose(command, read)
+            settings = [argument for argument in read if not argument.startswith("hydra")]
+            cfg = composed([*settings, "run_dir=x"] if command == "train" else settings, command)
         except (HydraException, ValueError) as error:
             return explain_composition(error, command, read) or f"not explained: {error}"
-        check_settings(cfg, command)
+        lists = {argument.partition("=")[0] for argument in arguments if "=[" in argument}
+        check_settings(cfg, command, {g for g, names in groups_of(command).items() if g in lists or len(names) > 1})
     except ValueError as error:
         return str(error)
     return ""

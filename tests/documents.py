@@ -1,0 +1,41 @@
+"""The commands that the documents show."""
+
+import re
+import shlex
+from functools import cache
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from tests.launch import ROOT
+
+__all__ = ["COMMAND", "DOCUMENTS", "command_lines", "commands_in"]
+
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"))
+)
+COMMAND = re.compile(
+    r"""(?:python -m diffusion_lit\.|diffusion-lit |-m diffusion_lit\.)(\w+)(?!\w|:)\s*(.*?)(?:\)"|\s*>\s.*|$)"""
+)
+"""A command of ours, however it is launched: its name and arguments."""
+
+
+@cache
+def tokens(document: str) -> list[Token]:
+    return MarkdownIt("commonmark").enable("table").parse((ROOT / document).read_text())
+
+
+def command_lines(document: str) -> list[str]:
+    """The lines of shell blocks, continued ones joined; comments, variables and a script's first lines left out."""
+    blocks = [token.content for token in tokens(document) if token.type == "fence" and token.info in ("sh", "bash")]
+    lines = [line.strip() for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def commands_in(document: str) -> list[tuple[str, list[str]]]:
+    """Our commands with their arguments, those in shell blocks and those within lines of text that have arguments."""
+    parts = [part for token in tokens(document) for part in token.children or []]
+    texts = [*command_lines(document), *(part.content for part in parts if part.type == "code_inline")]
+    found = [match for text in texts if (match := COMMAND.search(text)) and "..." not in text]
+    return [(match[1], shlex.split(match[2], comments=True)) for match in found if match[2] and match[1].islower()]
