@@ -15,8 +15,11 @@ from PIL import Image
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.preparation.build import build
 from diffusion_lit.preparation.maker import Maker
+from diffusion_lit.restore import restore_settings
+from diffusion_lit.settings import plain_settings
 from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import Reading
+from diffusion_lit.training import INHERITED
 from tests.launch import config, train_in
 
 NAMES = sorted(path.stem for path in (CONFIG_FOLDER / "experiment").glob("*.yaml"))
@@ -264,6 +267,17 @@ def test_every_recipe_says_what_to_expect() -> None:
 
 def test_digits_are_the_default(tmp_path: Path) -> None:
     assert config(tmp_path, "experiment=digits", tiny=False) == config(tmp_path, tiny=False)
+
+
+def test_the_weights_of_an_experiment_begin_another_run(tmp_path: Path) -> None:
+    """init=RUN takes what the experiment chose for the architecture; the rest is the new command line's."""
+    cfg = config(tmp_path / "old", "experiment=flow_cifar10", tiny=False)
+    recorded = {"config": plain_settings(cfg), "overrides": ["experiment=flow_cifar10"]}
+    asked = config(tmp_path / "new", "schedule.shift=2", tiny=False)
+    now, _ = restore_settings(recorded, "last.ckpt", asked, ["schedule.shift=2"], INHERITED)
+    assert now.schedule == {"_target_": "diffusion_lit.schedule.FlowSchedule", "shift": 2}
+    assert now.parameterization == cfg.parameterization and now.model.head_channels == 64
+    assert now.optimizer == asked.optimizer and now.data == asked.data
 
 
 def write_cifar(root: Path) -> None:
