@@ -1,4 +1,4 @@
-"""A page for each folder of the package and for each module that stands alone, filled by mkdocstrings from docstrings."""
+"""The pages of the API: one for each folder of the package, and some for modules that stand alone."""
 
 from code_links import PACKAGE
 

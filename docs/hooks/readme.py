@@ -14,7 +14,8 @@ PAGES = {
 }
 """Page -> its title, and the headings of the sections that it is made of."""
 FILES = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
-OWN = re.compile(rf"{re.escape(REPOSITORY)}/blob/main/docs/|https://raw\.githubusercontent\.com/[\w-]+/[\w-]+/main/docs/")
+"""Page -> the file that it is."""
+OWN = re.compile(rf"({re.escape(REPOSITORY)}/blob|https://raw\.githubusercontent\.com/[\w-]+/[\w-]+)/main/docs/")
 
 
 def read_section(markdown: str, heading: str) -> str:
@@ -43,10 +44,11 @@ def rewrite_links(markdown: str) -> str:
 def read_pages() -> dict[str, str]:
     """All such pages, by name."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    addresses = "\n".join(re.findall(r"^\[[^\]]+\]: .*$", readme, re.MULTILINE))
     pages = {name: (ROOT / file).read_text(encoding="utf-8") for name, file in FILES.items()}
     for name, (title, headings) in PAGES.items():
         parts = [read_section(readme, heading) for heading in headings]
         if len(headings) > 1:
             parts = [f"## {heading}\n\n{part}" for heading, part in zip(headings, parts, strict=True)]
-        pages[name] = "\n\n".join([f"# {title}", *parts])
+        pages[name] = "\n\n".join([f"# {title}", *parts, addresses])
     return {name: rewrite_links(text) for name, text in pages.items()}
