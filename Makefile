@@ -4,7 +4,7 @@ BIN := .venv/bin
 SETUP := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sample test test-slow mutants chaos lint format check-digits clean
+.PHONY: help setup train sample test test-slow mutants chaos docs lint format check-digits clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -15,8 +15,7 @@ $(SETUP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11 or later: make PYTHON=/path/to/python3.11 setup")'
 	@echo "1/3 making .venv"
 	@$(PYTHON) -m venv .venv
-	@echo "2/3 installing torch and torchvision: on Linux, with CUDA, 3 GB to fetch and 5 GB on the disk, elsewhere under 1 GB; 1 to 10 minutes"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -oE 'torch(vision)?>=[0-9.]+' pyproject.toml | sort -u)
+	@.ci/install_torch $(BIN)/python $$(grep -oE 'torch(vision)?>=[0-9.]+' pyproject.toml | sort -u)
 	@echo "3/3 installing the other libraries and the development tools: about 1 GB; 1 to 3 minutes"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
@@ -41,6 +40,14 @@ mutants: setup ## Look for MINUTES (10) for changes that no test notices; ARGS='
 
 chaos: setup ## Kill runs at random for MINUTES (10), resume them, and see that nothing is lost; ARGS='--seed 1'
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(ARGS)
+
+docs: .venv/.docs ## Build the documentation's site into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+.venv/.docs: pyproject.toml | $(SETUP)
+	@echo "installing what builds the documentation: about 30 MB"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check .

@@ -1,9 +1,7 @@
 """Every file of conf/: it can be built, and a run with it takes its first steps."""
 
-import pickle
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -13,7 +11,7 @@ from diffusion_lit.agreement import fit_model_to_data
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.lr_schedule import LRSchedule
 from diffusion_lit.schedule import CosineSchedule
-from tests.launch import config, train_in
+from tests.launch import config
 
 ALONE = ("schedule", "parameterization", "density", "weighting", "sampler", "augmentation")
 
@@ -99,57 +97,3 @@ def test_the_model_takes_after_the_data_and_contradictions_are_refused(tmp_path:
     cfg = config(tmp_path, "model.num_classes=null")
     fit_model_to_data(cfg, instantiate(cfg.data))
     assert cfg.model.num_classes is None
-
-
-def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CIFAR-10's own files, of noise; checksums are not looked at."""
-    import torchvision.datasets
-
-    folder = root / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
-        batch = {"data": generator.integers(0, 256, (40, 3072), np.uint8), "labels": [i % 10 for i in range(40)]}
-        (folder / name).write_bytes(pickle.dumps(batch))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [str(i) for i in range(10)]}))
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "_check_integrity", lambda self: True)
-    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
-
-
-def write_mnist(root: Path) -> None:
-    """MNIST's own files, of noise."""
-    generator = np.random.default_rng(0)
-    folder = root / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    for name, count in {"train": 400, "t10k": 40}.items():
-        images, labels = generator.integers(0, 256, (count, 28, 28), np.uint8), np.arange(count, dtype=np.uint8) % 10
-        header = b"".join(n.to_bytes(4, "big") for n in (0x803, count, 28, 28))
-        (folder / f"{name}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(
-            b"".join(n.to_bytes(4, "big") for n in (0x801, count)) + labels.tobytes()
-        )
-
-
-@pytest.mark.parametrize("name", members("experiment"))
-def test_every_experiment_takes_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As published, but for a narrower network and smaller batches."""
-    write_cifar(tmp_path / "data", monkeypatch)
-    write_mnist(tmp_path / "data")
-    narrow = ("model.channels=16", "model.num_groups=4", "model.head_channels=null")
-    trainer = train_in(
-        tmp_path / "run",
-        f"experiment={name}",
-        *narrow,
-        f"data.root={tmp_path / 'data'}",
-        "data.download=false",
-        "data.batch_size=4",
-        "sampler.num_steps=2",
-        "feature=pixels",
-        "callback.fid.num_samples=4",
-        "trainer.max_steps=2",
-        "trainer.val_check_interval=1",
-        "trainer.limit_val_batches=1",
-        "trainer.accelerator=cpu",
-        "trainer.precision=32-true",
-    )
-    assert trainer.global_step == 2

@@ -73,12 +73,23 @@ def restore_settings(
         and not under(key, TODAY)
         and not any(supersedes(name, key) for name in [*named, *renewed(recorded["config"])])
     }
-    trusted_config(nested(stands | {"run_dir": recorded["config"].get("run_dir")}), origin, allow)
     settings = plain_settings(now)
+    was, is_now = leaves(recorded["config"]), leaves(settings)
+    parts = {
+        name: recorded["config"][name]
+        for name in only
+        if name not in named and was.get(f"{name}._target_", "") not in ("", is_now.get(f"{name}._target_"))
+    }
+    trusted_config(nested(stands | {"run_dir": recorded["config"].get("run_dir")}) | parts, origin, allow)
     for key in stands:
         value = places[key]
         within = isinstance(value, str) and value.startswith(RUN_DIR)
         put(settings, key, f"{asked.run_dir}{value[len(RUN_DIR) :]}" if within else value)
+    for name, part in parts.items():  # chosen by an experiment, which is not inherited: another class, other settings
+        told_anew = {key: value for key, value in leaves(settings).items() if under(key, (name,)) and key in named}
+        settings[name] = dict(part)
+        for key, value in told_anew.items():
+            put(settings, key, value)
     derived = OmegaConf.to_container(now, resolve=False)
     assert isinstance(derived, dict)
     settings |= {name: derived[name] for name in DERIVED if name in derived} | {"output_root": asked.output_root}

@@ -82,8 +82,9 @@ def test_from_prepared_latents_to_samples(tmp_path: Path) -> None:
         "prepare", "source=images", "resolution=16", "latents=autoencoder", "val_fraction=0.2", "out=set", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    run, data = tmp_path / "run", ("data=memmap", f"data.root={tmp_path / 'set'}", "data.batch_size=4")
-    train_in(run, *data, "sampler.clip=null", "callback.fid.num_samples=4", "trainer.max_steps=3")
+    run, data = tmp_path / "run", (f"data.root={tmp_path / 'set'}", "data.batch_size=4", "model.head_channels=null")
+    options = ("callback.fid.num_samples=4", "trainer.max_steps=3", "trainer.precision=32-true")
+    train_in(run, "experiment=sd_latents", *data, *options, "callback.fid.every_n_steps=3")
     assert "fid/pixels_4_decoded" in (run / "metrics.csv").read_text()
     options = ("num_samples=2", "sampler.num_steps=2", "sampler.clip=null", "format=npz", "out=drawn")
     drawn = run_forked("sample", f"ckpt={run}", *options, cwd=tmp_path)
@@ -92,7 +93,7 @@ def test_from_prepared_latents_to_samples(tmp_path: Path) -> None:
     shown = run_forked("inspect", "data.root=set", "out=sheet", cwd=tmp_path)
     assert shown.returncode == 0 and "latents of 4 x 8 x 8" in shown.stdout, shown.stderr
     with pytest.raises(InstantiationException, match="augmentation=none"):
-        train_in(tmp_path / "refused", *data, "sampler.clip=null", "augmentation=flip")
+        train_in(tmp_path / "refused", "data=memmap", *data, "sampler.clip=null", "augmentation=flip")
 
 
 @pytest.mark.parametrize(
