@@ -41,6 +41,7 @@ REMEDIES = {
 }
 """What to do, after a command could not write a file; after any other, type it again."""
 
+UNFOUND = "start Python where your module is, or with PYTHONPATH=FOLDER before the command"
 PARSER = OverridesParser.create()
 CONNECTIONS = Path(multiprocessing.__file__).parent
 
@@ -137,6 +138,8 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
 
 def check_choices(arguments: Sequence[str]) -> None:
     """Raise a ValueError, with what there is, for a list with a member that its group lacks: Hydra names that alone."""
+    if any(argument.startswith(("--config-dir", "-cd", "hydra.searchpath")) for argument in arguments):
+        return  # there are members elsewhere
     for argument in arguments:
         group, _, value = argument.partition("=")
         if not value.startswith("[") or not (CONFIG_FOLDER / group).is_dir():
@@ -168,6 +171,8 @@ def explain(error: BaseException) -> str | None:
             "ran out: use fewer data.num_workers or a smaller data.batch_size. What was saved is whole: continue with "
             "resume=auto"
         )
+    if isinstance(error, ImportError) and str(error).startswith("Error loading"):  # Hydra's, of a class
+        return f"{' '.join(str(error).splitlines()[:2])}{where}: {UNFOUND}"
     if isinstance(error, MISTAKES):
         # A data loader's worker sends its whole traceback as the message; the message proper comes last.
         return str(error).rsplit(f"\n{type(error).__name__}: ", 1)[-1].strip() + where
