@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = [
-    *("Denoiser", "DiffusionModule", "Evaluation", "Run", "TrainedModel", "evaluate", "load", "sample", "train"),
-]
+__all__ = ["Denoiser", "DiffusionModule", "Evaluation", "Run", "TrainedModel", "evaluate", "load", "sample", "train"]
 
 HOMES = {
     "Denoiser": "denoiser",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hydra import initialize_config_dir
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -99,8 +100,8 @@ def arguments_of(name: str, overrides: Sequence[str]) -> list[str]:
         raise ValueError(f'{name} takes a list of settings, such as ["seed=1", "device=cpu"], got {overrides!r}')
     if options := [override for override in overrides if override.startswith("-")]:
         raise ValueError(
-            f"{options[0]} is for the command line: from Python, config_dir=FOLDER takes the place of --config-dir, and "
-            "a loop that of -m"
+            f"{options[0]} is for the command line: from Python, config_dir=FOLDER takes the place of --config-dir, "
+            "and a loop that of -m"
         )
     return read_arguments(overrides)
 
@@ -130,13 +131,15 @@ def refuse_processes(cfg: DictConfig, name: str, overrides: Sequence[str]) -> No
 
 
 @contextmanager
-def own_hydra(name: str) -> Iterator[object]:
+def own_hydra(name: str) -> Iterator[Hydra]:
     """Hydra over conf/ for a while, whatever the program around does with its own."""
     around = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONFIG_FOLDER), name, version_base="1.3"):
-            yield GlobalHydra.instance().hydra
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            yield hydra
     finally:
         GlobalHydra.instance().hydra = around
 

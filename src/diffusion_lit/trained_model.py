@@ -80,7 +80,8 @@ class TrainedModel:
             num_images: how many.
             labels: a class's name or number, or a list of them to take in turn; None takes all in turn, `uniform`
                 draws each, `data` has the training set's proportions.
-            sampler: a name of `conf/sampler`, with its defaults, or an object such as `DDIMSampler(50, eta=1)`.
+            sampler: a name of `conf/sampler`, with the settings there, or an object such as `DDIMSampler(50, eta=1,
+                clip=1)`, whose own defaults hold (they do not clip).
             num_steps: of a sampler that is given by its name; None is its own number.
             guidance: scale of classifier-free guidance; 1 does not guide.
             guidance_interval: (low, high) of sigma / alpha between which there is guidance; None guides everywhere.
