@@ -13,6 +13,7 @@ PACKAGE = Path(diffusion_lit.__file__).parent
 COMMANDS = ("train", "sample", "evaluate", "export", "prepare", "inspect", "plot")
 LAYERS = (
     COMMANDS,
+    ("library",),
     ("training", "objective", "sampling", "evaluating"),
     ("sample_output",),
     ("image_archive",),
@@ -22,7 +23,7 @@ LAYERS = (
     ("module", "figure", "contact_sheet"),
     ("sample_folder", "sample_request", "processes"),
     ("accumulation", "budget", "csv_logger", "hybrid_shard"),
-    ("evaluation",),
+    ("evaluation", "trained_model"),
     ("drawing", "grid", "members", "provenance"),
     ("generate", "inversion", "likelihood"),
     ("checkpoint", "precision", "labels"),
@@ -31,7 +32,7 @@ LAYERS = (
     ("denoiser", "density", "metrics", "ode", "prepared"),
     ("schedule", "parameterization", "source", "augmentation", "feature", "model", "space"),
     ("condition", "autoencoder", "fixed_precision", "recorded"),
-    ("gate", "lr_schedule"),
+    ("gate", "lr_schedule", "call"),
     ("command",),
     ("sweep", "study"),
     ("job", "image"),

@@ -1,9 +1,12 @@
 """The package as a library, with parts that are not in it: what calls return, leave behind, and refuse."""
 
+import ast
 import importlib
+import inspect
 import io
 import json
 import logging
+import re
 import runpy
 import signal
 import subprocess
@@ -199,6 +202,49 @@ def test_being_stopped_is_what_python_programs_know(
 def test_plain_objects_train_too(monkeypatch: pytest.MonkeyPatch) -> None:
     images = runpy.run_path(str(ROOT / "examples" / "plain_objects.py"))["main"](max_steps=2, channels=8)
     assert images.shape == (20, 1, 8, 8) and images.dtype == torch.uint8 and images.float().std() > 1
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/library.md", "examples/own_parts/README.md"])
+def test_documents_name_what_there_is(file: str) -> None:
+    """Their code is Python, and uses names of the package and arguments of its calls."""
+    text = (ROOT / file).read_text()
+    calls = set(re.findall(r"\bdl\.(\w+)", text))
+    assert calls and calls <= set(dl.__all__)
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                known = {"sample": dl.TrainedModel.sample, "grid": dl.TrainedModel.grid, "load": dl.load}
+                if node.func.attr in known:
+                    taken = inspect.signature(known[node.func.attr]).parameters
+                    assert {keyword.arg for keyword in node.keywords} <= taken.keys()
+
+
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.name)
+def test_notebooks_are_small_and_show_no_error(file: Path) -> None:
+    book = json.loads(file.read_text())
+    cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert {output["output_type"] for output in outputs} <= {"execute_result", "display_data"}
+    assert sum("image/png" in output["data"] for output in outputs) == 1 and file.stat().st_size < 100_000
+    assert sum("parameters" in cell["metadata"].get("tags", []) for cell in cells) == 1
+    names = {name for cell in cells for name in re.findall(r"\bdl\.(\w+)", "".join(cell["source"]))}
+    assert names <= set(dl.__all__) and "train" in names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.name)
+def test_notebooks_run(file: Path, tmp_path: Path) -> None:
+    """In a kernel of their own, with a cell of other settings in place of the one that has them."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    book = nbformat.read(file, as_version=4)
+    [settings] = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
+    size = "'data.resolution=8'," if "data.resolution" in settings.source else ""
+    settings.source = f"settings = [{size} 'trainer.max_steps=2', 'model.channels=8', 'callback.fid=null']"
+    nbclient.NotebookClient(book, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert len(list(tmp_path.glob("outputs/train/*/checkpoints/last.ckpt"))) == 1
 
 
 @pytest.fixture(autouse=True)
