@@ -20,18 +20,8 @@ from diffusion_lit.random import ImageNoise, interpolated_noise
 from diffusion_lit.sampler import Noise, Sampler
 
 __all__ = [
-    *(
-        "Models",
-        "Setup",
-        "arrange",
-        "condition_of",
-        "default_labels",
-        "generate",
-        "load_models",
-        "sampled",
-        "set_up",
-        "walk_size",
-    ),
+    *("Models", "Setup", "arrange", "condition_of", "default_labels", "generate", "load_models", "sampled", "set_up"),
+    "walk_size",
 ]
 
 CPU_BATCH = 16  # more are no faster, and another number is rounded otherwise
