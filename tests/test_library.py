@@ -106,6 +106,9 @@ def test_a_second_run_continues_the_first_and_leaves_nothing(trained: Trained, t
     assert finished.figures["val/loss"] == pytest.approx(trained.run.figures["val/loss"])
     assert not GlobalHydra.instance().is_initialized() and not HydraConfig.initialized()
     assert (signal.getsignal(signal.SIGINT), warnings.filters[:], warnings.showwarning) == (handlers, filters, shown)
+    logging.captureWarnings(True)  # does nothing while it is on
+    assert warnings.showwarning != shown
+    logging.captureWarnings(False)
 
 
 def test_a_model_draws_what_the_command_draws(trained: Trained) -> None:
