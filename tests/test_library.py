@@ -24,10 +24,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 from PIL import Image
 
 import diffusion_lit as dl
 from diffusion_lit import shell, training
+from diffusion_lit.agreement import fit_model_to_data
+from diffusion_lit.data import DigitsData
 from diffusion_lit.interruption import Interrupted
 from diffusion_lit.sampler import DDIMSampler
 from tests.launch import ROOT
@@ -148,6 +151,14 @@ def test_classes_that_python_does_not_find_are_answered(trained: Trained, monkey
         dl.load(trained.run.folder, allow=["shapes"])
     with pytest.raises(ValueError, match=r"No module named 'shapes'.*PYTHONPATH=FOLDER"):
         dl.train(["data=shapes", f"output_root={trained.folder}"], config_dir=EXAMPLE / "conf")
+
+
+def test_a_network_s_configuration_must_take_what_the_data_is() -> None:
+    cfg = OmegaConf.create({"model": {"_target_": "mine.Net", "image_channels": "auto", "resolution": "auto"}})
+    with pytest.raises(
+        ValueError, match=r"configuration of mine\.Net has no num_classes: let it say num_classes: auto"
+    ):
+        fit_model_to_data(cfg, DigitsData())
 
 
 def test_evaluation_gives_its_figures(trained: Trained) -> None:
