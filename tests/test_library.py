@@ -256,7 +256,8 @@ def test_notebooks_run(file: Path, tmp_path: Path) -> None:
     book = nbformat.read(file, as_version=4)
     [settings] = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
     size = "'data.resolution=8'," if "data.resolution" in settings.source else ""
-    settings.source = f"settings = [{size} 'trainer.max_steps=2', 'model.channels=8', 'callback.fid=null']"
+    steps = "'trainer.max_steps=2', 'trainer.val_check_interval=2'"
+    settings.source = f"settings = [{size} {steps}, 'model.channels=8', 'callback.fid=null']"
     nbclient.NotebookClient(book, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert len(list(tmp_path.glob("outputs/train/*/checkpoints/last.ckpt"))) == 1
 
