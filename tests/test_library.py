@@ -175,7 +175,7 @@ def test_evaluation_gives_its_figures(trained: Trained) -> None:
 MISTAKES = {
     "text": ("schedule=cosine", "takes a list of settings"),
     "option": (["-m", "seed=1,2"], "-m is for the command line"),
-    "choice of a list": (["logger=[csv,tensorbord]"], "tensorbord; choose of"),
+    "choice of a list": (["logger=[csv,tensorbord]"], "tensorbord: did you mean logger=tensorboard"),
     "key": (["trainer.max_stepz=5"], "max_stepz"),
     "argument": (["+data.shuffle=true"], "shuffle"),
     "processes": (["trainer.devices=2", "seed=1"], r"diffusion_lit\.train .*trainer\.devices=2 seed=1\n.*torchrun"),
