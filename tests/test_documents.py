@@ -23,12 +23,12 @@ TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILI
 
 
 def for_one_run(argument: str) -> str:
-    """An argument with the first value of a sweep; N is two processes."""
+    """An argument with the first value of a sweep; N is two processes, NAME a recipe."""
     override = PARSER.parse_override(argument)
     value = override.value()
     if isinstance(value, ChoiceSweep | RangeSweep | IntervalSweep):
         return f"{override.key_or_group}={value.list[0] if isinstance(value, ChoiceSweep) else value.start}"
-    return re.sub(r"=[MN]$", "=2", argument)
+    return re.sub(r"=[MN]$", "=2", argument).replace("experiment=NAME", "experiment=digits")
 
 
 def mistake(name: str, arguments: list[str]) -> str:
@@ -37,6 +37,8 @@ def mistake(name: str, arguments: list[str]) -> str:
         return "" if len(arguments) == 3 else "compares two files"
     if "--help" in arguments:
         return "" if help_texts.answer(name, arguments) else "there is no such help"
+    if "--config-dir" in arguments:
+        return ""  # a configuration of the reader's own
     if name == "completion":
         return "" if arguments[0] in SCRIPTS else f"there are {list(SCRIPTS)}"
     if name not in COMMANDS:

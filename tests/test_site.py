@@ -20,7 +20,7 @@ from tests.launch import ROOT
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 OWN = re.compile(
-    rf"(?:{REPOSITORY}/blob|https://raw\.githubusercontent\.com/diffusion-lit/diffusion-lit)/main/([^#)\s]+)"
+    rf"(?:{REPOSITORY}/(?:blob|tree)|https://raw\.githubusercontent\.com/diffusion-lit/diffusion-lit)/main/([^#)\s]+)"
 )
 LINK = re.compile(r"\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)$", re.MULTILINE)
 
@@ -69,14 +69,11 @@ def test_the_readme_links_as_pypi_can_follow() -> None:
     for link in found:
         assert link.startswith("https://"), link
         for path in OWN.findall(link):
-            assert (ROOT / path).is_file(), link
+            assert (ROOT / path).exists(), link
             if "#" in link:
                 assert link.partition("#")[2] in anchors(Path(path).name), link
-    body, labels = (
-        re.sub(r"^\[.*$", "", text, flags=re.MULTILINE),
-        set(re.findall(r"^\[([^\]]+)\]: ", text, re.MULTILINE)),
-    )
-    assert set(re.findall(r"\[(docs/[^\]]+)\]", body)) == labels
+    labels = set(re.findall(r"^\[([^\]]+)\]: ", text, re.MULTILINE))
+    assert set(re.findall(r"\[((?:docs|examples)/[^\]]+)\](?!:)", without_code(text))) == labels
 
 
 def test_every_reference_to_code_names_some() -> None:
@@ -117,18 +114,23 @@ def leaves(value: Any, key: str = "") -> dict[str, Any]:
 
 
 def test_the_reference_has_every_setting_of_every_file() -> None:
-    """The lines that are read are the keys that YAML finds, with their values; none is lost."""
+    """By the keys that YAML itself finds; experiments are shown whole."""
     for path in (ROOT / "conf").rglob("*.yaml"):
-        if "hydra" in path.parts:
-            continue  # what Hydra itself is told
-        text = path.read_text()
-        content = load(text, BaseLoader) or {}
-        content.pop("defaults", None)
-        expected = leaves(content) if content else {}
-        settings = {setting.key: setting.default for setting in configuration.read_settings(text)[1]}
-        assert expected.keys() <= settings.keys(), path
-        for key, value in expected.items():
-            assert load(settings[key], BaseLoader) == value, (path, key)
+        group = path.relative_to(ROOT / "conf").parent.as_posix()
+        if group.startswith("hydra") or group == "experiment":
+            continue  # what Hydra itself is told; files that are shown whole
+        page = pages()[f"configuration/{'commands' if group == '.' else group}.md"]
+        content = load(path.read_text(), BaseLoader) or {}
+        content = {key: value for key, value in content.items() if key not in ("defaults", "hydra")}
+        shown = set(re.findall(r"^\| `([^`]+)`", page, re.MULTILINE))
+        assert all(any(key == s or s.endswith(f".{key}") for s in shown) for key in leaves(content) if key), path
+    assert "| `callback.ema.decay` | `" in pages()["configuration/callback.md"]
+    assert "| `optimizer.lr` | `0.001` |" in pages()["configuration/optimizer.md"]
+    assert "| `resume` | `null` |" in pages()["configuration/commands.md"]
+    assert (
+        "experiment: " not in pages()["configuration/experiment.md"]
+        and "```yaml" in pages()["configuration/experiment.md"]
+    )
 
 
 def test_every_group_and_every_entry_of_the_navigation_is_a_page() -> None:

@@ -37,8 +37,11 @@ def read_section(markdown: str, heading: str) -> str:
 
 
 def rewrite_links(markdown: str) -> str:
-    """Links to the repository's own documents, as links within the site."""
-    return OWN.sub("", markdown).replace("](docs/", "](")
+    """Links to the repository's own documents as links within the site; those to its other files lead there."""
+    markdown = OWN.sub("", markdown).replace("](docs/", "](")
+    return markdown.replace("](../", f"]({REPOSITORY}/blob/main/").replace(
+        "](examples/", f"]({REPOSITORY}/blob/main/examples/"
+    )
 
 
 def read_pages() -> dict[str, str]:

@@ -47,6 +47,8 @@ def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:
     if "augmentation_dim" in cfg.model:
         facts["augmentation_dim"] = 0 if data.augmentation is None else data.augmentation.dim
     for key, fact in facts.items():
+        if key not in cfg.model:
+            raise ValueError(f"the configuration of {cfg.model._target_} has no {key}: let it say {key}: auto")
         if cfg.model[key] == "auto":
             cfg.model[key] = fact
         elif cfg.model[key] != fact and not (key == "num_classes" and cfg.model[key] is None):

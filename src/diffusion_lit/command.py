@@ -31,7 +31,7 @@ from diffusion_lit.shell import read_arguments
 from diffusion_lit.slips import refuse_slips
 from diffusion_lit.sweep import find_sweep, name_jobs, repeat_command
 
-__all__ = ["CONFIG_FOLDER", "command"]
+__all__ = ["CONFIG_FOLDER", "command", "explain", "understood"]
 
 MISTAKES = (ValueError, FloatingPointError, FileNotFoundError, NotADirectoryError)
 """Errors whose message is written for the user: it is shown alone, and the traceback goes to a file."""
@@ -43,6 +43,7 @@ REMEDIES = {
 }
 """What to do, after a command could not write a file; after any other, type it again."""
 
+UNFOUND = "start Python where your module is, or with PYTHONPATH=FOLDER before the command"
 CONNECTIONS = Path(multiprocessing.__file__).parent
 
 
@@ -128,10 +129,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
             try:
                 if answer(name, sys.argv[1:]):
                     return
-                arguments = choose_none(sys.argv[1:])
-                refuse_slips(name, arguments)
-                sys.argv[1:] = name_jobs(read_arguments(arguments))
-                check_choices(name, sys.argv[1:])
+                sys.argv[1:] = name_jobs(understood(name, sys.argv[1:]))
                 outlive_nobody()
                 join()
             except ValueError as error:
@@ -143,6 +141,15 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
         return main
 
     return decorate
+
+
+def understood(name: str, typed: Sequence[str]) -> list[str]:
+    """What was typed after a command, for Hydra; a ValueError for a slip, with what may have been meant."""
+    arguments = choose_none(typed)
+    refuse_slips(name, arguments)
+    arguments = read_arguments(arguments)
+    check_choices(name, arguments)
+    return arguments
 
 
 def choose_none(arguments: Sequence[str]) -> list[str]:
@@ -171,6 +178,8 @@ def explain(error: BaseException) -> str | None:
             "ran out: use fewer data.num_workers or a smaller data.batch_size. What was saved is whole: continue with "
             "resume=auto"
         )
+    if isinstance(error, ImportError) and str(error).startswith("Error loading"):  # Hydra's, of a class
+        return f"{' '.join(str(error).splitlines()[:2])}{where}: {UNFOUND}"
     if isinstance(error, MISTAKES):
         # A data loader's worker sends its whole traceback as the message; the message proper comes last.
         return str(error).rsplit(f"\n{type(error).__name__}: ", 1)[-1].strip() + where

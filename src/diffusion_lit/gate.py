@@ -118,7 +118,10 @@ class Gate:
         try:
             cls = vars(import_module(module)).get(name)
         except ImportError as error:
-            raise self.refusal(path, target, f"and {module} cannot be imported ({error})") from error
+            why = f"and {module} cannot be imported ({error})"
+            if not is_within(module, [OWN]):
+                why += ". Start Python in the folder that it is in, or with PYTHONPATH=FOLDER before the command"
+            raise self.refusal(path, target, why) from error
         if not isclass(cls):
             raise self.refusal(path, target, "which is not a class" if cls is not None else "which is not there")
         if not is_within(cls.__module__, (OWN, *self.allow)):

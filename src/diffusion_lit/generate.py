@@ -20,7 +20,8 @@ from diffusion_lit.random import ImageNoise, interpolated_noise
 from diffusion_lit.sampler import Noise, Sampler
 
 __all__ = [
-    *("Models", "Setup", "condition_of", "default_labels", "generate", "load_models", "sampled", "set_up", "walk_size"),
+    *("Models", "Setup", "arrange", "condition_of", "default_labels", "generate", "load_models", "sampled", "set_up"),
+    "walk_size",
 ]
 
 CPU_BATCH = 16  # more are no faster, and another number is rounded otherwise
@@ -96,17 +97,29 @@ def set_up(cfg: DictConfig, models: Models | None = None) -> Setup:
         FileNotFoundError: if the checkpoint does not exist.
         ValueError: if a setting does not fit the model, or this machine.
     """
-    models = models or load_models(cfg)
-    model, worse, checkpoint, device = models.denoiser, models.guide, models.checkpoint, models.device
-    denoiser = guided(model, cfg.guidance, worse, cfg.get("guidance_interval"))
-    sampler: Sampler = instantiate(cfg.sampler)
+    models, sampler = models or load_models(cfg), instantiate(cfg.sampler)
+    setup = arrange(models, sampler, cfg.labels, cfg.guidance, cfg.get("guidance_interval"), cfg.seed)
+    if cfg.get("compile"):
+        networks = [part for part in (models.denoiser, models.guide) if part is not None]
+        compile_networks(networks, setup.denoiser, walk_size(models.device, cfg.batch_size), models.device)
+    return setup
+
+
+def arrange(
+    models: Models,
+    sampler: Sampler,
+    labels: object,
+    guidance: float,
+    guidance_interval: Sequence[float] | None,
+    seed: int,
+) -> Setup:
+    """As `set_up`, by the settings of these names; a ValueError if one does not fit the model."""
+    model, checkpoint = models.denoiser, models.checkpoint
+    denoiser = guided(model, guidance, models.guide, guidance_interval)
     sampler.check(denoiser)
     names, counts = checkpoint.get("class_names"), checkpoint.get("class_counts")
-    labels = choose_labels(cfg.labels, model.num_classes, names, counts, cfg.seed)
-    if cfg.get("compile"):
-        networks = [model] if worse is None else [model, worse]
-        compile_networks(networks, denoiser, walk_size(device, cfg.batch_size), device)
-    return Setup(denoiser, sampler, labels, names, device, checkpoint.get("global_step", 0), models.precision)
+    chosen = choose_labels(labels, model.num_classes, names, counts, seed)
+    return Setup(denoiser, sampler, chosen, names, models.device, checkpoint.get("global_step", 0), models.precision)
 
 
 def choose_device(name: str) -> str:

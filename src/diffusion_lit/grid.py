@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-__all__ = ["MAX_SHOWN", "choose_columns", "image_grid", "titles_of"]
+__all__ = ["MAX_SHOWN", "choose_columns", "image_grid", "picture_of", "titles_of"]
 
 MAX_SHOWN = 400
 """Images in a grid: more are too small on a screen to be seen."""
@@ -42,6 +42,25 @@ def titles_of(labels: Sequence[int] | None, columns: int, names: Sequence[str] |
     each = [str(label) if names is None else names[label] for label in labels]
     alike = all(label == labels[i % columns] for i, label in enumerate(labels))
     return each[:columns] if alike else each
+
+
+def picture_of(
+    images: Tensor,
+    labels: Sequence[int] | None,
+    names: Sequence[str] | None,
+    columns: int | None = None,
+    caption: str | None = None,
+) -> Tensor:
+    """Images, uint8 [N, C, H, W], in a grid with their classes above, and as many columns as suits them.
+
+    Args:
+        images, labels: and the class of each; None where there are no classes.
+        names: of all classes; None has their numbers.
+        columns: how many in a row; None chooses.
+        caption: text below.
+    """
+    columns = columns or choose_columns(labels, len(images))
+    return image_grid(images, columns, titles_of(labels, columns, names), caption)
 
 
 def image_grid(images: Tensor, columns: int, titles: Sequence[str] | None = None, caption: str | None = None) -> Tensor:

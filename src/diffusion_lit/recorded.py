@@ -13,10 +13,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.command import CONFIG_FOLDER
-from diffusion_lit.gate import OWN, Gate
+from diffusion_lit.gate import OWN, Gate, is_within
 from diffusion_lit.plain import plain, printable
+from diffusion_lit.shell import OWN_PACKAGES
 
-__all__ = ["trusted_config"]
+__all__ = ["own_packages", "remember_own_packages", "trusted_config"]
 
 KINDS = {
     "augmentation": "diffusion_lit.augmentation.Augmentation",
@@ -107,6 +108,28 @@ def platform() -> dict[str, dict[str, list[tuple[str, object]]]]:
                 options = [(str(key), node[key]) for key in ("_partial_", "_convert_") if key in node]
                 found.setdefault(file.parent.name, {})[node["_target_"]] = options
     return found
+
+
+def own_packages(config: object) -> list[str]:
+    """The packages, neither this project's nor the platform's, whose classes plain settings name: for `allow=`."""
+    known = {name for named in platform().values() for name in named}
+    found: dict[str, None] = {}
+
+    def visit(value: object) -> None:
+        if isinstance(value, dict):
+            target = value.get("_target_")
+            if isinstance(target, str) and target not in known and not is_within(target, [OWN]):
+                found[target.partition(".")[0]] = None
+        for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            visit(part)
+
+    visit(config)
+    return list(found)
+
+
+def remember_own_packages(cfg: DictConfig) -> None:
+    """Let commands that are printed while a run of these settings is trained allow what its checkpoint will name."""
+    OWN_PACKAGES[:] = dict.fromkeys([*cfg.allow, *own_packages(OmegaConf.to_container(cfg))])
 
 
 def class_named(name: str) -> type:

@@ -6,6 +6,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -137,7 +138,9 @@ def put(settings: dict[str, Any], key: str, value: Any) -> None:
 
 
 def composed(overrides: list[str]) -> DictConfig:
-    """conf/train.yaml with overrides, found where the running command finds it."""
+    """conf/train.yaml with overrides, found where the running command finds it, and so are the user's own groups."""
+    given = HydraConfig.get().overrides.hydra if HydraConfig.initialized() else []
+    overrides = [*overrides, *(override for override in given if override.startswith("hydra.searchpath="))]
     if GlobalHydra.instance().is_initialized():
         return compose("train", overrides)
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):

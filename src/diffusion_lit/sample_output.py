@@ -6,7 +6,7 @@ import torch
 from omegaconf import DictConfig
 
 from diffusion_lit.generate import Setup
-from diffusion_lit.grid import MAX_SHOWN, choose_columns, image_grid, titles_of
+from diffusion_lit.grid import MAX_SHOWN, picture_of
 from diffusion_lit.image import save_image, save_npz
 from diffusion_lit.image_archive import save_shards, save_zip
 from diffusion_lit.sample_folder import ImageFiles, SampleFolder
@@ -52,10 +52,9 @@ def write_outputs(
 def save_grid(
     cfg: DictConfig, setup: Setup, folder: SampleFolder, indices: Sequence[int], labels: list[int] | None
 ) -> None:
-    columns = cfg.interpolate or choose_columns(labels, len(indices))
-    titles = titles_of(labels, columns, setup.class_names)
     images = torch.stack(list(ImageFiles(folder, indices)))
-    grid = image_grid(images, columns, titles, caption_of(cfg, setup) if cfg.caption else None)
+    caption = caption_of(cfg, setup) if cfg.caption else None
+    grid = picture_of(images, labels, setup.class_names, cfg.interpolate, caption)
     save_image(grid, folder.out / FILES["grid"])
 
 

@@ -7,13 +7,18 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from diffusion_lit.catalogue import PATHS
 
-__all__ = ["PATHS", "command_line", "quote", "read_arguments"]
+__all__ = ["OWN_PACKAGES", "PATHS", "command_line", "quote", "read_arguments"]
+
+READ_CHECKPOINTS = ("train", "sample", "evaluate", "plot")
+OWN_PACKAGES: list[str] = []
+"""The user's own, whose classes the checkpoint of the run that is trained here names."""
 
 QUOTED = r"""(?P<mark>['"])(?:\\.|(?!(?P=mark))[^\\])*(?P=mark)"""
 PIECE = re.compile(rf"(?:^|,)\s*({QUOTED}(?=\s*(?:,|$))|[^,]*)", re.DOTALL)
@@ -82,8 +87,26 @@ def quote(text: str, always: bool = False) -> str:
     return quoted
 
 
+def own_folders(name: str) -> list[str]:
+    """What tells a command of this name where the running one, if it has the same, finds the user's configurations."""
+    if not HydraConfig.initialized() or HydraConfig.get().job.config_name != name:
+        return []
+    sources = [s for s in HydraConfig.get().runtime.config_sources if s.provider.endswith("command-line")]
+    folders = [os.path.abspath(source.path) for source in sources if source.schema == "file"]
+    if len(folders) < 2:
+        return [f"--config-dir={folder}" for folder in folders]
+    return [f"hydra.searchpath=[{','.join(quote(folder, always=True) for folder in folders)}]"]
+
+
 def command_line(name: str, settings: Mapping[str, object]) -> str:
-    """`python -m diffusion_lit.NAME KEY=VALUE ...`, to be pasted into a shell, in whatever folder; None is no value."""
+    """`python -m diffusion_lit.NAME KEY=VALUE ...`, to be pasted into a shell, in whatever folder; None is no value.
+
+    Where the running command has parts of the user's own, so has the printed one: `allow=` and the folder of their
+    configurations.
+    """
+    if OWN_PACKAGES and name in READ_CHECKPOINTS:
+        settings = {**settings, "allow": f"[{','.join(OWN_PACKAGES)}]"}
+    settings = {**settings, **dict.fromkeys(own_folders(name))}
     python = "python" if shutil.which("python") == sys.executable else sys.executable
     given = [key if value is None else f"{key}={value}" for key, value in settings.items()]
     return shlex.join([python, "-m", f"diffusion_lit.{name}", *given])

@@ -12,9 +12,11 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     from diffusion_lit.objective import check_objective, figures_of
+    from diffusion_lit.recorded import remember_own_packages
     from diffusion_lit.training import train
 
     check_objective(cfg)
+    remember_own_packages(cfg)
     job = job_name()
     trainer = train(cfg, list(HydraConfig.get().overrides.task), job)
     if job is None:

@@ -1,5 +1,8 @@
 """What holds for all extractors: features that are a function of the image, a name, and a protocol."""
 
+from collections.abc import Callable
+from functools import cache
+
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -13,12 +16,22 @@ from tests.feature.stand_ins import STAND_INS, random_images, smooth_images
 EXTRACTORS = sorted(path.stem for path in (CONFIG_FOLDER / "feature").glob("*.yaml"))
 
 
-@pytest.fixture(scope="module", params=EXTRACTORS)
-def extractor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> FeatureExtractor:
-    """Each member of the group; with random weights where it would need a download."""
-    if request.param in STAND_INS:
-        return STAND_INS[request.param](tmp_path_factory.mktemp("weights"))
-    return instantiate(OmegaConf.load(CONFIG_FOLDER / "feature" / f"{request.param}.yaml"))
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], FeatureExtractor]:
+    """A member of the group by its name, built once; with random weights where it would need a download."""
+
+    @cache
+    def build(name: str) -> FeatureExtractor:
+        if name in STAND_INS:
+            return STAND_INS[name](tmp_path_factory.mktemp("weights"))
+        return instantiate(OmegaConf.load(CONFIG_FOLDER / "feature" / f"{name}.yaml"))
+
+    return build
+
+
+@pytest.fixture(params=EXTRACTORS)
+def extractor(request: pytest.FixtureRequest, built: Callable[[str], FeatureExtractor]) -> FeatureExtractor:
+    return built(request.param)
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:
