@@ -1,4 +1,4 @@
-"""The commands that the documents show."""
+"""The commands that documents, recipes and help texts show."""
 
 import re
 import shlex
@@ -9,12 +9,20 @@ from markdown_it.token import Token
 
 from tests.launch import ROOT
 
-__all__ = ["COMMAND", "DOCUMENTS", "command_lines", "commands_in"]
+__all__ = ["COMMAND", "DOCUMENTS", "PAGES", "command_lines", "commands_in", "translations"]
 
-DOCUMENTS = sorted(
+PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"))
 )
+DOCUMENTS = [
+    *PAGES,
+    *sorted(
+        path.relative_to(ROOT).as_posix()
+        for folder in ("experiment", "hydra/help")
+        for path in (ROOT / "conf" / folder).glob("*.yaml")
+    ),
+]
 COMMAND = re.compile(
     r"""(?:python -m diffusion_lit\.|diffusion-lit |-m diffusion_lit\.)(\w+)(?!\w|:)\s*(.*?)(?:\)"|\s*>\s.*|$)"""
 )
@@ -35,7 +43,19 @@ def command_lines(document: str) -> list[str]:
 
 def commands_in(document: str) -> list[tuple[str, list[str]]]:
     """Our commands with their arguments, those in shell blocks and those within lines of text that have arguments."""
-    parts = [part for token in tokens(document) for part in token.children or []]
-    texts = [*command_lines(document), *(part.content for part in parts if part.type == "code_inline")]
+    if document in PAGES:
+        parts = [part for token in tokens(document) for part in token.children or []]
+        texts = [*command_lines(document), *(part.content for part in parts if part.type == "code_inline")]
+    else:
+        lines = [line.lstrip("# ") for line in (ROOT / document).read_text().splitlines()]
+        texts = [line for line in lines if line.startswith(("python -m", "diffusion-lit"))]
     found = [match for text in texts if (match := COMMAND.search(text)) and "..." not in text]
     return [(match[1], shlex.split(match[2], comments=True)) for match in found if match[2] and match[1].islower()]
+
+
+def translations(document: str) -> list[list[str]]:
+    """Settings that tables of pairs, theirs and ours, have in all columns but the first."""
+    rows = [line for line in (ROOT / document).read_text().splitlines() if line.startswith("| ")]
+    codes = [code for row in rows for code in re.findall(r"`([^`]+)`", row.split(" | ", 1)[1])]
+    words = [shlex.split(code) for code in codes]
+    return [some for some in words if all(re.fullmatch(r"[\w.+~/@]+=.+", word) for word in some)]
