@@ -1,0 +1,64 @@
+"""The page of runs as one file, which needs no other and no network."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+import diffusion_lit
+from diffusion_lit.files import replacing
+from diffusion_lit.page.content import content_of
+from diffusion_lit.past_run import PastRun
+
+__all__ = ["page_of", "write_page"]
+
+HERE = Path(__file__).parent
+
+
+def write_page(runs: Sequence[PastRun], path: Path) -> None:
+    """Write the page, whole or not at all."""
+    with replacing(path) as file:
+        file.write(page_of(runs).encode())
+
+
+def page_of(runs: Sequence[PastRun]) -> str:
+    """The page as HTML.
+
+    Whatever came from a file is escaped, and no script runs but the page's own, which its hash in the page's policy
+    names.
+    """
+    environment = Environment(
+        loader=PackageLoader("diffusion_lit", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=printable,
+    )
+    style, script = ((HERE / f"report.{kind}").read_text() for kind in ("css", "js"))
+    return environment.get_template("report.html").render(
+        content_of(runs),
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        style_hash=checksum(style),
+        script_hash=checksum(script),
+        version=diffusion_lit.__version__,
+        date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+def printable(value: Any) -> Any:
+    """Text without characters that would reorder or hide others; lines stay."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in value)
+
+
+def checksum(text: str) -> str:
+    """As a Content-Security-Policy names a script or a style."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
