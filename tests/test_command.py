@@ -41,6 +41,7 @@ HELP = {
     "sample": ["sampler"],
     "plot": ["schedule", "sampler"],
     "evaluate": ["sampler", "feature", "metrics"],
+    "report": [],
 }
 
 

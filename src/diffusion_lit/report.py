@@ -12,17 +12,14 @@ def main(cfg: DictConfig) -> None:
     from diffusion_lit.page.write import write_page
     from diffusion_lit.past_run import read_runs
 
-    def listed(value: object) -> list[str]:
-        return [] if value is None else [value] if isinstance(value, str) else list(value)  # type: ignore[call-overload]
-
-    runs = read_runs(listed(cfg.run), listed(cfg.evaluation))
-    out = Path(cfg.out if cfg.out is not None else runs[0].folder / "report.html").expanduser()
+    runs = read_runs(cfg.run, cfg.evaluation)
+    out = Path(cfg.out or runs[0].folder / "report.html").expanduser()
     if out.is_dir() or not out.suffix:
         out /= "report.html"
-    write_page(runs, out)
-    for run in runs:
-        for text in run.left_out:
-            print(f"left out: {run.name}: {text}")
+    if out.suffix not in (".html", ".htm"):
+        raise ValueError(f"out={cfg.out} is not the name of a page: give a folder, or a name that ends in .html")
+    for text in write_page(runs, out):
+        print(f"left out: {text}")
     print(out)
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 import diffusion_lit
 from diffusion_lit.files import replacing
+from diffusion_lit.page.chart import MAX_POINTS
 from diffusion_lit.page.content import content_of
 from diffusion_lit.past_run import PastRun
 
@@ -20,13 +21,15 @@ __all__ = ["page_of", "write_page"]
 HERE = Path(__file__).parent
 
 
-def write_page(runs: Sequence[PastRun], path: Path) -> None:
-    """Write the page, whole or not at all."""
+def write_page(runs: Sequence[PastRun], path: Path) -> list[str]:
+    """Write the page, whole or not at all. Returns what could not be read, and is not on it."""
+    content = content_of(runs)
     with replacing(path) as file:
-        file.write(page_of(runs).encode())
+        file.write(page_of(content).encode())
+    return list(content["left_out"])
 
 
-def page_of(runs: Sequence[PastRun]) -> str:
+def page_of(content: Mapping[str, Any]) -> str:
     """The page as HTML.
 
     Whatever came from a file is escaped, and no script runs but the page's own, which its hash in the page's policy
@@ -42,11 +45,12 @@ def page_of(runs: Sequence[PastRun]) -> str:
     )
     style, script = ((HERE / f"report.{kind}").read_text() for kind in ("css", "js"))
     return environment.get_template("report.html").render(
-        content_of(runs),
-        style=Markup(style),  # noqa: S704
-        script=Markup(script),  # noqa: S704
+        content,
+        style=Markup(style),
+        script=Markup(script),
         style_hash=checksum(style),
         script_hash=checksum(script),
+        most_points=MAX_POINTS,
         version=diffusion_lit.__version__,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )
