@@ -144,10 +144,12 @@ def read_record(path: Path) -> dict[str, Any]:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """metrics.csv with `minutes`: the time of the steps alone, without validation, pictures and figures."""
     rows = read_table(path)
+    if not rows:
+        raise ValueError(f"{path} has no rows of figures")
     if any(row["step"] > LAST_STEP for row in rows):
         raise ValueError(f"{path} has steps over {LAST_STEP:,}")
     timed = [row for row in rows if 0 <= row.get("throughput/step_seconds", math.nan) < math.inf]
-    minutes, before = 0.0, rows[0]["step"] if rows else 0
+    minutes, before = 0.0, rows[0]["step"]
     for row in timed:
         minutes += (row["step"] - before) * row["throughput/step_seconds"] / 60
         before = row["step"]
@@ -168,7 +170,7 @@ def read_evaluation(path: Path) -> Evaluation:
 
 
 def evaluations_beside(folder: Path) -> list[Evaluation]:
-    """Those of a run, where it is OUTPUTS/train/RUN, that are in OUTPUTS/evaluate; others there are not its business."""
+    """Of a run OUTPUTS/train/RUN those in OUTPUTS/evaluate; what else is there is left alone."""
     found = []
     for path in sorted(folder.parent.parent.glob("evaluate/*/evaluation.json")):
         try:

@@ -173,6 +173,6 @@ def plain_ticks(axis: Any, low: float, high: float) -> None:
 
 
 def literal(text: str) -> str:
-    """Text that matplotlib shows as it is: it takes what is between dollar signs for formulas, a leading `_` for hidden."""
+    """Text that matplotlib shows as it is; between dollar signs it sees a formula, and hides what begins with `_`."""
     shown = text.replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown

@@ -87,8 +87,8 @@ class Chart:
         stretches = [self.drawable(curve) for curve in curves]
         points = [point for parts in stretches for part in parts for point in part]
         self.is_empty = not points
-        self.across = Axis([x for x, _ in points] or [0.0], self.left, self.right, log_x, False, 0.0)
-        self.up = Axis([y for _, y in points] or [0.0], self.bottom, self.top, log, from_zero, MARGIN)
+        self.across = Axis([x for x, _ in points] or [1.0], self.left, self.right, log_x, False, 0.0)
+        self.up = Axis([y for _, y in points] or [1.0], self.bottom, self.top, log, from_zero, MARGIN)
         self.x_ticks, self.y_ticks = self.across.ticks(5), self.up.ticks(5)
         self.lines = [self.line(curve, parts) for curve, parts in zip(curves, stretches, strict=True)]
 
@@ -130,9 +130,9 @@ def fits(value: float, log: bool = False) -> bool:
 
 
 def outline(points: Sequence[Point], most: int) -> list[Point]:
-    """At most `most` of a curve's points, by which it looks as it does by all: the ends, and of each stretch both extremes.
+    """At most `most` of a curve's points, by which it looks as it does by all.
 
-    A single spike is among them.
+    They are both ends, and of each stretch between them both extremes: a single spike is among them.
     """
     if len(points) <= most:
         return list(points)

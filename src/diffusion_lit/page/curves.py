@@ -34,7 +34,7 @@ AVERAGED_AND_RAW = Panel("averaged against raw weights", ["val/loss", "val/loss_
 
 
 def panels_of_runs(runs: Sequence[PastRun]) -> list[Panel]:
-    """Those of a run's dashboard, for all figures that any of the runs has, and the averaged weights against the raw."""
+    """Those of a run's dashboard, for all figures that any run has, and the averaged weights against the raw."""
     rows = [{name: value for name, value in row.items() if name != "minutes"} for run in runs for row in run.rows]
     panels, names = panels_of(rows), {name for row in rows for name in row}
     return [*panels[:1], *[AVERAGED_AND_RAW] * names.issuperset(AVERAGED_AND_RAW.names), *panels[1:]]

@@ -4,10 +4,11 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 import diffusion_lit
@@ -35,16 +36,8 @@ def page_of(content: Mapping[str, Any]) -> str:
     Whatever came from a file is escaped, and no script runs but the page's own, which its hash in the page's policy
     names.
     """
-    environment = Environment(
-        loader=PackageLoader("diffusion_lit", "page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=printable,
-    )
     style, script = ((HERE / f"report.{kind}").read_text() for kind in ("css", "js"))
-    return environment.get_template("report.html").render(
+    return template().render(
         content,
         style=Markup(style),
         script=Markup(script),
@@ -54,6 +47,19 @@ def page_of(content: Mapping[str, Any]) -> str:
         version=diffusion_lit.__version__,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     )
+
+
+@cache
+def template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("diffusion_lit", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=printable,
+    )
+    return environment.get_template("report.html")
 
 
 def printable(value: Any) -> Any:
