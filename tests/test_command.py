@@ -42,6 +42,7 @@ HELP = {
     "sample": ["sampler"],
     "plot": ["schedule", "sampler"],
     "evaluate": ["sampler", "feature", "metrics"],
+    "report": [],
 }
 
 

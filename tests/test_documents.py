@@ -65,7 +65,7 @@ def settings_of(arguments: list[str]) -> list[str]:
 
 
 def name_mistake(name: str, arguments: list[str]) -> str:
-    """A group, member or key of a command's arguments that there is not. Nothing is composed, so that it takes no time."""
+    """A group, member or key of a command's arguments that there is not. Nothing is composed: it takes no time."""
     try:
         refuse_slips(name, arguments)
         check_choices(name, read_arguments(arguments))

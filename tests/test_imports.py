@@ -10,12 +10,15 @@ from pathlib import Path
 import diffusion_lit
 
 PACKAGE = Path(diffusion_lit.__file__).parent
-COMMANDS = ("train", "sample", "evaluate", "export", "prepare", "inspect", "plot")
+COMMANDS = ("train", "sample", "evaluate", "export", "prepare", "inspect", "plot", "report")
 LAYERS = (
     ("__main__",),
     COMMANDS,
     ("library",),
     ("training", "objective", "sampling", "evaluating"),
+    ("run_figure",),
+    ("page",),
+    ("past_run",),
     ("sample_output",),
     ("image_archive",),
     ("trainer", "run_folder", "run_record", "start_table"),

@@ -1,9 +1,12 @@
-"""Draw schedules, and what a trained model does along time: python -m diffusion_lit.plot --help"""
+"""Draw schedules, what a trained model does along time, and curves of runs: python -m diffusion_lit.plot --help"""
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from diffusion_lit.command import command
+
+OF_RUNS = {"run", "evaluation", "x", "format", "out"}
+"""Settings of `plot run=`."""
 
 
 @command("plot")
@@ -16,10 +19,20 @@ def main(cfg: DictConfig) -> None:
     from diffusion_lit.figure import draw_schedules, draw_strip, example_image, follow, save_animation
     from diffusion_lit.generate import condition_of, set_up
     from diffusion_lit.members import chosen_members
+    from diffusion_lit.past_run import read_runs
+    from diffusion_lit.run_figure import check_formats, draw_runs
 
     if cfg.animation not in ("gif", "webp", None):
         raise ValueError(f"animation must be gif, webp or null, got {cfg.animation}")
     given = {re.split(r"[.=]", override)[0] for override in HydraConfig.get().overrides.task}
+    if cfg.run is not None:
+        if ignored := sorted(given - OF_RUNS):
+            raise ValueError(f"with run only curves are drawn, and {', '.join(ignored)} would be ignored; leave it out")
+        for path in draw_runs(read_runs(cfg.run, cfg.evaluation), Path(cfg.out), cfg.x, check_formats(cfg.format)):
+            print(path)
+        return
+    if ignored := sorted(given & OF_RUNS - {"out"}):
+        raise ValueError(f"{', '.join(ignored)} would be ignored without run: give run=RUN, or leave it out")
     if cfg.ckpt is not None and "schedule" in given:
         raise ValueError("the schedule is the checkpoint's: give either schedule or ckpt")
     if cfg.ckpt is None and (ignored := sorted(given - {"schedule", "out", "ckpt"})):

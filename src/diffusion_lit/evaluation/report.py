@@ -7,7 +7,7 @@ from typing import Any
 from diffusion_lit.files import replacing, write_json
 from diffusion_lit.image import save_figure
 
-__all__ = ["FILES", "write_report"]
+__all__ = ["ARROWS", "FILES", "cell_name", "lines_of", "listed", "number", "write_report"]
 
 FILES = ("evaluation.json", "evaluation.md", "evaluation.png")
 
@@ -78,6 +78,23 @@ def listed(values: Mapping[str, Any], key: str = "") -> list[str]:
     return lines
 
 
+def lines_of(results: Sequence[Mapping[str, Any]]) -> tuple[bool, dict[str, dict[str, list[tuple[float, float]]]]]:
+    """What a figure of a comparison shows: whether it is against guidance and not network calls, and its lines.
+
+    Guidance is what alone differs, if it is. A line is named by what else differs, and has points for each figure.
+    """
+    one_cost = len({result["generated"].get("calls_per_image") for result in results}) == 1
+    by_guidance = one_cost and "guidance" in results[0]["cell"]
+    lines: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for result in results:
+        left_out = ("steps", "seed", "guidance" if by_guidance else "")
+        line = cell_name({key: value for key, value in result["cell"].items() if key not in left_out})
+        x = result["cell"]["guidance"] if by_guidance else result["generated"]["calls_per_image"]
+        for name, figure in result["figures"].items():
+            lines.setdefault(line, {}).setdefault(name, []).append((x, figure["value"]))
+    return by_guidance, lines
+
+
 def draw(record: Mapping[str, Any], path: Path) -> None:
     """Each figure against network calls an image, or guidance if it alone differs; a line for each of the rest."""
     import matplotlib
@@ -85,30 +102,22 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    results: Sequence[Mapping[str, Any]] = record["results"]
-    names = list(results[0]["figures"])
-    one_cost = len({result["generated"].get("calls_per_image") for result in results}) == 1
-    by_guidance = one_cost and "guidance" in results[0]["cell"]
+    by_guidance, lines = lines_of(record["results"])
+    names = list(record["results"][0]["figures"])
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     picture, axes = plt.subplots(
         rows, columns, figsize=(4.5 * columns, 3.4 * rows), squeeze=False, layout="constrained"
     )
     for axis, name in zip(axes.flat, names, strict=False):
-        lines: dict[str, list[tuple[float, float]]] = {}
-        for result in results:
-            left_out = ("steps", "seed", "guidance" if by_guidance else "")
-            line = cell_name({key: value for key, value in result["cell"].items() if key not in left_out})
-            x = result["cell"]["guidance"] if by_guidance else result["generated"]["calls_per_image"]
-            lines.setdefault(line, []).append((x, result["figures"][name]["value"]))
         for line, points in lines.items():
-            axis.plot(*zip(*sorted(points), strict=True), marker="o", label=line)
+            axis.plot(*zip(*sorted(points[name]), strict=True), marker="o", label=line)
         if name in record["floor"]:
             axis.axhline(record["floor"][name]["value"], color="grey", linestyle=":", label="real images")
         axis.set(xlabel="guidance" if by_guidance else "network calls an image", ylabel=name)
         if not by_guidance:
             axis.set_xscale("log")
-            axis.set_xticks(sorted({x for points in lines.values() for x, _ in points}))
+            axis.set_xticks(sorted({x for points in lines.values() for x, _ in points[name]}))
             axis.xaxis.set_major_formatter("{x:g}")
             axis.minorticks_off()
     for axis in axes.flat[len(names) :]:
