@@ -11,7 +11,7 @@ import pytest
 from diffusion_lit.completion import SCRIPTS, complete
 
 OFFERED = {
-    "": ["completion", "evaluate", "help", "inspect", "plot", "prepare", "sample", "schema", "train"],
+    "": ["completion", "evaluate", "help", "inspect", "plot", "prepare", "report", "sample", "schema", "train"],
     "tr": ["train"],
     "completion ": ["bash", "zsh"],
     "train sampler=d": ["sampler=ddim", "sampler=ddpm", "sampler=dpmpp_2m", "sampler=dpmpp_3m"],
