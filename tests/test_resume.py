@@ -389,7 +389,8 @@ def test_tensorboard_and_wandb_continue_on_the_same_axis(tmp_path: Path) -> None
     first, second = (json.loads((tmp_path / name / "run.json").read_text())["wandb"] for name in ("a", "b"))
     earlier, resumed = (read_offline_run(tmp_path / name) for name in ("a", "b"))
     assert first == second == resumed.run.run_id and resumed.run.display_name == earlier.run.display_name
-    assert resumed.column("train/loss") == pytest.approx({step: table[step] for step in resumed.column("train/loss")})
+    drawn = resumed.column("train/loss")
+    assert drawn == pytest.approx({step: figures["train/loss"][step] for step in drawn})
     new = (f"resume={tmp_path / 'a'}", "logger.wandb.id=new", "objective_mode=max")
     train_in(tmp_path / "c", *options, "trainer.max_steps=6", *new)
     wandb.finish()
@@ -439,7 +440,7 @@ def test_a_pasted_command_resumes_from_any_folder(run: Path, tmp_path: Path) -> 
     line = again.stdout.strip().splitlines()[-1].strip()
     arguments = read_by_bash(line)
     done = run_forked("train", *arguments[2:], cwd=tmp_path / "elsewhere")
-    assert done.returncode == 0 and "Trained to step 8" in done.stdout, done.stderr
+    assert done.returncode == 0 and "to step 8 in" in done.stdout, done.stderr
 
 
 class FiveDigits(DigitsData):

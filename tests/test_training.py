@@ -324,7 +324,7 @@ def test_other_data_than_the_checkpoint_s_is_said(run: Path, tmp_path: Path, cap
     caplog.set_level("INFO")
     train_in(tmp_path, "trainer.max_steps=11", f"resume={run}", "data.seed=5", *options)
     assert "data.seed: 0 -> 5 (from the next step on, which is then no longer" in caplog.text
-    assert "trainer.max_steps: 10 -> 11 (the same steps" in caplog.text and "optimizer" not in caplog.text
+    assert "trainer.max_steps: 10 -> 11 (the same steps" in caplog.text and "optimizer." not in caplog.text
 
 
 def test_nan_guard_reads_the_verdict_every_n_steps(tmp_path: Path) -> None:
