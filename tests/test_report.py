@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from diffusion_lit.page.chart import MAX_POINTS, Chart, Curve, outline
-from diffusion_lit.page.commands import commands_of
+from diffusion_lit.page.commands import commands_of, measured_again
 from diffusion_lit.page.content import content_of
 from diffusion_lit.page.curves import panel_curves, panels_of_runs, used_axes
 from diffusion_lit.page.picture import LARGEST, MOST_FRAMES
@@ -282,6 +282,23 @@ def test_commands_are_arguments_of_train_and_nothing_else(tmp_path: Path) -> Non
     for command in (["rm", "-rf", "/"], "rm", [*train[:2], "os", "x"], [*train, "--config-dir=evil"]):
         assert "Train it again" not in shown(command=command)
     assert not any("git" in text for text in shown(command=train, git={"commit": "x; rm -rf /"}).values())
+
+
+def test_the_command_of_an_evaluation_is_one_of_evaluate(tmp_path: Path) -> None:
+    given = ["-m", "diffusion_lit.evaluate", "ckpt=a b=c", "steps=[1,2]"]
+    for i, (command, shown) in enumerate(
+        {
+            shlex.join(["/any/python", *given]): given,
+            "rm -rf x": None,
+            shlex.join(["python", *given]) + " ; rm x": [*given, ";", "rm", "x"],
+            "python -m diffusion_lit.evaluate --config-dir=x": None,
+            "python -m diffusion_lit.train": None,
+            "it's": None,
+        }.items()
+    ):
+        [evaluation] = read_run(write_run(tmp_path / str(i), evaluation={"command": command})).evaluations
+        again = measured_again(evaluation)
+        assert (None if again is None else read_by_bash(again)) == shown, command
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Of a page of two runs, with names that no line has room for, and something that a browser could mistake."""
     folder = tmp_path_factory.mktemp("page")
     sick = [{**row, **({"train/loss": float("nan")} if row["step"] == 50 else {})} for row in TABLE]
-    evil = {"command": "python -m diffusion_lit.evaluate <script>alert(1)</script><img src=x onerror=alert(2)>"}
+    evil = {"notes": ["<script>alert(1)</script><img src=x onerror=alert(2)>"]}
     runs = [
         write_run(folder / ("long_" * 12), sick),
         write_run(folder / "<img src=x onerror=alert(3)>", evaluation=evil),

@@ -2,28 +2,24 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 
-from diffusion_lit.past_run import PastRun
+from diffusion_lit.past_run import Evaluation, PastRun
 from diffusion_lit.shell import command_line
 
-__all__ = ["commands_of"]
-
-TRAIN = ["python", "-m", "diffusion_lit.train"]
+__all__ = ["commands_of", "measured_again"]
 
 
 def commands_of(run: PastRun) -> list[tuple[str, str]]:
     """Each with what it is for. What cannot be done, since files or the record of it are not there, is left out.
 
-    The record of a run is a file, which somebody else may have written: of its command only arguments of `train` are
-    taken, and quoted.
+    The record of a run is a file, which somebody else may have written: see `repeated`.
     """
     found = []
     command, folder = run.record.get("command"), run.record.get("started_in")
-    if isinstance(command, list) and command[:3] == TRAIN and isinstance(folder, str):
-        overrides = [str(text) for text in command[3:]]
-        if not any(text.startswith("-") for text in overrides):
-            given = {key: value if sign else None for key, sign, value in (text.partition("=") for text in overrides)}
-            found.append(("Train it again", f"cd {shlex.quote(folder)} && {command_line('train', given)}"))
+    if isinstance(command, list) and isinstance(folder, str):
+        if again := repeated("train", [str(word) for word in command]):
+            found.append(("Train it again", f"cd {shlex.quote(folder)} && {again}"))
         if code := code_of(run):
             found.append(("with the code that it had", f"cd {shlex.quote(folder)} && {code}"))
     if any((run.folder / "checkpoints").glob("*.ckpt")):
@@ -35,6 +31,25 @@ def commands_of(run: PastRun) -> list[tuple[str, str]]:
         found.append(("Draw from it", command_line("sample", {"ckpt": run.folder})))
         found.append(("Evaluate it", command_line("evaluate", {"ckpt": run.folder})))
     return found
+
+
+def repeated(name: str, words: Sequence[str]) -> str | None:
+    """A recorded command `PYTHON -m diffusion_lit.NAME KEY=VALUE ...`, quoted, with the Python that runs.
+
+    None if it is any other command, or has options: a file could name any program, or a folder of configurations.
+    """
+    if list(words[1:3]) != ["-m", f"diffusion_lit.{name}"] or any(word.startswith("-") for word in words[3:]):
+        return None
+    pairs = [word.partition("=") for word in words[3:]]
+    return command_line(name, {key: value if sign else None for key, sign, value in pairs})
+
+
+def measured_again(evaluation: Evaluation) -> str | None:
+    """The command of an evaluation, as far as it is one (see `repeated`)."""
+    try:
+        return repeated("evaluate", shlex.split(str(evaluation.record.get("command", ""))))
+    except ValueError:
+        return None
 
 
 def code_of(run: PastRun) -> str | None:

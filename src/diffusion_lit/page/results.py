@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffusion_lit.evaluation.report import ARROWS, cell_name, listed, number
+from diffusion_lit.page.commands import measured_again
 from diffusion_lit.page.curves import evaluation_charts
 from diffusion_lit.page.picture import LARGEST, as_data
 from diffusion_lit.past_run import Evaluation, PastRun
@@ -71,5 +72,5 @@ def evaluation_of(evaluation: Evaluation, name: str, left_out: list[str]) -> dic
         "notes": notes,
         "pairs": pairs,
         "protocol": "\n".join(listed(record["protocol"])),
-        "command": str(record.get("command", "")),
+        "command": measured_again(evaluation),
     }
