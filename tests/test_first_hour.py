@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.launch import ROOT, TINY, run_forked
-from tests.test_shown_commands import shown_lines
+from tests.documents import COMMAND, command_lines
+from tests.launch import TINY, run_forked
 
 SHORT = {
     "train": (*(o for o in TINY if not o.startswith("sampler.")), "trainer.max_minutes=null", "trainer.max_steps=4"),
@@ -27,9 +27,9 @@ SHORT = {
 
 
 def typed(run: Path, folder: Path) -> Iterator[tuple[str, list[str]]]:
-    for line in shown_lines((ROOT / "docs" / "start.md").read_text()):
-        if "-m diffusion_lit." in line:
-            name, *arguments = shlex.split(line.partition("-m diffusion_lit.")[2])
+    for line in command_lines("docs/start.md"):
+        if command := COMMAND.search(line):
+            name, arguments = command[1], shlex.split(command[2])
             places = {"RUN": str(run), "FOLDER": str(folder)}
             pairs = [argument.partition("=") for argument in arguments]
             yield name, [f"{key}{mark}{places.get(value, value)}" for key, mark, value in pairs]
