@@ -26,16 +26,7 @@ __all__ = ["FORMATS", "check_formats", "draw_runs"]
 FORMATS = ("png", "svg", "pdf")
 COLUMNS, SIZE = 3, (4.2, 3.1)
 """Panels beside each other, and the inches of one."""
-<<<<<<< HEAD
-SETTINGS: dict[Any, Any] = {
-    "svg.hashsalt": "diffusion-lit",
-    "pdf.fonttype": 42,
-    "svg.fonttype": "none",
-    "legend.fontsize": 7,
-}
-=======
 SETTINGS: Any = {"svg.hashsalt": "diffusion-lit", "pdf.fonttype": 42, "svg.fonttype": "none", "legend.fontsize": 7}
->>>>>>> h-report-2
 """The same curves are the same file, and its text is text."""
 MOST_INSIDE = 4
 """Curves whose names have room within a panel."""

@@ -78,13 +78,8 @@ def places(rows: Sequence[Mapping[str, Any]], x: str) -> dict[int, float]:
     if not known:
         return {}
     steps = [row["step"] for row in rows if known[0][0] <= row["step"] <= known[-1][0]]
-<<<<<<< HEAD
-    between = np.interp(steps, [step for step, _ in known], [place for _, place in known])
-    return dict(zip(steps, between.tolist(), strict=True))
-=======
     placed = np.interp(steps, [step for step, _ in known], [place for _, place in known])
     return dict(zip(steps, placed.tolist(), strict=True))
->>>>>>> h-report-2
 
 
 def curves_of(runs: Sequence[PastRun]) -> list[tuple[Chart, str]]:
