@@ -326,7 +326,17 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("name", sorted({*NAMES} - {"digits"}))  # which are the default, as another test shows
+SLOW = ("adm_imagenet64", "flow_cifar10", "iddpm_cifar10", "sd_latents")
+"""Recipes that take no step by default that others do not; on real latents `test_latents` trains."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name in sorted({*NAMES} - {"digits"})  # which are the default, as another test shows
+    ],
+)
 def test_every_experiment_takes_two_steps(
     name: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
