@@ -72,13 +72,8 @@ def test_the_readme_links_as_pypi_can_follow() -> None:
             assert (ROOT / path).exists(), link
             if "#" in link:
                 assert link.partition("#")[2] in anchors(Path(path).name), link
-<<<<<<< HEAD
     labels = set(re.findall(r"^\[([^\]]+)\]: ", text, re.MULTILINE))
     assert set(re.findall(r"\[((?:docs|examples)/[^\]]+)\](?!:)", without_code(text))) == labels
-=======
-    defined = re.findall(r"^\[([^\]]+)\]: ", text, re.MULTILINE)
-    assert set(re.findall(r"\[(docs/[^\]]+)\](?!:)", text)) == set(defined)
->>>>>>> h-docs
 
 
 def test_every_reference_to_code_names_some() -> None:
