@@ -4,6 +4,7 @@ import csv
 import io
 import time
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,9 @@ class CSVLogger(Logger):
     def log_dir(self) -> str:
         return str(self.path.parent)
 
-    def begin_with(self, table: Path, step: int) -> None:
-        """Take over the rows of `table` up to `step`; it need not exist, nor be whole."""
-        self.rows = {row["step"]: row for row in read_table(table) if row["step"] <= step}
+    def begin_with(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Take over the rows of an earlier table, as `read_table` gives them."""
+        self.rows = {row["step"]: row for row in rows}
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:

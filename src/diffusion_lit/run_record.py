@@ -90,10 +90,11 @@ def name_of_earlier(origin: Origin | None) -> str | None:
 def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, origin: Origin | None) -> dict[str, Any]:
     """Write what the run is, and the figures that its parent had. Returns what is in run.json."""
     folder = Path(cfg.run_dir)
-    table = [] if origin is None else read_table(origin.run / "metrics.csv")
+    rows = [] if origin is None else read_table(origin.run / "metrics.csv")
+    earlier = [row for row in rows if origin is not None and row["step"] <= origin.step]
     for logger in trainer.loggers:
-        if origin is not None and isinstance(logger, CSVLogger):
-            logger.begin_with(origin.run / "metrics.csv", origin.step)
+        if isinstance(logger, CSVLogger):
+            logger.begin_with(earlier)
         if origin is not None and isinstance(logger, TensorBoardLogger):
             continue_events(logger, origin.run / "tensorboard", origin.step)
     record: dict[str, Any] = {
@@ -117,8 +118,7 @@ def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, ori
                 file.write(state.patch)
     with replacing(folder / "config.yaml") as file:
         file.write(OmegaConf.to_yaml(OmegaConf.create(module.record["config"])).encode())
-    earlier_rows = [row for row in table if row["step"] <= record["step"]]
-    tell_loggers(cfg, module, trainer, record, earlier_rows, patch)
+    tell_loggers(cfg, module, trainer, record, earlier, patch)
     write_json(record, folder / "run.json")
     return record
 

@@ -17,9 +17,7 @@ OnStep = Callable[[Tensor, Tensor], None]
 
 
 @contextmanager
-def drawing(
-    trainer: Trainer, name: str, num_images: int, sampler: Sampler
-) -> Iterator[Callable[[Tensor, Tensor], None]]:
+def drawing(trainer: Trainer, name: str, num_images: int, sampler: Sampler) -> Iterator[OnStep]:
     """Show that images are being drawn; what it gives is to be called after each of the sampler's steps, on all ranks.
 
     Args:
