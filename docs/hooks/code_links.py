@@ -23,7 +23,7 @@ def find_lines(path: str, symbol: str) -> tuple[int, int]:
     """The first and the last line of what `symbol` names in a file of the package: a class, function or variable.
 
     Raises:
-        ValueError: if there is no such file, or nothing of that name in it.
+        ValueError: if the file does not exist, or does not define that name.
     """
     if not (PACKAGE / path).is_file():
         raise ValueError(f"a document refers to {path}:{symbol}, and src/diffusion_lit has no {path}")

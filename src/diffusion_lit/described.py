@@ -55,7 +55,7 @@ class Class:
 
 @cache
 def describe(target: str) -> Class | None:
-    """The class of that full name; None where there is no such class, or no source."""
+    """The class with that full name; None if it does not exist, or its source cannot be read."""
     module, _, name = target.rpartition(".")
     if not module or not (file := file_of(module)):
         return None

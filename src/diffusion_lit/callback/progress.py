@@ -38,7 +38,7 @@ class ProgressBar(LightningProgressBar):
 
     Args:
         refresh_seconds: the least time between two updates of the bar.
-        plain_seconds: the least time between two lines where there is no bar.
+        plain_seconds: seconds between two lines of progress where no bar is drawn.
     """
 
     def __init__(self, refresh_seconds: float = 0.5, plain_seconds: float = 30.0) -> None:
