@@ -53,7 +53,7 @@ LAYERS = (
     ("status_line",),
     ("terminal", "chatter"),
     ("shell",),
-    ("catalogue", "collective", "environment", "extra", "random", "ranks", "plain", "tensor_file"),
+    ("catalogue", "collective", "environment", "extra", "random", "ranks", "plain", "resolution", "tensor_file"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""
 WITHOUT_LIGHTNING = ("source", "prepared", "schedule", "sampler")
