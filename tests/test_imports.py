@@ -36,7 +36,7 @@ LAYERS = (
     ("checkpoint", "precision", "labels"),
     ("loss", "sampler", "data"),
     ("guidance", "weighting", "bound", "preparation"),
-    ("denoiser", "density", "metrics", "noise_level", "ode", "prepared"),
+    ("denoiser", "density", "execution", "metrics", "noise_level", "ode", "prepared"),
     ("schedule", "parameterization", "source", "augmentation", "feature", "model", "space"),
     ("condition", "autoencoder", "fixed_precision", "recorded"),
     ("gate", "lr_schedule", "derived", "best_figures", "call"),

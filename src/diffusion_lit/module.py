@@ -18,6 +18,7 @@ from diffusion_lit.budget import budget_of
 from diffusion_lit.data import Batch, ImageDataModule
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.evaluation import LossByNoise
+from diffusion_lit.execution import Execution
 from diffusion_lit.hybrid_shard import HybridShardStrategy
 from diffusion_lit.loss import Loss, LossTerms
 from diffusion_lit.lr_schedule import LRSchedule
@@ -46,6 +47,7 @@ class DiffusionModule(LightningModule):
             (Ho & Salimans 2022, algorithm 1, arXiv:2207.12598).
         seed: seed of the noise.
         augmentation: augmentation of training images, by what the data module drew for them; None disables it.
+        execution: how the network is run; None runs it as it is.
 
     Raises:
         ValueError: if `label_dropout` is not in [0, 1), or the loss or the augmentation does not suit the denoiser.
@@ -60,16 +62,17 @@ class DiffusionModule(LightningModule):
         label_dropout: float = 0.1,
         seed: int = 0,
         augmentation: Augmentation | None = None,
+        execution: Execution | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_dropout < 1:
             raise ValueError(f"label_dropout is a probability in [0, 1), got {label_dropout}; 0.1 is usual")
         loss.check(denoiser)
         if augmentation is not None:
-            check_augmentation(augmentation, denoiser)
+            augmentation.check(denoiser.network.augmentation_dim, denoiser.space.bounded)
         self.denoiser, self.loss, self.augmentation = denoiser, loss, augmentation
         self.optimizer, self.lr_schedule = optimizer, lr_schedule
-        self.label_dropout, self.seed = label_dropout, seed
+        self.label_dropout, self.seed, self.execution = label_dropout, seed, execution
         self.record: dict[str, Any] = {}
         """What a checkpoint says of the run (see `diffusion_lit.checkpoint`)."""
         self.forgets_optimizer = False
@@ -80,7 +83,10 @@ class DiffusionModule(LightningModule):
         self.accumulation, self.figures = Accumulation(), TrainingFigures(denoiser.schedule)
 
     def configure_model(self) -> None:
-        sharded = isinstance(self.denoiser.network, FSDPModule)  # Lightning may call this more than once
+        if self.execution is not None:
+            self.execution.apply(self.denoiser.network, self.trainer.strategy.root_device)
+            self.execution = None  # Lightning may call this more than once
+        sharded = isinstance(self.denoiser.network, FSDPModule)
         if isinstance(self.trainer.strategy, ModelParallelStrategy) and not sharded:
             assert self.device_mesh is not None
             hybrid = isinstance(self.trainer.strategy, HybridShardStrategy)
@@ -186,15 +192,3 @@ class DiffusionModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self.record)
         checkpoint["training_figures"] = self.figures.state_dict(self.device)
-
-
-def check_augmentation(augmentation: Augmentation, denoiser: Denoiser) -> None:
-    """Raise a ValueError if the network does not take the augment label, or images are stored as latents."""
-    name, network, known = type(augmentation).__name__, denoiser.network, denoiser.network.augmentation_dim
-    if augmentation.num_draws > 0 and not denoiser.space.bounded:  # a mirror image's latents are not mirror images
-        raise ValueError(f"{name} is for images, and this data set stores latents: use augmentation=none")
-    if augmentation.dim != known:
-        raise ValueError(
-            f"{name} conditions the network on {augmentation.dim} numbers of an image, and {type(network).__name__} "
-            f"takes {known}: leave model.augmentation_dim at auto; a network without it needs augmentation=flip or none"
-        )

@@ -7,6 +7,7 @@ import torch
 
 from diffusion_lit.condition import Condition
 from diffusion_lit.denoiser import BaseDenoiser, Denoiser
+from diffusion_lit.execution import not_compiled
 
 __all__ = ["check_precision", "compile_networks", "run_network_in"]
 
@@ -69,5 +70,4 @@ def compile_networks(networks: Iterable[Denoiser], denoiser: BaseDenoiser, size:
         with torch.inference_mode():
             denoiser(x, t, Condition(label))
     except Exception as error:  # a missing compiler, an operation it does not know: anything
-        [reason, *_] = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"compile=true: torch cannot compile here ({reason}); use compile=false") from error
+        raise not_compiled(error) from error

@@ -27,7 +27,8 @@ PLACES = ("run_dir", "output_root", "resume", "init")
 UNSEEN = (
     *(*PLACES, "logger", "progress", "callback.progress", "callback.throughput", "callback.dashboard"),
     *("callback.raw_loss", "callback.update_ratio", "data.num_workers", "data.verify"),
-    *("data.cache", "data.ahead", "objective", "allow", "trainer.default_root_dir", "trainer.log_every_n_steps"),
+    *("compile", "gradient_checkpointing", "channels_last", "data.cache", "data.ahead", "objective", "allow"),
+    *("trainer.default_root_dir", "trainer.log_every_n_steps"),
     *("trainer.enable", "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "trainer.strategy", "sweep"),
 )
 """Settings of where a run is computed and what is written of it, which it would be foolish to compare runs by."""

@@ -1,0 +1,110 @@
+"""Ways to run a network change neither what it computes nor what a checkpoint holds."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diffusion_lit.checkpoint import load_checkpoint
+from diffusion_lit.condition import Condition
+from diffusion_lit.execution import Execution
+from diffusion_lit.model import Network, UNet
+from tests.launch import train_in
+from tests.test_training import column
+
+CPU = torch.device("cpu")
+
+
+def network() -> UNet:
+    torch.manual_seed(0)
+    made = UNet(8, 1, channels=8, channel_multipliers=(1, 2), attention_resolutions=(4,), num_groups=4, dropout=0.5)
+    for parameter in made.parameters():  # the zeroed layers too, so that all of it counts
+        nn.init.normal_(parameter, std=0.1)
+    return made
+
+
+def step(net: UNet) -> tuple[Tensor, list[Tensor]]:
+    """The output of a training step, with dropout, and its gradients."""
+    torch.manual_seed(1)
+    out = net(torch.randn(2, 1, 8, 8), torch.tensor([3.0, 500.0]), Condition())
+    torch.manual_seed(2)
+    out.square().mean().backward()
+    return out.detach(), [p.grad for p in net.parameters() if p.grad is not None]
+
+
+def test_a_recomputed_block_has_the_dropout_it_had() -> None:
+    plain, recomputed = network(), network()
+    Execution(gradient_checkpointing=True).apply(recomputed, CPU)
+    (out, gradients), (same_out, same_gradients) = step(plain), step(recomputed)
+    assert torch.equal(out, same_out)
+    assert all(torch.equal(a, b) for a, b in zip(gradients, same_gradients, strict=True))
+    assert plain.state_dict().keys() == recomputed.state_dict().keys()
+
+
+def test_what_is_recomputed_is_not_kept() -> None:
+    """The tensors that wait for the backward pass, counted."""
+    kept: dict[bool, int] = {}
+    for recomputes in (False, True):
+        net = network()
+        Execution(gradient_checkpointing=recomputes).apply(net, CPU)
+        kept[recomputes] = 0
+
+        def pack(tensor: Tensor, recomputes: bool = recomputes) -> Tensor:
+            kept[recomputes] += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            net(torch.randn(2, 1, 8, 8), torch.zeros(2), Condition())
+    assert kept[True] < 0.4 * kept[False]
+
+
+def test_channels_last_is_how_weights_lie_and_not_what_they_are() -> None:
+    plain, other = network().eval(), network().eval()  # without dropout, which is drawn as images lie in memory
+    Execution(channels_last=True).apply(other, CPU)
+    conv = list(other.last.children())[-1]
+    assert isinstance(conv, nn.Conv2d) and conv.weight.is_contiguous(memory_format=torch.channels_last)
+    (out, gradients), (same_out, same_gradients) = step(plain), step(other)
+    torch.testing.assert_close(out, same_out)
+    torch.testing.assert_close(gradients, same_gradients)
+
+
+class NoBlocks(Network):
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize("option", ["compile", "gradient_checkpointing"])
+def test_a_network_that_lists_no_blocks_is_refused(option: str) -> None:
+    with pytest.raises(ValueError, match=rf"{option}=true works block by block, and NoBlocks has none"):
+        Execution(**{option: True}).apply(NoBlocks(), CPU)
+
+
+def test_a_machine_that_cannot_compile_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler(*_: object) -> None:
+        raise RuntimeError("no compiler\nis here")
+
+    monkeypatch.setattr(torch, "compile", lambda function: no_compiler)
+    with pytest.raises(ValueError, match=r"torch cannot compile here \(no compiler\); use compile=false"):
+        Execution(compile=True).apply(network(), CPU)
+
+
+def test_a_run_takes_the_settings_together(tmp_path: Path) -> None:
+    """They leave the run's numbers, and the form of its checkpoint, alone."""
+    options = ("trainer.max_steps=2", "callback.fid=null", "callback.sample_grid=null", "trainer.log_every_n_steps=1")
+    losses, names = [], []
+    for run, more in (("plain", ()), ("other", ("gradient_checkpointing=true", "channels_last=true"))):
+        train_in(tmp_path / run, *options, *more)
+        losses.append(list(column(tmp_path / run, "train/loss").values()))
+        names.append(load_checkpoint(tmp_path / run)["state_dict"].keys())
+    assert names[0] == names[1] and len(losses[0]) == 2
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_alike(tmp_path: Path) -> None:
+    plain, compiled = network().eval(), network().eval()  # without dropout, whose compiled draws are others
+    Execution(compile=True, gradient_checkpointing=True).apply(compiled, CPU)
+    (out, gradients), (same_out, same_gradients) = step(plain), step(compiled)
+    torch.testing.assert_close(out, same_out, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradients, same_gradients, rtol=1e-4, atol=1e-5)
