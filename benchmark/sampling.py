@@ -14,18 +14,18 @@ bfloat16 is fast where the processor multiplies it (AVX-512 BF16, AMX, GPUs); el
 
 import argparse
 import resource
-import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from diffusers import DDIMScheduler, UNet2DModel
+from diffusers import DDIMScheduler
+from sides import DIFFUSERS, OURS, alternate, our_network, ratio, table, their_network
 from torch import nn
 
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.drawing import draw
 from diffusion_lit.generate import Setup
-from diffusion_lit.model import UNet
 from diffusion_lit.parameterization import EpsParameterization
 from diffusion_lit.precision import run_network_in
 from diffusion_lit.sampler import DDIMSampler
@@ -38,7 +38,7 @@ Side = Callable[[int], None]
 
 
 def ours(args: argparse.Namespace, precision: str) -> tuple[nn.Module, Side]:
-    network = UNet(32, 3, channels=args.channels)
+    network = our_network(args.channels)
     denoiser = Denoiser(network, LinearSchedule(), EpsParameterization()).to(args.device).eval()
     run_network_in(denoiser, precision)
     setup = Setup(denoiser, DDIMSampler(args.num_steps), None, None, args.device, 0, precision)
@@ -51,15 +51,7 @@ def ours(args: argparse.Namespace, precision: str) -> tuple[nn.Module, Side]:
 
 
 def theirs(args: argparse.Namespace, precision: str) -> tuple[nn.Module, Side]:
-    network = UNet2DModel(
-        sample_size=32,
-        block_out_channels=(args.channels, 2 * args.channels, 2 * args.channels, 2 * args.channels),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=2,
-        attention_head_dim=None,
-    )
-    network, scheduler = network.eval().to(args.device, DTYPES[precision]), DDIMScheduler()
+    network, scheduler = their_network(args.channels).eval().to(args.device, DTYPES[precision]), DDIMScheduler()
     scheduler.set_timesteps(args.num_steps)
 
     @torch.no_grad()
@@ -80,41 +72,48 @@ def seconds(side: Side, count: int) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def report(args: argparse.Namespace) -> str:
+    makers = {OURS: ours, DIFFUSERS: theirs}
+    sides = {f"{name} {precision}": make(args, precision) for precision in DTYPES for name, make in makers.items()}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    count = args.num_samples // args.rounds
+    timed = {name: partial(seconds, side, count) for name, (_, side) in sides.items()}
+    for _, side in sides.values():
+        side(min(args.batch_size, args.num_samples))  # warms up
+    times = alternate(timed, args.rounds, warm_up=0)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    rows = []
+    for precision in DTYPES:
+        own, peer = (times[f"{name} {precision}"] for name in makers)
+        rates = [f"{count * args.rounds / sum(spent):.2f}" for spent in (own, peer)]
+        rows.append([precision, *rates, ratio(peer, own)])
+    half = ratio(*(times[f"{OURS} {precision}"] for precision in DTYPES))
+    head = ["precision", "ours, images/s", "diffusers, images/s", "ours is faster by"]
+    size = sum(p.numel() for p in sides[f"{OURS} 32-true"][0].parameters()) / 1e6
+    return "\n".join(
+        [
+            f"{size:.1f} M parameters, {args.num_steps} steps of DDIM, batches of {args.batch_size} "
+            f"({torch.get_num_threads()} threads).",
+            *("", table(head, rows), ""),
+            f"bfloat16 is faster than float32 by {half}; the process grew by {grown:.0f} MiB over {args.num_samples} "
+            "images a side.",
+        ]
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-samples", type=int, default=1000)
     parser.add_argument("--num-steps", type=int, default=50)
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args()
 
-    makers = {"diffusion-lit": ours, "diffusers": theirs}
-    sides = {(name, precision): make(args, precision) for precision in DTYPES for name, make in makers.items()}
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in sides}
-    for _, side in sides.values():
-        side(min(args.batch_size, args.num_samples))  # warms up
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for number in range(args.rounds):
-        order = list(sides) if number % 2 == 0 else list(sides)[::-1]
-        for key in order:
-            times[key].append(seconds(sides[key][1], args.num_samples // args.rounds))
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
-    for (name, precision), (network, _) in sides.items():
-        size, rate = sum(p.numel() for p in network.parameters()), args.num_samples / sum(times[name, precision])
-        print(f"{name:14s} {precision:10s} {size / 1e6:6.2f} M parameters {rate:9.2f} images/s")
-
-    def ratio(slow: tuple[str, str], fast: tuple[str, str]) -> float:
-        return statistics.median(a / b for a, b in zip(times[slow], times[fast], strict=True))
-
-    half = ratio(("diffusion-lit", "32-true"), ("diffusion-lit", "bf16-true"))
-    print(f"bfloat16 is {half:.2f} times as fast as float32 ({args.device}, {torch.get_num_threads()} threads)")
-    for precision in DTYPES:
-        against = ratio(("diffusers", precision), ("diffusion-lit", precision))
-        print(f"diffusion-lit is {against:.2f} times as fast as diffusers in {precision}")
-    print(f"the process grew by {grown:.0f} MiB over {args.num_samples} images a side")
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    print(report(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -4,20 +4,24 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from diffusion_lit.data.computed_order import ComputedOrder
 from diffusion_lit.random import fold_in
 
 __all__ = ["EvaluationOrder", "Permutation", "TrainingOrder", "permute", "permute_shards", "split_order"]
 
 log = logging.getLogger(__name__)
 
-Permutation = Callable[[int, int], Tensor]
-"""(seed, epoch) to the order of all images, int64 [N]."""
+Permutation = Callable[[int, int], Tensor | ComputedOrder]
+"""(seed, epoch) to the order of all images, int64 [N], or what can be sliced like it."""
+
+MAX_TABLE = 2**22
+"""Images up to which each process keeps the order of an epoch: 32 MiB."""
 
 
 def split_order(num_images: int) -> Tensor:
@@ -25,8 +29,10 @@ def split_order(num_images: int) -> Tensor:
     return torch.randperm(num_images, generator=fold_in(0, "split", 0))
 
 
-def permute(num_images: int, seed: int, epoch: int) -> Tensor:
-    """All orders of the images are equally likely."""
+def permute(num_images: int, seed: int, epoch: int) -> Tensor | ComputedOrder:
+    """All orders of the images are equally likely; over `MAX_TABLE` images, they look so."""
+    if num_images > MAX_TABLE:
+        return ComputedOrder(num_images, seed, epoch)
     return torch.randperm(num_images, generator=fold_in(seed, "order", epoch))
 
 
@@ -124,20 +130,21 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
         """Batches of an epoch that count as done at its image number `position`: all but those still to come."""
         return len(self) - (self.num_images - position) // self.round_size
 
-    def share(self) -> Tensor:
-        """This rank's images of the epoch, batch by batch, from where it begins."""
+    def steps(self) -> Iterator[Tensor]:
+        """This rank's images of each step of the epoch, batch by batch, from where it begins."""
         epoch, position = self.start
         first = position if epoch == self.epoch else 0
         done, end, count = self.batches_before(first), len(self), self.batches_per_step
-        taken = self.permute(self.seed, self.epoch)[first : first + (end - done) * self.round_size]
-        own = taken[self.rank :: self.world_size]
+        order = self.permute(self.seed, self.epoch)
         # Lightning steps after every A-th batch of an epoch, and after its last.
-        cuts = [done, *range(done // count * count, end, count)[1:], end]
-        steps = torch.split(own, [(b - a) * self.batch_size for a, b in pairwise(cuts)])
-        return torch.cat([step.view(self.batch_size, -1).T.flatten() for step in steps])
+        cuts = chain([done], islice(range(done // count * count, end, count), 1, None), [end])
+        for a, b in pairwise(cuts):
+            taken = order[first + (a - done) * self.round_size : first + (b - done) * self.round_size]
+            yield taken[self.rank :: self.world_size].view(self.batch_size, b - a).T.flatten()
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        yield from self.batches(self.share())  # not before the first is asked for: the epoch is announced late
+        for share in self.steps():  # not before the first is asked for: the epoch is announced late
+            yield from self.batches(share)
 
     def batches(self, share: Tensor) -> Iterator[list[tuple[int, int]]]:
         epoch = self.epoch

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from diffusion_lit.data.order import TrainingOrder, permute_shards
@@ -108,7 +109,7 @@ class FetchingOrder(TrainingOrder):
     ahead: int
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        share = self.share()
+        share = torch.cat(list(self.steps()))
         needed = self.first_needs(share)
         horizon = self.ahead * len(self.images) // len(self.images.shards)
         with ThreadPoolExecutor(THREADS) as threads:
