@@ -90,21 +90,24 @@ def shares(step: Step) -> dict[str, float]:
     return {kind: time / sum(totals.values()) for kind, time in totals.items()}
 
 
-def take_memory(side: str, args: argparse.Namespace, answer: "multiprocessing.Queue[float]") -> None:
-    """MiB that a step needs beside the network, its gradients and its optimizer's state."""
-    step = make(side, args)
-    step()  # after which there are all of these
+def step_memory(step: Step) -> float:
+    """MiB that a step needs beside the network, its gradients and its optimizer's state, all of which there are."""
     if step.x_0.is_cuda:
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()
         step()
-        answer.put((torch.cuda.max_memory_allocated() - held) / 2**20)
-        return
+        return (torch.cuda.max_memory_allocated() - held) / 2**20
     ctypes.CDLL(None).malloc_trim(0)  # what earlier steps have left behind goes back to the system
-    held = resident("VmRSS")
+    held_mib = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     step()
-    answer.put(resident("VmHWM") - held)
+    return resident("VmHWM") - held_mib
+
+
+def take_memory(side: str, args: argparse.Namespace, answer: "multiprocessing.Queue[float]") -> None:
+    step = make(side, args)
+    step()
+    answer.put(step_memory(step))
 
 
 def resident(what: str) -> float:
@@ -148,7 +151,8 @@ def report(args: argparse.Namespace) -> str:
             f"{size:.1f} M parameters, {args.batch_size} images a step{', compiled' if args.compile else ''}.",
             *("", table(head, rows), "", *lines, ""),
             *("Where the time of a step goes (float32, equal heads):", "", table(["", *parts], where), ""),
-            f"Memory that a step takes beside weights and optimizer: {OURS} {taken[OURS]:.0f} MiB, {DIFFUSERS} {taken[DIFFUSERS]:.0f} MiB.",
+            "Memory that a step takes beside weights and optimizer: "
+            f"{OURS} {taken[OURS]:.0f} MiB, {DIFFUSERS} {taken[DIFFUSERS]:.0f} MiB.",
         ]
     )
 

@@ -96,14 +96,18 @@ class Shard:
         check_shard(path, info, False, "copy it again")
         self.data = np.memmap(path, np.uint8, mode="r")
         table = 4 * (info.count + 2)
-        self.offsets = np.array(self.data[4:table]).view("<u4").astype(np.int64)
-        sizes = np.diff(self.offsets)
-        whole = self.offsets[0] == table and self.offsets[-1] == info.bytes
+        offsets = np.array(self.data[4:table]).view("<u4").astype(np.int64)
+        sizes = np.diff(offsets)
+        whole = offsets[0] == table and offsets[-1] == info.bytes
         if not whole or (sizes < 16).any() or (item_bytes is not None and (sizes != item_bytes + 16).any()):
             raise ValueError(f"shard {path} is damaged: its table of contents is not what was written; copy it again")
-        if item_bytes is not None:
-            strides = (item_bytes + 16, 1)
-            self.images = np.ndarray((info.count, item_bytes), np.uint8, self.data, table + 8, strides)
+        if item_bytes is None:
+            self.offsets = offsets
+            self.classes = self.data[offsets[1:, None] + np.arange(-8, 0)].view("<i8")[:, 0]
+        else:  # where everything is follows from its number
+            stride, begin = item_bytes + 16, table + 8
+            self.images = np.ndarray((info.count, item_bytes), np.uint8, self.data, begin, (stride, 1))
+            self.classes = np.ndarray((info.count,), "<i8", self.data, begin + item_bytes, (stride,))
 
     def raw(self, indices: np.ndarray) -> np.ndarray:
         """Raw images as bytes [n, item_bytes]."""
@@ -115,5 +119,4 @@ class Shard:
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
         """Classes int64 [n]."""
-        ends = self.offsets[np.asarray(indices) + 1]
-        return self.data[ends[:, None] + np.arange(-8, 0)].view("<i8")[:, 0]
+        return self.classes[indices]

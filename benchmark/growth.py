@@ -1,0 +1,131 @@
+"""How a step grows with the image and the network, and how a start grows with the set.
+
+    python benchmark/growth.py [--device cpu] [--resolutions 32 64 128 256] [--widths 16 32 64 128 212]
+
+A step: DDPM's network, at 32 channels for images of growing size and at growing width for 32 x 32 images; seconds, the
+median of `--repeats`, and the memory that it takes beside weights and optimizer, each in a process of its own.
+
+A start: sets of 10^4, 10^6 and 10^8 images of 8 x 8 pixels as `data=memmap` reads them: a manifest with a shard for
+each 10^5 images, and shards that are sparse files, full of zeros that take no disk. Told are the time until the first
+batch is there and the memory that it takes, as the only process and as the last of 64. The checksums, which the first
+process of a machine computes once over all bytes, are left out (`data.verify=false`): that is reading, not starting.
+"""
+
+import argparse
+import hashlib
+import multiprocessing
+import time
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from sides import Step, our_side, table
+from step_time import resident, step_memory
+
+from diffusion_lit.data import MemmapData
+from diffusion_lit.prepared.manifest import Manifest, Split
+from diffusion_lit.prepared.shard import ShardInfo
+
+PER_SHARD = 100_000
+SIDE = 8
+
+
+def apart(function: Any, *args: Any) -> Any:
+    """What a function answers in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, args)
+
+
+def step_of(channels: int, resolution: int, batch_size: int, repeats: int, device: str) -> tuple[float, float, float]:
+    """M parameters, seconds and MiB of a step."""
+    module, loss = our_side(channels, resolution)
+    step = Step(module, loss, torch.rand(batch_size, 3, resolution, resolution, device=device) * 2 - 1)
+    step()
+    seconds = median(step() for _ in range(repeats))
+    return sum(p.numel() for p in module.parameters()) / 1e6, seconds, step_memory(step)
+
+
+def steps_table(args: argparse.Namespace) -> str:
+    rows = []
+    shapes = [(32, resolution) for resolution in args.resolutions] + [(width, 32) for width in args.widths]
+    for channels, resolution in shapes:
+        size, seconds, mib = apart(step_of, channels, resolution, args.batch_size, args.repeats, args.device)
+        images = args.batch_size / seconds
+        rows.append([str(channels), str(resolution), f"{size:.1f}", f"{1000 * seconds:.0f}", f"{images:.1f}"])
+        rows[-1].append(f"{mib / args.batch_size:.1f}")
+    head = ["channels", "pixels a side", "M parameters", "ms a step", "images/s", "MiB an image"]
+    return table(head, rows)
+
+
+def write_set(folder: Path, count: int) -> None:
+    """A prepared set that is read like any other, whose pixels are zeros that take no disk."""
+    (folder / "train").mkdir(parents=True)
+    shards = []
+    for number, begin in enumerate(range(0, count, PER_SHARD)):
+        images = min(PER_SHARD, count - begin)
+        name, table_bytes, stride = f"train/shard-{number:05d}.bin", 4 * (images + 2), SIDE * SIDE + 16
+        offsets = table_bytes + stride * np.arange(images + 1)
+        with (folder / name).open("wb") as file:
+            file.write(np.array([images, *offsets], "<u4").tobytes())
+            file.truncate(int(offsets[-1]))
+        shards.append(ShardInfo(name, images, int(offsets[-1]), hashlib.sha256().hexdigest()))
+    split = Split(count, [count], shards)
+    digest = hashlib.sha256(str(count).encode()).hexdigest()
+    facts = {"resolution": SIDE, "channels": 1, "encoding": "raw", "class_names": ["zero"], "source": "zeros"}
+    rest = {"fit": "none", "filter": "none", "num_unreadable": 0, "plan": digest, "content_hash": digest}
+    Manifest(**facts, **rest, splits={"train": split}).save(folder)  # type: ignore[arg-type]
+
+
+def first_batch(folder: str, world_size: int) -> tuple[float, float]:
+    """Seconds until the last of so many processes has its first batch, and the MiB that it has taken for it."""
+    before, start = resident("VmRSS"), time.perf_counter()
+    data = MemmapData(folder, batch_size=64, verify=False)
+    ranks = {"global_rank": world_size - 1, "local_rank": 1, "world_size": world_size}
+    data.trainer = SimpleNamespace(accumulate_grad_batches=1, **ranks)  # type: ignore[assignment]
+    data.setup()
+    batch = next(iter(data.train_dataloader()))
+    assert len(batch) == 64
+    return time.perf_counter() - start, resident("VmHWM") - before
+
+
+def starts_table(args: argparse.Namespace) -> str:
+    rows = []
+    with TemporaryDirectory() as folder:
+        for exponent in (4, 6, 8):
+            root = Path(folder) / str(exponent)
+            write_set(root, 10**exponent)
+            for world_size in (1, 64):
+                seconds, mib = apart(first_batch, str(root), world_size)
+                rows.append([f"10^{exponent}", str(world_size), f"{seconds:.2f}", f"{mib:.0f}"])
+    return table(["images", "processes", "seconds to the first batch", "MiB"], rows)
+
+
+def report(args: argparse.Namespace) -> str:
+    return "\n".join(
+        [
+            f"A step of {args.batch_size} images (float32), by the image's side and by the network's width:",
+            *("", steps_table(args), "", "A start, by the size of the set:", "", starts_table(args)),
+        ]
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--resolutions", type=int, nargs="+", default=[32, 64, 128, 256])
+    parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 212])
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    print(report(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
