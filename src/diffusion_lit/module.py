@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from diffusion_lit.accumulation import Accumulation
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.budget import budget_of
+from diffusion_lit.conditioning import check_augmentation, check_hidden_classes, check_labelled
 from diffusion_lit.data import Batch, ImageDataModule
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.evaluation import LossByNoise
@@ -64,6 +65,7 @@ class DiffusionModule(LightningModule):
         super().__init__()
         if not 0 <= label_dropout < 1:
             raise ValueError(f"label_dropout is a probability in [0, 1), got {label_dropout}; 0.1 is usual")
+        check_hidden_classes(label_dropout, denoiser)
         loss.check(denoiser)
         if augmentation is not None:
             check_augmentation(augmentation, denoiser)
@@ -181,20 +183,9 @@ class DiffusionModule(LightningModule):
     def on_fit_start(self) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, ImageDataModule):
+            check_labelled(data, self.denoiser)
             self.record["class_counts"] = data.class_counts("train")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self.record)
         checkpoint["training_figures"] = self.figures.state_dict(self.device)
-
-
-def check_augmentation(augmentation: Augmentation, denoiser: Denoiser) -> None:
-    """Raise a ValueError if the network does not take the augment label, or images are stored as latents."""
-    name, network, known = type(augmentation).__name__, denoiser.network, denoiser.network.augmentation_dim
-    if augmentation.num_draws > 0 and not denoiser.space.bounded:  # a mirror image's latents are not mirror images
-        raise ValueError(f"{name} is for images, and this data set stores latents: use augmentation=none")
-    if augmentation.dim != known:
-        raise ValueError(
-            f"{name} conditions the network on {augmentation.dim} numbers of an image, and {type(network).__name__} "
-            f"takes {known}: leave model.augmentation_dim at auto; a network without it needs augmentation=flip or none"
-        )

@@ -136,7 +136,7 @@ def test_all_residual_blocks_have_the_network_s_dropout(resampling: str) -> None
         ({"resolution": 2, "channel_multipliers": (1, 1, 1)}, ["2", "4 and 8"]),
         ({"image_channels": 0}, ["at least 1", "0"]),
         ({"time_conditioning": "film"}, ["additive or scale_shift", "film"]),
-        ({"resampling": "pool"}, ["conv or residual", "pool"]),
+        ({"resampling": "pool"}, ["conv_same or residual", "pool"]),
         ({"num_groups": 5}, ["channels=16", "num_groups=5"]),
         ({"head_channels": 3, "attention_resolutions": (8,)}, ["head_channels=3"]),
         ({"num_classes": 0}, ["num_classes", "0"]),
