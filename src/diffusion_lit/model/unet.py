@@ -120,8 +120,8 @@ class UNet(Network):
         )
 
         def level(c_in: int, c_out: int, size: int) -> nn.ModuleList:
-            block = res_block(c_in, c_out)
-            return nn.ModuleList([block, attention(c_out)] if size in attention_resolutions else [block])
+            attends = [attention(c_out)] if size in attention_resolutions else []
+            return nn.ModuleList([res_block(c_in, c_out), *attends])
 
         def reduce(c: int) -> nn.Module:
             by_block = resampling == "residual"
