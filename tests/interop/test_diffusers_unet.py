@@ -1,16 +1,13 @@
 """diffusers' UNet2DModel as our U-Net: the same settings, the same weights, the same outputs."""
 
-import inspect
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from diffusers import UNet2DModel
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.condition import Condition
 from diffusion_lit.interop import diffusers_unet as door
 from diffusion_lit.model import UNet

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffusion_lit.interop.diffusers_unet_weights import attending, weights_from, weights_to
+from diffusion_lit.interop.multipliers import multipliers_of
 from diffusion_lit.resolution import height_and_width, shortest
 
 __all__ = ["config_from", "network_settings", "weights_from", "weights_to"]
@@ -80,7 +81,7 @@ def network_settings(config: Mapping[str, Any], null_class: bool = False) -> dic
         "resolution": shortest(height, width),
         "image_channels": c["in_channels"],
         "channels": widths[0],
-        "channel_multipliers": [whole(width / widths[0]) for width in widths],
+        "channel_multipliers": multipliers_of(widths),
         "num_res_blocks": c["layers_per_block"],
         "attention_resolutions": [size for size, here in zip(sizes, attends, strict=True) if here],
         "head_channels": c["attention_head_dim"],
@@ -128,7 +129,7 @@ def config_from(settings: Mapping[str, Any]) -> dict[str, Any]:
         "sample_size": s["resolution"] if isinstance(s["resolution"], int) else list(s["resolution"]),
         "in_channels": s["image_channels"],
         "out_channels": (2 if s["learn_variance"] else 1) * s["image_channels"],
-        "freq_shift": whole(s["frequency_shift"]),
+        "freq_shift": s["frequency_shift"],
         "flip_sin_to_cos": s["cosine_first"],
         "down_block_types": ["AttnDownBlock2D" if here else plain[0] for here in attends],
         "up_block_types": ["AttnUpBlock2D" if here else plain[1] for here in reversed(attends)],
@@ -190,11 +191,6 @@ def head_channels(s: Mapping[str, Any], attends: list[bool]) -> int | None:
             "UNet2DModel has one attention_head_dim for all"
         )
     return sizes[0]
-
-
-def whole(number: float) -> float:
-    """2 for 2.0, so that a file says it as people do."""
-    return int(number) if number == int(number) else number
 
 
 def refused(option: str, value: Any, ours: str) -> ValueError:
