@@ -1,5 +1,6 @@
 """diffusers' UNet2DModel as our U-Net: the same settings, the same weights, the same outputs."""
 
+import inspect
 from functools import cache
 from typing import Any
 
@@ -96,3 +97,112 @@ def test_weights_and_settings_return_to_the_bit(name: str) -> None:
     config = door.config_from(settings)
     assert door.network_settings(config) == settings
     assert UNet2DModel(**{k: v for k, v in config.items() if k[0] != "_"}).state_dict().keys() == back.keys()
+
+
+def test_former_names_of_attention_are_taken() -> None:
+    theirs, ours, settings = pair("ddpm")
+    former = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    state = theirs.state_dict()
+    for new, old in former.items():
+        state = {name.replace(f".{new}.", f".{old}."): weight for name, weight in state.items()}
+    assert "mid_block.attentions.0.proj_attn.weight" in state and "up_blocks.2.attentions.1.query.bias" in state
+    taken = door.weights_from(state, settings)
+    assert all(torch.equal(taken[name], weight) for name, weight in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("heads", [{"head_channels": 8}, {"num_heads": 4}, {"num_heads": 1}])
+def test_heads_and_the_order_of_their_rows_are_exported(heads: dict[str, int]) -> None:
+    """A network as guided-diffusion's, whose projection of attention is sorted by heads."""
+    config = {**CONFIGS["residual"], "block_out_channels": [16, 16, 16]}
+    settings = {**door.network_settings(config), "num_heads": None, "head_channels": None, **heads}
+    settings = {**settings, "qkv_by_head": True, "num_classes": 7, "null_class": True}
+    ours = ours_of(settings)
+    ours.load_state_dict(filled(ours.state_dict()))
+    config, weights = door.config_from(settings), door.weights_to(ours.state_dict(), settings)
+    theirs = UNet2DModel(**{key: value for key, value in config.items() if key[0] != "_"}).eval()
+    theirs.load_state_dict(weights)
+    expected, found = outputs(theirs, ours)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    back = door.weights_from(weights, settings)
+    assert all(torch.equal(back[name], weight) for name, weight in ours.state_dict().items())
+    assert config["num_class_embeds"] == 8, "the last is that of images without a class"
+    returned = door.network_settings(config, null_class=True)
+    assert (returned["num_classes"], returned["null_class"]) == (7, True)
+    storages = {weight.untyped_storage().data_ptr() for weight in weights.values()}
+    assert len(storages) == len(weights), "no two share memory, which safetensors refuses"
+
+
+def test_heads_of_several_sizes_are_not_exported() -> None:
+    settings = door.network_settings({**CONFIGS["attention_everywhere"], "attention_head_dim": None})
+    with pytest.raises(ValueError, match="num_heads=4 makes heads of 4 and 8 channels"):
+        door.config_from({**settings, "num_heads": 4})
+
+
+@pytest.mark.parametrize(
+    "option, value, word",
+    [
+        ("_class_name", "UNet2DConditionModel", "UNet2DModel"),
+        ("sample_size", None, "config.json"),
+        ("center_input_sample", True, "False"),
+        ("time_embedding_type", "fourier", "positional"),
+        ("time_embedding_dim", 32, "64"),
+        ("mid_block_type", None, "UNetMidBlock2D"),
+        ("mid_block_scale_factor", 2**0.5, "1"),
+        ("add_attention", False, "True"),
+        ("act_fn", "gelu", "silu"),
+        ("class_embed_type", "timestep", "None"),
+        ("resnet_time_scale_shift", "spatial", "scale_shift"),
+        ("attn_norm_num_groups", 4, "norm_num_groups=8"),
+        ("downsample_padding", 2, "0"),
+        ("downsample_type", "fir", "resnet"),
+        ("upsample_type", "resnet", "by one kind"),
+        ("out_channels", 4, "in_channels=3"),
+        ("down_block_types", ["DownBlock2D", "AttnSkipDownBlock2D"], "AttnSkipDownBlock2D"),
+        ("up_block_types", ["UpBlock2D", "AttnUpBlock2D"], "same sizes"),
+        ("up_block_types", ["UpBlock2D"], "as many"),
+        ("cross_attention_dim", 8, "no such option"),
+    ],
+)
+def test_what_our_network_lacks_is_named(option: str, value: object, word: str) -> None:
+    with pytest.raises(ValueError) as error:
+        door.network_settings({**CONFIGS["defaults"], option: value})
+    assert option in str(error.value) and word in str(error.value)
+
+
+def test_attention_without_a_norm_is_refused() -> None:
+    with pytest.raises(ValueError, match="attn_norm_num_groups=None"):
+        door.network_settings({**CONFIGS["residual"], "attn_norm_num_groups": None})
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [
+        ("_target_", "diffusion_lit.model.dit.DiT"),
+        ("augmentation_dim", 9),
+        ("time_scale", 0.25),
+        ("time_channels", 32),
+        ("channel_multipliers", [2, 2]),
+    ],
+)
+def test_what_diffusers_lacks_is_named(option: str, value: object) -> None:
+    with pytest.raises(ValueError) as error:
+        door.config_from({**door.network_settings(CONFIGS["defaults"]), option: value})
+    assert str(value) in str(error.value) and "UNet2DModel" in str(error.value)
+
+
+def test_weights_that_are_missing_or_have_no_place_are_named() -> None:
+    theirs, ours, settings = pair("defaults")
+    state = theirs.state_dict()
+    for name in ("conv_in.bias", "mid_block.attentions.0.to_k.weight"):
+        with pytest.raises(ValueError, match=f"{name} is missing"):
+            door.weights_from({key: weight for key, weight in state.items() if key != name}, settings)
+    with pytest.raises(ValueError, match=r"add_embedding\.weight has no place"):
+        door.weights_from({**state, "add_embedding.weight": torch.zeros(1)}, settings)
+    with pytest.raises(ValueError, match="no layer for mine"):
+        door.weights_to({**ours.state_dict(), "mine": torch.zeros(1)}, settings)
+
+
+def test_defaults_are_those_of_both_sides() -> None:
+    theirs, ours = (inspect.signature(cls.__init__).parameters for cls in (UNet2DModel, UNet))
+    assert {name: p.default for name, p in theirs.items() if name != "self"} == dict(door.DEFAULTS)
+    assert {name: ours[name].default for name in door.UNWRITTEN} == dict(door.UNWRITTEN)

@@ -97,7 +97,7 @@ def network_settings(config: Mapping[str, Any], null_class: bool = False) -> dic
         "cosine_first": c["flip_sin_to_cos"],
         "resampling": "conv_same" if resampling == "conv" and c["downsample_padding"] == 0 else resampling,
         "num_classes": None if embeddings is None else embeddings - null_class,
-        "null_class": null_class,
+        "null_class": null_class or embeddings is None,
         "augmentation_dim": 0,
         "learn_variance": c["out_channels"] != c["in_channels"],
     }
@@ -175,7 +175,10 @@ def levels_of(c: Mapping[str, Any]) -> tuple[list[bool], str]:
         )
     used = sorted({how for _, how in (*down[:-1], *up[:-1])})  # the last of either way does not resample
     if len(used) > 1:
-        raise refused("down_block_types", c["down_block_types"], "resamples by convolutions or by residual blocks")
+        mixed = "down_block_types, up_block_types, downsample_type and upsample_type"
+        raise ValueError(
+            f"{mixed} of UNet2DModel name convolutions and residual blocks: our U-Net resamples by one kind"
+        )
     return attends, used[0] if used else "conv"
 
 

@@ -86,7 +86,7 @@ def network_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "cosine_first": True,
         "resampling": "residual" if c["resblock_updown"] else "conv",
         "num_classes": NUM_CLASSES if c["class_cond"] else None,
-        "null_class": False,
+        "null_class": not c["class_cond"],
         "augmentation_dim": 0,
         "learn_variance": c["learn_sigma"],
     }
