@@ -35,6 +35,7 @@ CELEBA = {  # google/ddpm-celebahq-256
     "down_block_types": [*["DownBlock2D"] * 4, "AttnDownBlock2D", "DownBlock2D"],
     "up_block_types": ["UpBlock2D", "AttnUpBlock2D", *["UpBlock2D"] * 4],
 }
+PUBLISHED = (*FLAGS, "ddpm", "ddpm_256")
 
 
 def named(name: str, published: dict[str, Any]) -> dict[str, Any]:
