@@ -198,6 +198,8 @@ def test_weights_that_are_missing_or_have_no_place_are_named() -> None:
             door.weights_from({key: weight for key, weight in state.items() if key != name}, settings)
     with pytest.raises(ValueError, match=r"add_embedding\.weight has no place"):
         door.weights_from({**state, "add_embedding.weight": torch.zeros(1)}, settings)
+    with pytest.raises(ValueError, match=r"first\.weight is missing"):
+        door.weights_to({key: weight for key, weight in ours.state_dict().items() if key != "first.weight"}, settings)
     with pytest.raises(ValueError, match="no layer for mine"):
         door.weights_to({**ours.state_dict(), "mine": torch.zeros(1)}, settings)
 

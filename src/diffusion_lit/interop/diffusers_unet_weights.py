@@ -25,7 +25,7 @@ def weights_from(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> di
     for ours, theirs in layers(settings):
         for part in ("weight", "bias"):
             names = [f"{layer}.{part}" for layer in theirs]
-            if names[0] not in given and (ours.endswith(".skip") or f"{ours}.{part}" == "label.bias"):
+            if names[0] not in given and is_optional(ours, part):
                 continue
             if missing := [name for name in names if name not in given]:
                 raise ValueError(
@@ -41,14 +41,18 @@ def weights_from(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> di
 
 def weights_to(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Tensor]:
     """Our U-Net's weights as a UNet2DModel calls them: the inverse of `weights_from`."""
-    given, found = dict(state), {}
+    given = dict(state)
+    found: dict[str, Tensor] = {}
     for ours, theirs in layers(settings):
         for part in ("weight", "bias"):
-            if f"{ours}.{part}" in given:
-                weight = given.pop(f"{ours}.{part}")
-                weight = weight[:, :, 0, 0] if is_pointwise(ours, part) else weight
-                weights = by_heads(weight, settings, False).chunk(3) if len(theirs) > 1 else [weight]
-                found |= {f"{layer}.{part}": w.clone() for layer, w in zip(theirs, weights, strict=True)}
+            if (name := f"{ours}.{part}") not in given:
+                if is_optional(ours, part):
+                    continue
+                raise ValueError(f"{name} is missing: the weights are not those of a U-Net with these settings")
+            weight = given.pop(name)
+            weight = weight[:, :, 0, 0] if is_pointwise(ours, part) else weight
+            weights = by_heads(weight, settings, False).chunk(3) if len(theirs) > 1 else [weight]
+            found |= {f"{layer}.{part}": w.clone() for layer, w in zip(theirs, weights, strict=True)}
     if given:
         raise ValueError(f"UNet2DModel has no layer for {', '.join(sorted(given))}")
     return found
@@ -109,6 +113,11 @@ def modern(name: str) -> str:
     return ".".join([*path, FORMER.get(layer, layer), part]) if "attentions" in path else name
 
 
+def is_optional(ours: str, part: str) -> bool:
+    """Whether a network may be without it: a block of equal widths has no `skip`, and an embedding no bias."""
+    return ours.endswith(".skip") or (ours, part) == ("label", "bias")
+
+
 def is_pointwise(ours: str, part: str) -> bool:
     """Whether it is the weight of a 1 x 1 convolution of ours that is a dense layer of theirs."""
     return part == "weight" and ours.endswith((".qkv", ".out"))
@@ -121,5 +130,5 @@ def by_heads(rows: Tensor, settings: Mapping[str, Any], ours: bool) -> Tensor:
     channels = len(rows) // 3
     size, number = settings["head_channels"], settings.get("num_heads")
     heads = channels // size if size else number or 1
-    order = (3, heads, -1) if ours else (heads, 3, -1)
-    return rows.unflatten(0, order).transpose(0, 1).flatten(0, 2)
+    first, second = (3, heads) if ours else (heads, 3)
+    return rows.reshape(first, second, -1, *rows.shape[1:]).transpose(0, 1).flatten(0, 2)
