@@ -167,6 +167,20 @@ def test_a_default_that_has_changed_since_leaves_a_run_as_it_was(tmp_path: Path)
     assert explicit.optimizer.lr == 1e-3
 
 
+def test_an_option_that_a_network_did_not_have_yet_is_as_the_network_was(tmp_path: Path) -> None:
+    """Although today's file of its experiment has another value."""
+    old = OmegaConf.to_container(config(tmp_path / "old", "model=ddpm", tiny=False), resolve=True)
+    assert isinstance(old, dict)
+    for name in ("norm_eps", "frequency_shift"):
+        del old["model"][name]
+    recorded = {"config": old, "overrides": ["model=ddpm"], "started_in": os.getcwd()}
+    cfg, _ = restore_settings(recorded, "FILE", config(tmp_path / "new", "seed=1", tiny=False), ["seed=1"])
+    assert (cfg.model.norm_eps, cfg.model.frequency_shift, cfg.model.resampling) == (1e-5, 0, "conv_same")
+    own = ["model.norm_eps=1e-4"]
+    cfg, _ = restore_settings(recorded, "FILE", config(tmp_path / "new", *own, tiny=False), own)
+    assert (cfg.model.norm_eps, cfg.model.frequency_shift) == (1e-4, 0)
+
+
 def test_paths_are_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`data` and `./data` are one; and a run continues from another folder with the data where they were."""
     (tmp_path / "data").mkdir()

@@ -99,6 +99,8 @@ class BaseDenoiser(nn.Module, ABC):
     """(C, H, W) of x_0."""
     num_classes: int | None
     """How many classes the model knows; None if it is unconditional."""
+    null_class: bool = True
+    """Whether a model with classes can also be asked without one."""
     learns_variance: bool
     """Whether the model also says how uncertain a reverse step is."""
 
@@ -127,7 +129,7 @@ class Denoiser(BaseDenoiser):
         self.schedule, self.network, self.parameterization = schedule, network, parameterization
         self.space = space or PixelSpace()
         self.image_shape, self.num_classes = network.image_shape, network.num_classes
-        self.learns_variance = network.learn_variance
+        self.learns_variance, self.null_class = network.learn_variance, network.null_class
         end = torch.ones(1)
         if not all(c.isfinite().all() for c in parameterization(schedule.alpha(end), schedule.sigma(end))):
             raise ValueError(

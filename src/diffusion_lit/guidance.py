@@ -27,8 +27,8 @@ class GuidedDenoiser(BaseDenoiser):
             arXiv:2404.07724); None guides everywhere.
 
     Raises:
-        ValueError: if `guidance` is negative, the interval is not one, the model has no classes and no guide, or the
-            guide is of other images, another schedule or other classes.
+        ValueError: if `guidance` is negative, the interval is not one, there is no guide and the model has no classes
+            or cannot do without one, or the guide is of other images, another schedule or other classes.
     """
 
     def __init__(
@@ -46,6 +46,11 @@ class GuidedDenoiser(BaseDenoiser):
                 f"guidance={guidance} needs a class-conditional model, this one has no classes; use guidance=1, or "
                 "give a second model as guide"
             )
+        if guide is None and not denoiser.null_class:
+            raise ValueError(
+                f"guidance={guidance} compares the model with itself without a class, which this one was not built for "
+                "(model.null_class=false); use guidance=1, or give a second model as guide"
+            )
         if interval is not None and (len(interval) != 2 or not 0 <= interval[0] < interval[1]):
             raise ValueError(
                 f"guidance_interval must be [low, high] with 0 <= low < high, in sigma / alpha; got {list(interval)}"
@@ -53,7 +58,8 @@ class GuidedDenoiser(BaseDenoiser):
         if guide is not None:
             check_guide(denoiser, guide)
         self.schedule, self.space, self.image_shape = denoiser.schedule, denoiser.space, denoiser.image_shape
-        self.num_classes, self.learns_variance = denoiser.num_classes, denoiser.learns_variance
+        self.num_classes, self.null_class = denoiser.num_classes, denoiser.null_class
+        self.learns_variance = denoiser.learns_variance
         self.denoiser, self.guidance, self.guide, self.interval = denoiser, guidance, guide, interval
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:

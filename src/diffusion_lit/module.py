@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from diffusion_lit.accumulation import Accumulation
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.budget import budget_of
+from diffusion_lit.conditioning import check_augmentation, check_hidden_classes, check_labelled
 from diffusion_lit.data import Batch, ImageDataModule
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.evaluation import LossByNoise
@@ -67,6 +68,7 @@ class DiffusionModule(LightningModule):
         super().__init__()
         if not 0 <= label_dropout < 1:
             raise ValueError(f"label_dropout is a probability in [0, 1), got {label_dropout}; 0.1 is usual")
+        check_hidden_classes(label_dropout, denoiser)
         loss.check(denoiser)
         if augmentation is not None:
             augmentation.check(denoiser.network.augmentation_dim, denoiser.space.bounded)
@@ -187,6 +189,7 @@ class DiffusionModule(LightningModule):
     def on_fit_start(self) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, ImageDataModule):
+            check_labelled(data, self.denoiser)
             self.record["class_counts"] = data.class_counts("train")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.derived import DERIVED, leaves
 from diffusion_lit.plain import read_as
 from diffusion_lit.recorded import trusted_config
-from diffusion_lit.settings import PLACES, RUN_DIR, TODAY, flatten, plain_settings, under
+from diffusion_lit.settings import PLACES, RUN_DIR, TODAY, default_of, flatten, plain_settings, under
 from diffusion_lit.shell import quote
 
 __all__ = ["restore_settings"]
@@ -30,8 +30,9 @@ def restore_settings(
     """The settings of an earlier run with what this command line changes in them, and a command line for both.
 
     Both command lines are composed, the earlier one and the two together. Where these agree the recorded value stands,
-    whatever this version's default is; where they differ, or the new command line names the key, the new one does. What
-    comes from the file passes the gate of `trusted_config`.
+    whatever this version's default is; where they differ, or the new command line names the key, the new one does. An
+    option of the network that was not there yet has its class's default, which is what the network did. What comes from
+    the file passes the gate of `trusted_config`.
 
     Args:
         recorded: the run's checkpoint: `config`, `overrides` (its command line) and `started_in` (its folder).
@@ -86,6 +87,9 @@ def restore_settings(
         value = places[key]
         within = isinstance(value, str) and value.startswith(RUN_DIR)
         put(settings, key, f"{asked.run_dir}{value[len(RUN_DIR) :]}" if within else value)
+    for key, value in unwritten(recorded["config"], now).items():
+        if under(key, only) and old.get(key) == new.get(key) and not any(supersedes(name, key) for name in named):
+            put(settings, key, value)
     for name, part in parts.items():  # chosen by an experiment, which is not inherited: another class, other settings
         told_anew = {key: value for key, value in leaves(settings).items() if under(key, (name,)) and key in named}
         settings[name] = dict(part)
@@ -103,6 +107,14 @@ def renewed(recorded: Mapping[str, Any]) -> list[str]:
     flat = leaves({name: recorded.get(name) for name in ("lr_schedule", "logger")})
     targets = {key: flat.get(key if key.endswith("_target_") else f"{key}._target_") for key in former}
     return [key for key, target in targets.items() if str(target).startswith(former[key])]
+
+
+def unwritten(recorded: Mapping[str, Any], now: DictConfig) -> dict[str, Any]:
+    """Options that the network's class did not have yet when a run was recorded, by key, and their defaults."""
+    before, target = recorded.get("model", {}), str(now.model.get("_target_"))
+    if before.get("_target_") != target or not target.startswith(f"{__package__}."):
+        return {}
+    return {f"model.{name}": default_of(now, f"model.{name}") for name in now.model if name not in before}
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:

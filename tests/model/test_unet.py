@@ -1,13 +1,19 @@
 """The U-Net against DDPM's published size, and its options against what they claim."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from diffusion_lit.condition import NO_CLASS, UNCONDITIONAL, Condition
+from diffusion_lit.conditioning import check_hidden_classes, check_labelled
+from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.guidance import GuidedDenoiser
 from diffusion_lit.model import UNet
-from diffusion_lit.model.block import Attention, ResBlock, TimeEmbedding
+from diffusion_lit.model.block import Attention, ResBlock, TimeEmbedding, downsample
+from diffusion_lit.parameterization import EpsParameterization
+from diffusion_lit.schedule import LinearSchedule
 
 
 def small(**options: object) -> UNet:
@@ -136,13 +142,109 @@ def test_all_residual_blocks_have_the_network_s_dropout(resampling: str) -> None
         ({"resolution": 2, "channel_multipliers": (1, 1, 1)}, ["2", "4 and 8"]),
         ({"image_channels": 0}, ["at least 1", "0"]),
         ({"time_conditioning": "film"}, ["additive or scale_shift", "film"]),
-        ({"resampling": "pool"}, ["conv or residual", "pool"]),
+        ({"resampling": "pool"}, ["conv_same or residual", "pool"]),
         ({"num_groups": 5}, ["channels=16", "num_groups=5"]),
         ({"head_channels": 3, "attention_resolutions": (8,)}, ["head_channels=3"]),
         ({"num_classes": 0}, ["num_classes", "0"]),
+        ({"resolution": [8, 9]}, ["9", "8 and 10"]),
+        ({"resolution": [8, 8, 8]}, ["[8, 8, 8]", "resolution=[48,64]"]),
+        ({"head_channels": 4, "num_heads": 4}, ["head_channels=4", "num_heads=4", "null"]),
+        ({"num_heads": 3}, ["num_heads=3"]),
+        ({"channel_multipliers": (1, 1.1)}, ["channel_multipliers", "num_groups=4"]),
+        ({"time_channels": 15}, ["time_channels=15", "even"]),
+        ({"frequency_shift": 8}, ["frequency_shift=8", "time_channels=16"]),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_does(options: dict[str, object], words: list[str]) -> None:
     with pytest.raises(ValueError) as error:
         small(**options)
     assert all(word in str(error.value) for word in words)
+
+
+def test_heads_by_number_are_those_by_size_and_rows_may_be_sorted_by_heads() -> None:
+    by_size, by_number, by_head = (
+        Attention(8, 2, head_channels=4),
+        Attention(8, 2, num_heads=2),
+        Attention(8, 2, num_heads=2, qkv_by_head=True),
+    )
+    randomise(by_size)
+    by_number.load_state_dict(by_size.state_dict())
+    state = dict(by_size.state_dict())
+    for name in ("qkv.weight", "qkv.bias"):  # [3, heads, C] -> [heads, 3, C]
+        state[name] = state[name].unflatten(0, (3, 2, 4)).transpose(0, 1).flatten(0, 2)
+    by_head.load_state_dict(state)
+    x = torch.randn(2, 8, 3, 3)
+    assert torch.equal(by_number(x), by_size(x))
+    torch.testing.assert_close(by_head(x), by_size(x))
+
+
+def test_times_may_be_scaled_their_frequencies_shifted_and_cosines_first() -> None:
+    embedding = TimeEmbedding(4, 8, scale=0.5, frequency_shift=1, cosine_first=True)
+    embedding.layers = torch.nn.Sequential(torch.nn.Identity())
+    embedding.layers.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
+    expected = torch.tensor([[5.0, 5 / 10_000]])
+    torch.testing.assert_close(embedding(torch.tensor([10.0])), torch.cat([expected.cos(), expected.sin()], 1))
+
+
+def test_strided_convolutions_may_be_padded_on_the_right_and_below_only() -> None:
+    layer, same = downsample(2), downsample(2, same=True)
+    same.load_state_dict(layer.state_dict())
+    x = torch.randn(1, 2, 6, 6)
+    padded = torch.nn.functional.pad(x, (0, 1, 0, 1))
+    expected = torch.nn.functional.conv2d(padded, layer.layer.weight, layer.layer.bias, stride=2)
+    torch.testing.assert_close(same(x), expected)
+    assert layer(x).shape == expected.shape and not torch.allclose(layer(x), expected)
+    kinds = {how: small(resampling=how) for how in ("conv", "conv_same")}
+    assert kinds["conv"].state_dict().keys() == kinds["conv_same"].state_dict().keys()
+    assert [type(m).__name__ for m in kinds["conv_same"].modules()].count("ZeroPad2d") == 1
+
+
+def test_all_norms_have_the_network_s_epsilon() -> None:
+    norms = [m for m in small(norm_eps=1e-3, attention_resolutions=(8,)).modules() if isinstance(m, torch.nn.GroupNorm)]
+    assert len(norms) > 15 and {norm.eps for norm in norms} == {1e-3}
+
+
+def test_a_rectangle_s_shorter_side_says_where_attention_stands() -> None:
+    for resolution in ([8, 12], [12, 8]):
+        network = small(resolution=resolution, attention_resolutions=(8,)).eval()
+        where = [name.split(".")[0] for name, layer in network.named_modules() if isinstance(layer, Attention)]
+        assert where.count("down") == 2 and where.count("middle") == 1 and where.count("up") == 3
+        assert network.image_shape == (1, *resolution)
+        assert network(torch.randn(2, *network.image_shape), torch.tensor([1.0, 2.0]), UNCONDITIONAL).shape[1:] == (
+            1,
+            *resolution,
+        )
+
+
+def test_levels_may_be_widened_by_fractions_and_times_be_finer_than_the_first() -> None:
+    network = small(channel_multipliers=(1, 1.5), num_groups=8, time_channels=24)
+    assert network.middle[0].conv_1.out_channels == 24
+    assert len(network.time.frequencies) == 12 and network.time.layers[2].out_features == 96
+
+
+def test_without_a_null_class_there_is_no_row_and_no_question_without_a_class() -> None:
+    network = small(num_classes=3, null_class=False)
+    assert network.label is not None and network.label.num_embeddings == 3 and not network.null_class
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([1.0, 2.0])
+    assert network(x, t, Condition(torch.tensor([0, 2]))).shape == x.shape
+    with pytest.raises(ValueError, match="give labels"):
+        network(x, t, UNCONDITIONAL)
+    denoiser = Denoiser(network, LinearSchedule(), EpsParameterization())
+    with pytest.raises(ValueError, match=r"guidance=2.*null_class=false"):
+        GuidedDenoiser(denoiser, 2)
+    assert not GuidedDenoiser(denoiser, 2, guide=denoiser).null_class
+    with pytest.raises(ValueError, match=r"label_dropout=0\.1.*null_class=true"):
+        check_hidden_classes(0.1, denoiser)
+    check_hidden_classes(0, denoiser)
+    check_hidden_classes(0.1, Denoiser(small(null_class=False), LinearSchedule(), EpsParameterization()))
+
+
+def test_images_without_a_class_are_found_before_training_without_a_null_class() -> None:
+    data = SimpleNamespace(splits={"train": range(5), "val": range(2)}, class_counts={"train": [2, 2], "val": None}.get)
+    denoisers = [
+        Denoiser(small(num_classes=2, null_class=known), LinearSchedule(), EpsParameterization())
+        for known in (True, False)
+    ]
+    check_labelled(data, denoisers[0])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="1 of the 5 images of train"):
+        check_labelled(data, denoisers[1])  # type: ignore[arg-type]

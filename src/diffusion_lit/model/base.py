@@ -15,6 +15,8 @@ class Network(nn.Module, ABC):
     """(C, H, W) of the images, or latents, that it takes."""
     num_classes: int | None = None
     """Labels are 0..num_classes - 1; None where it is unconditional."""
+    null_class: bool = True
+    """Whether a network with classes can also be asked without one, `NO_CLASS`."""
     learn_variance: bool = False
     """Whether its output has a second half: the variance of a reverse step, -1 for small and 1 for large."""
     augmentation_dim: int = 0

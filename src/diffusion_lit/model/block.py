@@ -18,28 +18,52 @@ def zero(module: nn.Module) -> nn.Module:
 
 
 class TimeEmbedding(FixedPrecision):
-    """`channels` (even) sines and cosines of c_noise, then two dense layers (Ho et al. 2020, appendix B).
+    """Sines and cosines of c_noise, then two dense layers (Ho et al. 2020, appendix B).
 
-    Frequencies are geometric. The angle, up to a thousand radians, is float32 whatever the precision of the layers.
+    Frequency i of n is 10,000^(-i / (n - frequency_shift)). The angle, up to a thousand radians, is float32 whatever
+    the precision of the layers.
+
+    Args:
+        channels: n sines and n cosines together; must be even.
+        out_channels: width of both dense layers.
+        scale: factor of c_noise; 1000 / T makes the steps of any chain end at a thousand.
+        frequency_shift: 1 makes the lowest frequency 1 / 10,000 itself, as in the code of DDPM.
+        cosine_first: cosines before sines, as in the code of Improved DDPM.
     """
 
     frequencies: Tensor
 
-    def __init__(self, channels: int, out_channels: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        scale: float = 1.0,
+        frequency_shift: float = 0.0,
+        cosine_first: bool = False,
+    ) -> None:
         super().__init__()
+        self.scale, self.cosine_first = scale, cosine_first
         half = channels // 2
-        frequencies = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32) / half)
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        exponents = -math.log(10_000) * torch.arange(half, dtype=torch.float32) / (half - frequency_shift)
+        self.register_buffer("frequencies", torch.exp(exponents), persistent=False)
         self.layers = nn.Sequential(nn.Linear(channels, out_channels), nn.SiLU(), nn.Linear(out_channels, out_channels))
 
     def forward(self, c_noise: Tensor) -> Tensor:  # [B] -> [B, out_channels]
-        angle = c_noise.float()[:, None] * self.frequencies
-        return self.layers(torch.cat([angle.sin(), angle.cos()], dim=1).to(next(self.layers.parameters()).dtype))
+        angle = (self.scale * c_noise.float())[:, None] * self.frequencies
+        waves = [angle.cos(), angle.sin()] if self.cosine_first else [angle.sin(), angle.cos()]
+        return self.layers(torch.cat(waves, dim=1).to(next(self.layers.parameters()).dtype))
 
 
-def downsample(channels: int) -> nn.Module:
-    """Halves the resolution by a strided convolution."""
-    return nn.Sequential(OrderedDict(layer=nn.Conv2d(channels, channels, 3, stride=2, padding=1)))
+def downsample(channels: int, same: bool = False) -> nn.Module:
+    """Halves the resolution by a strided convolution.
+
+    It pads by a pixel on all sides, or on the right and below alone (`same`, after the padding's name in TensorFlow),
+    where the centres of the windows lie elsewhere.
+    """
+    if not same:
+        return nn.Sequential(OrderedDict(layer=nn.Conv2d(channels, channels, 3, stride=2, padding=1)))
+    conv = nn.Conv2d(channels, channels, 3, stride=2)
+    return nn.Sequential(OrderedDict(pad=nn.ZeroPad2d((0, 1, 0, 1)), layer=conv))
 
 
 def upsample(channels: int) -> nn.Module:
@@ -58,6 +82,7 @@ class ResBlock(nn.Module):
         scale_shift: condition by a scale and a shift after the second norm (Dhariwal & Nichol 2021, eq. 6) and not by
             adding to the features before it (Ho et al. 2020).
         resample: halves or doubles the resolution, in both branches (Brock et al. 2019); None keeps it.
+        norm_eps: what each GroupNorm adds to the variance.
     """
 
     def __init__(
@@ -69,14 +94,15 @@ class ResBlock(nn.Module):
         dropout: float = 0.0,
         scale_shift: bool = False,
         resample: nn.Module | None = None,
+        norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.scale_shift = scale_shift
         self.resample = resample or nn.Identity()
-        self.norm_1 = nn.GroupNorm(num_groups, in_channels)
+        self.norm_1 = nn.GroupNorm(num_groups, in_channels, norm_eps)
         self.conv_1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.emb = nn.Linear(emb_channels, 2 * out_channels if scale_shift else out_channels)
-        self.norm_2 = nn.GroupNorm(num_groups, out_channels)
+        self.norm_2 = nn.GroupNorm(num_groups, out_channels, norm_eps)
         self.dropout = nn.Dropout(dropout)
         self.conv_2 = zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
@@ -94,20 +120,45 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over pixels, around a skip connection; a ValueError unless `head_channels` divides `channels`."""
+    """Self-attention over pixels, around a skip connection.
 
-    def __init__(self, channels: int, num_groups: int, head_channels: int | None = None) -> None:
+    Args:
+        channels: C of input and output.
+        num_groups, norm_eps: of the GroupNorm.
+        head_channels: size of each head; or
+        num_heads: how many there are. With neither, one head.
+        qkv_by_head: the projection's rows are query, key and value of the first head, then of the second, and so on
+            (Improved DDPM); else the queries of all heads, their keys, their values.
+
+    Raises:
+        ValueError: if `channels` cannot be shared out so.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_groups: int,
+        head_channels: int | None = None,
+        num_heads: int | None = None,
+        qkv_by_head: bool = False,
+        norm_eps: float = 1e-5,
+    ) -> None:
         super().__init__()
-        head_channels = head_channels or channels
-        if channels % head_channels:
-            raise ValueError(f"head_channels={head_channels} does not divide an attention layer's {channels} channels")
-        self.num_heads = channels // head_channels
-        self.norm = nn.GroupNorm(num_groups, channels)
+        if channels % (head_channels or num_heads or 1):
+            chosen = f"head_channels={head_channels}" if head_channels else f"num_heads={num_heads}"
+            raise ValueError(f"{chosen} does not divide an attention layer's {channels} channels")
+        self.num_heads = channels // head_channels if head_channels else num_heads or 1
+        self.qkv_by_head = qkv_by_head
+        self.norm = nn.GroupNorm(num_groups, channels, norm_eps)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = zero(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, C, H, W]
-        qkv = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.num_heads, -1))  # [B, 3, heads, C / heads, HW]
-        q, k, v = qkv.transpose(-1, -2).unbind(1)
-        h = F.scaled_dot_product_attention(q, k, v)  # [B, heads, HW, C / heads]
+        rows = self.qkv(self.norm(x)).flatten(2)  # [B, 3 C, HW]
+        if self.qkv_by_head:
+            qkv = rows.unflatten(1, (self.num_heads, 3, -1)).transpose(1, 2)
+        else:
+            qkv = rows.unflatten(1, (3, self.num_heads, -1))
+        q, k, v = qkv.transpose(-1, -2).unbind(1)  # each [B, heads, HW, C / heads]
+        h = F.scaled_dot_product_attention(q, k, v)
         return x + self.out(h.transpose(-1, -2).reshape(x.shape))

@@ -1,6 +1,7 @@
-"""The U-Net of DDPM and Improved DDPM."""
+"""The U-Net of DDPM, Improved DDPM and ADM."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -8,29 +9,40 @@ from torch import Tensor, nn
 from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.model.base import Network
 from diffusion_lit.model.block import Attention, ResBlock, TimeEmbedding, downsample, upsample, zero
+from diffusion_lit.model.level import check_halvings, widths_of
+from diffusion_lit.resolution import height_and_width
+
+RESAMPLING = ("conv", "conv_same", "residual")
 
 
 class UNet(Network):
     """A convolutional U-Net with self-attention, conditioned on the time and, optionally, a class.
 
-    With the defaults and `channels=128, dropout=0.1` it is DDPM's network for CIFAR-10, 35.7 M parameters
-    (Ho et al. 2020, appendix B, arXiv:2006.11239). Improved DDPM's (Nichol & Dhariwal 2021, arXiv:2102.09672) adds
-    `time_conditioning=scale_shift` and `head_channels`; ADM's (Dhariwal & Nichol 2021) `resampling=residual`.
+    It is the network of DDPM (Ho et al. 2020, appendix B, arXiv:2006.11239), Improved DDPM (Nichol & Dhariwal 2021,
+    arXiv:2102.09672) and ADM (Dhariwal & Nichol 2021, arXiv:2105.05233), each exactly: conf/model has their settings.
 
     Args:
-        resolution: height and width of the images; must be divisible by 2 for each level after the first.
+        resolution: height and width of the images, one number or two; each must be divisible by 2 for each level after
+            the first.
         image_channels: in and out: 1 or 3, or those of latents.
         channels: width of the first level.
         channel_multipliers: width of each level, as multiples of `channels`; the resolution halves between levels.
         num_res_blocks: residual blocks on each level on the way down; one more on the way up.
-        attention_resolutions: the feature maps' sizes at which residual blocks are followed by self-attention. The
-            middle always has it.
-        head_channels: the size of each attention head; None takes a single head.
-        num_groups: groups of each GroupNorm.
+        attention_resolutions: the feature maps' sizes, of the shorter side, at which residual blocks are followed by
+            self-attention. The middle always has it.
+        head_channels: the size of each attention head; or
+        num_heads: how many heads each attention has, whatever its width. With neither, a single head.
+        qkv_by_head: the order of rows in attention's projection (see `Attention`).
+        num_groups, norm_eps: groups of each GroupNorm, and what it adds to the variance.
         dropout: probability inside residual blocks.
         time_conditioning: `additive` or `scale_shift`.
-        resampling: `conv` (strided convolution; repeat and convolve) or `residual` (a residual block that resamples).
+        time_channels: how many sines and cosines of the time there are, and a quarter of its embedding's width; None
+            takes `channels`.
+        time_scale, frequency_shift, cosine_first: what they are taken of, and in which order (see `TimeEmbedding`).
+        resampling: `conv` (strided convolution; repeat and convolve), `conv_same` (the same, with its strided
+            convolutions padded on the right and below only) or `residual` (a residual block that resamples).
         num_classes: None for an unconditional network; else labels are 0..num_classes - 1, or `NO_CLASS`.
+        null_class: whether there is an embedding for `NO_CLASS`, after those of the classes.
         augmentation_dim: how many numbers of EDM's augment label it takes; 0 for none.
         learn_variance: twice as many channels out as in; the second half says how uncertain a reverse step is
             (Nichol & Dhariwal 2021, section 3.1).
@@ -41,10 +53,10 @@ class UNet(Network):
 
     def __init__(
         self,
-        resolution: int,
+        resolution: int | Sequence[int],
         image_channels: int,
         channels: int = 128,
-        channel_multipliers: Sequence[int] = (1, 2, 2, 2),
+        channel_multipliers: Sequence[float] = (1, 2, 2, 2),
         num_res_blocks: int = 2,
         attention_resolutions: Sequence[int] = (16,),
         head_channels: int | None = None,
@@ -55,81 +67,112 @@ class UNet(Network):
         num_classes: int | None = None,
         learn_variance: bool = False,
         augmentation_dim: int = 0,
+        num_heads: int | None = None,
+        qkv_by_head: bool = False,
+        norm_eps: float = 1e-5,
+        time_channels: int | None = None,
+        time_scale: float = 1.0,
+        frequency_shift: float = 0.0,
+        cosine_first: bool = False,
+        null_class: bool = True,
     ) -> None:
         super().__init__()
-        factor = 2 ** (len(channel_multipliers) - 1)
-        if resolution < factor or resolution % factor:
-            below = max(resolution // factor * factor, factor)
-            raise ValueError(
-                f"the network halves the image {len(channel_multipliers) - 1} times, so the resolution must be a "
-                f"multiple of {factor}, and {resolution} is not; {below} and {below + factor} are. Set "
-                "data.resolution, or shorten model.channel_multipliers"
-            )
+        height, width = height_and_width(resolution)
+        check_halvings((height, width), len(channel_multipliers) - 1)
+        widths = widths_of(channels, channel_multipliers, num_groups)
         if image_channels < 1:
             raise ValueError(f"model.image_channels must be at least 1, got {image_channels}; auto takes the data's")
         if time_conditioning not in ("additive", "scale_shift"):
             raise ValueError(f"time_conditioning must be additive or scale_shift, got {time_conditioning!r}")
-        if resampling not in ("conv", "residual"):
-            raise ValueError(f"resampling must be conv or residual, got {resampling!r}")
-        if channels % num_groups:
-            raise ValueError(f"model.channels={channels} must be a multiple of model.num_groups={num_groups}")
+        if resampling not in RESAMPLING:
+            raise ValueError(f"resampling must be conv, conv_same or residual, got {resampling!r}")
+        if head_channels and num_heads:
+            raise ValueError(f"give head_channels={head_channels} or num_heads={num_heads}, and null for the other")
+        time_channels = time_channels or channels
+        if time_channels % 2 or not frequency_shift < time_channels / 2:
+            raise ValueError(
+                f"the time has as many sines as cosines, and more of each than frequency_shift={frequency_shift}: "
+                f"time_channels={time_channels} must be even, and more than twice that"
+            )
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, or null for an unconditional model; got {num_classes}")
 
-        self.image_shape = (image_channels, resolution, resolution)
+        self.image_shape = (image_channels, height, width)
         self.num_classes, self.learn_variance, self.augmentation_dim = num_classes, learn_variance, augmentation_dim
-        out_channels = 2 * image_channels if learn_variance else image_channels
-        emb_channels = 4 * channels
+        self.null_class = null_class
+        emb_channels = 4 * time_channels
 
-        def res_block(c_in: int, c_out: int, resample: nn.Module | None = None) -> ResBlock:
-            scale_shift = time_conditioning == "scale_shift"
-            return ResBlock(c_in, c_out, emb_channels, num_groups, dropout, scale_shift, resample)
+        res_block = partial(
+            ResBlock,
+            emb_channels=emb_channels,
+            num_groups=num_groups,
+            dropout=dropout,
+            scale_shift=time_conditioning == "scale_shift",
+            norm_eps=norm_eps,
+        )
+        attention = partial(
+            Attention,
+            num_groups=num_groups,
+            head_channels=head_channels,
+            num_heads=num_heads,
+            qkv_by_head=qkv_by_head,
+            norm_eps=norm_eps,
+        )
 
         def level(c_in: int, c_out: int, size: int) -> nn.ModuleList:
-            attends = size in attention_resolutions
-            attention = [Attention(c_out, num_groups, head_channels)] if attends else []
-            return nn.ModuleList([res_block(c_in, c_out), *attention])
+            attends = [attention(c_out)] if size in attention_resolutions else []
+            return nn.ModuleList([res_block(c_in, c_out), *attends])
 
-        self.time = TimeEmbedding(channels, emb_channels)
-        self.label = nn.Embedding(num_classes + 1, emb_channels) if num_classes is not None else None
+        def reduce(c: int) -> nn.Module:
+            by_block = resampling == "residual"
+            return res_block(c, c, resample=nn.AvgPool2d(2)) if by_block else downsample(c, resampling == "conv_same")
+
+        def enlarge(c: int) -> nn.Module:
+            by_block = resampling == "residual"
+            return res_block(c, c, resample=nn.Upsample(scale_factor=2)) if by_block else upsample(c)
+
+        self.time = TimeEmbedding(time_channels, emb_channels, time_scale, frequency_shift, cosine_first)
+        self.label = nn.Embedding(num_classes + null_class, emb_channels) if num_classes is not None else None
         # without a bias, and so without effect on an image left as it is
         self.augmentation = nn.Linear(augmentation_dim, emb_channels, bias=False) if augmentation_dim else None
         self.first = nn.Conv2d(image_channels, channels, 3, padding=1)
 
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        c, size, skips = channels, resolution, [channels]
-        for i, multiplier in enumerate(channel_multipliers):
+        c, size, skips = channels, min(height, width), [channels]
+        for i, c_out in enumerate(widths):
             if i > 0:
                 size //= 2
-                reduce = downsample(c) if resampling == "conv" else res_block(c, c, nn.AvgPool2d(2))
-                self.down.append(nn.ModuleList([reduce]))
+                self.down.append(nn.ModuleList([reduce(c)]))
                 skips.append(c)
             for _ in range(num_res_blocks):
-                self.down.append(level(c, channels * multiplier, size))
-                c = channels * multiplier
+                self.down.append(level(c, c_out, size))
+                c = c_out
                 skips.append(c)
 
-        self.middle = nn.ModuleList([res_block(c, c), Attention(c, num_groups, head_channels), res_block(c, c)])
+        self.middle = nn.ModuleList([res_block(c, c), attention(c), res_block(c, c)])
 
-        for i, multiplier in reversed(list(enumerate(channel_multipliers))):
+        for i, c_out in reversed(list(enumerate(widths))):
             for _ in range(num_res_blocks + 1):
-                self.up.append(level(c + skips.pop(), channels * multiplier, size))
-                c = channels * multiplier
+                self.up.append(level(c + skips.pop(), c_out, size))
+                c = c_out
             if i > 0:
                 size *= 2
-                enlarge = upsample(c) if resampling == "conv" else res_block(c, c, nn.Upsample(scale_factor=2))
-                self.up[-1] = nn.ModuleList([*self.up[-1].children(), enlarge])
+                self.up[-1] = nn.ModuleList([*self.up[-1].children(), enlarge(c)])
 
-        last = zero(nn.Conv2d(c, out_channels, 3, padding=1))
-        self.last = nn.Sequential(nn.GroupNorm(num_groups, c), nn.SiLU(), last)
+        last = zero(nn.Conv2d(c, 2 * image_channels if learn_variance else image_channels, 3, padding=1))
+        self.last = nn.Sequential(nn.GroupNorm(num_groups, c, norm_eps), nn.SiLU(), last)
 
     def forward(self, x: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
         emb = self.time(c_noise)
         if self.label is not None:
             label = condition.label
             if label is None:
+                if not self.null_class:
+                    raise ValueError("without a null_class the network needs to know each image's class: give labels")
                 label = torch.full((len(x),), NO_CLASS, device=x.device)
-            emb = emb + self.label(label.where(label != NO_CLASS, self.label.num_embeddings - 1))
+            if self.null_class:
+                label = label.where(label != NO_CLASS, self.label.num_embeddings - 1)
+            emb = emb + self.label(label)
         if self.augmentation is not None and condition.augment_label is not None:
             emb = emb + self.augmentation(condition.augment_label.to(self.augmentation.weight.dtype))
 
