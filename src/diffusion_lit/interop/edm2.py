@@ -25,7 +25,7 @@ DEFAULTS: Mapping[str, Any] = {
     "attn_balance": 0.3,
     "clip_act": 256.0,
 }
-"""What the options that we have too are where a configuration does not say, as `Precond`, `UNet` and `Block` have it."""
+"""Defaults of `Precond`, `UNet` and `Block`, of the options that we have too."""
 ONLY: Mapping[str, Any] = {"channel_mult_noise": None, "channel_mult_emb": None, "resample_filter": [1, 1]}
 """Options that we do not have, and the one value at which they need not be had."""
 ELSEWHERE = ("use_fp16", "sigma_data", "logvar_channels")
@@ -46,7 +46,7 @@ def network_settings(config: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name}={value} is not an option of EDM2's networks that is known here: leave it out")
         if name in ONLY and value != ONLY[name]:
             raise ValueError(
-                f"an EDM2 network with {name}={value} cannot be expressed: only {ONLY[name]}, as all published ones have"
+                f"an EDM2 network with {name}={value} cannot be expressed: only {ONLY[name]}, as published"
             )
     own = {**DEFAULTS, **config}
     widths = [own["model_channels"] * multiplier for multiplier in own["channel_mult"]]

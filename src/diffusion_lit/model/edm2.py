@@ -81,7 +81,9 @@ class EDM2UNet(Network):
             raise ValueError(f"num_classes must be at least 1, or null for an unconditional model; got {num_classes}")
         balances = (label_balance, concat_balance, residual_balance, attention_balance)
         if not all(0 <= balance <= 1 for balance in balances):
-            raise ValueError(f"the balances of model (label, concat, residual, attention) lie in [0, 1], got {balances}")
+            raise ValueError(
+                f"the balances of model (label, concat, residual, attention) lie in [0, 1], got {balances}"
+            )
         if not 0 <= dropout < 1 or bandwidth <= 0 or (clip is not None and clip <= 0):
             raise ValueError(
                 "model needs dropout in [0, 1), bandwidth over 0 and clip over 0 or null, got "
@@ -94,7 +96,9 @@ class EDM2UNet(Network):
         widths = [channels * multiplier for multiplier in channel_multipliers]
         emb_channels = max(widths)
 
-        def block(c_in: int, c_out: int, decodes: bool, attends: bool = False, resample: nn.Module | None = None) -> MPBlock:
+        def block(
+            c_in: int, c_out: int, decodes: bool, attends: bool = False, resample: nn.Module | None = None
+        ) -> MPBlock:
             head = (head_channels or c_out) if attends else None
             settings = (dropout, residual_balance, attention_balance, clip)
             return MPBlock(c_in, c_out, emb_channels, decodes, head, resample, *settings)

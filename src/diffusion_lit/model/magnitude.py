@@ -89,7 +89,7 @@ class UnitWeight(nn.Module):
 
 
 class MPLinear(UnitWeight):
-    """A dense layer without a bias, in float32 whatever the precision around it: it is for embeddings, which are small."""
+    """A dense layer without a bias, for embeddings: in float32 whatever the precision around it."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(out_channels, in_channels)
