@@ -99,7 +99,7 @@ def peek(file: Path, mmap: bool = True) -> tuple[dict[str, Any] | None, str | No
 def choose_weights(checkpoint: dict[str, Any], weights: str, origin: str | Path, option: str = "weights") -> Any:
     """The weights of a checkpoint that `weights` names: `raw`, an average, or `power_LENGTH`, made of snapshots.
 
-    Buffers, which are not averaged, are as they are in training.
+    What is not averaged, such as random frequencies, is as it is in training.
 
     Raises:
         ValueError: if the checkpoint lacks them, or what they would be made of.

@@ -7,7 +7,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-__all__ = ["local", "own_parameters", "reshard", "shard", "shard_like", "unsharded"]
+__all__ = ["local", "own_parameters", "reshard", "shard", "shard_like", "trained_parameters", "unsharded"]
 
 
 def shard(parts: Iterable[nn.Module], mesh: DeviceMesh) -> None:
@@ -28,6 +28,11 @@ def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters by name; of a sharded module this process's shards."""
     reshard(module)
     return dict(module.named_parameters())
+
+
+def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """As `own_parameters`, those that are trained: others, such as random frequencies, are as they were drawn."""
+    return {name: p for name, p in own_parameters(module).items() if p.requires_grad}
 
 
 def local(w: Tensor) -> Tensor:

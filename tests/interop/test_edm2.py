@@ -14,7 +14,7 @@ from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.interop.edm2 import denoiser_settings, names, network_settings, weights_from
 
-PUBLIC = json.loads((Path(__file__).parents[1] / "fixtures" / "edm2.json").read_text())
+PUBLIC = json.loads((Path(__file__).parents[1] / "reference" / "edm2_networks.json").read_text())
 CASES = ("by_class", "unconditional")
 
 

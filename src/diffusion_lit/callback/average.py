@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from diffusion_lit.sharding import own_parameters, shard_like, unsharded
+from diffusion_lit.sharding import shard_like, trained_parameters, unsharded
 from diffusion_lit.tensor_file import load_tensors
 
 __all__ = ["WeightAverage", "averaged_weights", "averages_of", "chosen_average"]
@@ -21,7 +21,7 @@ __all__ = ["WeightAverage", "averaged_weights", "averages_of", "chosen_average"]
 class WeightAverage(Callback, ABC):
     """w_average <- d w_average + (1 - d) w after each optimizer step, d being `decay_at` the n-th.
 
-    Only parameters are averaged, in float32. Validation, testing and prediction see the averaged weights; training,
+    Only parameters that are trained are averaged, in float32. Validation, testing and prediction see the averaged weights; training,
     `state_dict` in a checkpoint and whatever follows an exception see the raw ones. A checkpoint holds the average
     under its `name`, by the same names.
 
@@ -73,7 +73,7 @@ class WeightAverage(Callback, ABC):
 
     def align(self, pl_module: LightningModule) -> None:
         """Begin with the model's weights, if there is no average yet; put it where the model is."""
-        current = own_parameters(pl_module)
+        current = trained_parameters(pl_module)
         if not self.average:
             self.average = {name: p.detach().float().clone() for name, p in current.items()}
         self.average = {name: shard_like(w, current[name]) for name, w in self.average.items()}
@@ -84,14 +84,14 @@ class WeightAverage(Callback, ABC):
             return
         self.last_step = trainer.global_step
         self.num_updates += 1
-        weights = [p.float() for p in own_parameters(pl_module).values()]
+        weights = [p.float() for p in trained_parameters(pl_module).values()]
         torch._foreach_lerp_(list(self.average.values()), weights, 1 - self.decay_at(self.num_updates))
 
     @torch.no_grad()
     def swap_in(self, pl_module: LightningModule) -> None:
         """Put the average into the model and keep the raw weights aside; nothing if it is there already."""
         if self.raw is None and self.average:
-            self.raw = {name: p.detach().clone() for name, p in own_parameters(pl_module).items()}
+            self.raw = {name: p.detach().clone() for name, p in trained_parameters(pl_module).items()}
             self.write(pl_module, self.average)
 
     def swap_out(self, pl_module: LightningModule) -> None:
@@ -102,7 +102,7 @@ class WeightAverage(Callback, ABC):
 
     @torch.no_grad()
     def write(self, pl_module: LightningModule, weights: dict[str, Tensor]) -> None:
-        for name, p in own_parameters(pl_module).items():
+        for name, p in trained_parameters(pl_module).items():
             p.copy_(weights[name])
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

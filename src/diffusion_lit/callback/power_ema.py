@@ -12,7 +12,7 @@ from diffusion_lit.average.reconstruction import Kept, kept_averages
 from diffusion_lit.average.snapshot import Snapshot, snapshots_of
 from diffusion_lit.callback.average import WeightAverage
 from diffusion_lit.callback.last_checkpoint import keep
-from diffusion_lit.sharding import own_parameters, unsharded
+from diffusion_lit.sharding import trained_parameters, unsharded
 
 __all__ = ["PowerEMA"]
 
@@ -76,7 +76,7 @@ class PowerEMA(WeightAverage):
         super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero:
             self.take_over(None if trainer.ckpt_path is None else Path(trainer.ckpt_path).resolve().parents[1])
-            size = sum(p.numel() for p in own_parameters(pl_module).values()) * self.dtype.itemsize / 2**30
+            size = sum(p.numel() for p in trained_parameters(pl_module).values()) * self.dtype.itemsize / 2**30
             count = trainer.max_steps // self.every_n_steps
             whole = f", {count} in all: {count * size:.3g} GiB" if count > 0 else ""
             every = f"every {self.every_n_steps:,} steps"
