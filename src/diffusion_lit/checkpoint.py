@@ -109,7 +109,8 @@ def choose_weights(checkpoint: dict[str, Any], weights: str, origin: str | Path,
         return {**(raw or {}), **reconstruct(checkpoint, find_checkpoint(origin), length)}
     averages = [key for key, value in checkpoint.items() if key.startswith("ema") and isinstance(value, dict) and value]
     if weights not in (choices := [*averages, "raw"]):
-        raise ValueError(f"{origin} has no weights named {weights}; use {option}={' or '.join(choices)}")
+        made = ["power_LENGTH"] if checkpoint.get("power_averages") else []
+        raise ValueError(f"{origin} has no weights named {weights}; use {option}={' or '.join([*choices, *made])}")
     return raw if weights == "raw" or not isinstance(raw, dict) else {**raw, **checkpoint[weights]}
 
 

@@ -12,7 +12,11 @@ from torch import Tensor
 
 from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.density import UniformDensity
 from diffusion_lit.interop.edm2 import denoiser_settings, names, network_settings, weights_from
+from diffusion_lit.loss import UncertaintyLoss
+from diffusion_lit.model.magnitude import force_unit_weights
+from diffusion_lit.weighting import UnitWeighting
 
 PUBLIC = json.loads((Path(__file__).parents[1] / "reference" / "edm2_networks.json").read_text())
 CASES = ("by_class", "unconditional")
@@ -30,6 +34,15 @@ def model_of(config: Mapping[str, Any], known: list[str]) -> tuple[Denoiser, dic
     return denoiser, state
 
 
+def eighth(denoiser: Denoiser, label: Tensor | None) -> Tensor:
+    """Eight numbers of each denoised image, of the images that the fixture describes."""
+    sigma = torch.tensor([0.01, 0.6, 40.0]).view(-1, 1, 1, 1)
+    x = 0.3 + sigma * torch.randn(3, *denoiser.image_shape, generator=torch.Generator().manual_seed(1000))
+    with torch.no_grad():
+        x_0 = denoiser(x, denoiser.schedule.time(-2 * sigma.double().log()), Condition(label)).x_0.flatten(1)
+    return x_0[:, :: x_0.shape[1] // 8][:, :8].double()
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_denoiser_gives_what_the_public_code_gives(case: str) -> None:
     config = PUBLIC[case]["config"]
@@ -37,13 +50,37 @@ def test_the_denoiser_gives_what_the_public_code_gives(case: str) -> None:
     denoiser.network.load_state_dict(weights_from(state, network_settings(config)))
     head = 128  # which the public count has besides
     assert sum(p.numel() for p in denoiser.network.parameters()) + head == PUBLIC[case]["parameters"]
-    sigma = torch.tensor([0.01, 0.6, 40.0]).view(-1, 1, 1, 1)
-    x = 0.3 + sigma * torch.randn(3, *denoiser.image_shape, generator=torch.Generator().manual_seed(1000))
     label = torch.tensor([1, 4, NO_CLASS]) if denoiser.num_classes else None
-    with torch.no_grad():
-        x_0 = denoiser.eval()(x, denoiser.schedule.time(-2 * sigma.double().log()), Condition(label)).x_0.flatten(1)
-    values = x_0[:, :: x_0.shape[1] // 8][:, :8]
-    torch.testing.assert_close(values.double(), torch.tensor(PUBLIC[case]["values"]).double(), rtol=1e-5, atol=1e-5)
+    expected = torch.tensor(PUBLIC[case]["values"]).double()
+    torch.testing.assert_close(eighth(denoiser.eval(), label), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_training_steps_are_those_of_the_public_code() -> None:
+    """Forced weight normalization, the loss with its uncertainty, and what Adam makes of both, over three steps."""
+    config, public = PUBLIC["by_class"]["config"], PUBLIC["training"]
+    denoiser, state = model_of(config, PUBLIC["by_class"]["names"])
+    denoiser.network.load_state_dict(weights_from(state, network_settings(config)))
+    loss = UncertaintyLoss(UniformDensity(), UnitWeighting(), unit_weight=True)
+    loss.head.load_state_dict({"weight": state["logvar_linear.weight"]})
+    loss.frequencies, loss.phases = state["logvar_fourier.freqs"], state["logvar_fourier.phases"]
+    optimizer = torch.optim.Adam([*denoiser.parameters(), *loss.parameters()], lr=0.01, betas=(0.9, 0.99))
+    generator, label = torch.Generator().manual_seed(2000), torch.tensor([1, 4, NO_CLASS])
+    images = 0.5 * torch.randn(3, 3, 16, 16, generator=generator)
+    for step, expected in enumerate(public["losses"], start=1):
+        sigma = step * torch.tensor([0.1, 0.7, 3.0]).view(-1, 1, 1, 1)
+        force_unit_weights(denoiser)
+        force_unit_weights(loss)
+        optimizer.zero_grad()
+        x_t = images + sigma * torch.randn(images.shape, generator=generator)
+        p = denoiser(x_t, denoiser.schedule.time(-2 * sigma.double().log()), Condition(label))
+        mean = loss.terms(p, images)["loss"].mean()
+        assert float(mean) == pytest.approx(expected, rel=1e-5)
+        (images[0].numel() * mean).backward()  # theirs is the sum over an image
+        optimizer.step()
+    expected = torch.tensor(public["values"]).double()
+    torch.testing.assert_close(eighth(denoiser.eval(), label), expected, rtol=1e-4, atol=1e-4)
+    u = loss.log_loss(-2 * torch.tensor([0.01, 0.6, 40.0]).log()).double()
+    torch.testing.assert_close(u, torch.tensor(public["logvar"]).double(), rtol=1e-5, atol=1e-5)
 
 
 CONFIG = PUBLIC["by_class"]["config"]

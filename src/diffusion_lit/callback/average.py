@@ -21,9 +21,9 @@ __all__ = ["WeightAverage", "averaged_weights", "averages_of", "chosen_average"]
 class WeightAverage(Callback, ABC):
     """w_average <- d w_average + (1 - d) w after each optimizer step, d being `decay_at` the n-th.
 
-    Only parameters that are trained are averaged, in float32. Validation, testing and prediction see the averaged weights; training,
-    `state_dict` in a checkpoint and whatever follows an exception see the raw ones. A checkpoint holds the average
-    under its `name`, by the same names.
+    Only parameters that are trained are averaged, in float32. Validation, testing and prediction see the averaged
+    weights; training, `state_dict` in a checkpoint and whatever follows an exception see the raw ones. A checkpoint
+    holds the average under its `name`, by the same names.
 
     Of several averages the one named `ema`, or else the first, is what validation sees.
 
