@@ -130,9 +130,7 @@ def test_what_cannot_be_made_is_refused_with_the_remedy(whole: tuple[Path, list[
         saved(tmp_path, "power_0.25")
     with pytest.raises(ValueError, match=r"power_0\.4"):
         saved(tmp_path, "power_0.4")
-    with pytest.raises(
-        ValueError, match="ema_slow; use weights=ema or ema_short or raw or power_LENGTH"
-    ):
+    with pytest.raises(ValueError, match="ema_slow; use weights=ema or ema_short or raw or power_LENGTH"):
         saved(tmp_path, "ema_slow")
     plain, last = trainer(tmp_path, EMA(0.5), max_steps=2), tmp_path / "checkpoints" / "last.ckpt"
     plain.fit(Line(), loader())
