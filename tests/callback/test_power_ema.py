@@ -67,9 +67,8 @@ def test_averages_and_snapshots_are_the_recursion_s(whole: tuple[Path, list[floa
     assert saved(run, "ema_short") == pytest.approx(recursion(weights, 0.05), rel=1e-5)
     found = snapshots_of(run)
     assert [(s.step, s.std) for s in found] == [(n, std) for n in range(2, STEPS + 1, 2) for std in (0.05, 0.1)]
-    for snapshot in found:
-        expected = recursion(weights[: snapshot.step], snapshot.std)
-        assert contents(run)[snapshot.path.name] == pytest.approx(expected, rel=1e-5)
+    expected = {s.path.name: recursion(weights[: s.step], s.std) for s in found}
+    assert contents(run) == pytest.approx(expected, rel=1e-5)
 
 
 def test_any_length_can_be_made_afterwards(whole: tuple[Path, list[float]], caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.density import UniformDensity
-from diffusion_lit.interop.edm2 import denoiser_settings, names, network_settings, weights_from
+from diffusion_lit.interop.edm2 import denoiser_settings, names, network_settings, settings_from, weights_from
 from diffusion_lit.loss import UncertaintyLoss
 from diffusion_lit.model.magnitude import force_unit_weights
 from diffusion_lit.weighting import UnitWeighting
@@ -91,15 +91,26 @@ CONFIG = PUBLIC["by_class"]["config"]
     [
         ({**CONFIG, "resample_filter": [1, 3, 3, 1]}, r"resample_filter=\[1, 3, 3, 1\].*only \[1, 1\]"),
         ({**CONFIG, "channel_mult_emb": 2}, "channel_mult_emb=2"),
-        ({**CONFIG, "groups": 8}, "groups=8"),
+        ({**CONFIG, "groups": 8}, "'groups'=8 is not an option"),
         ({**CONFIG, "channels_per_head": 12}, "channels_per_head=12"),
         ({key: value for key, value in CONFIG.items() if key != "label_dim"}, "label_dim"),
         ({**CONFIG, "sigma_data": 0}, "sigma_data"),
+        ({**CONFIG, "channel_mult": [1, "2"]}, "channel_mult"),
+        ({**CONFIG, "num_blocks": 1.5}, "num_blocks"),
     ],
 )
 def test_what_cannot_be_expressed_is_refused_by_name(config: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         denoiser_settings(config)
+
+
+def test_a_configuration_is_read_from_the_metadata_of_a_file() -> None:
+    """As the script writes it; of other files there is nothing to say, and damage is named."""
+    metadata = {"nvlabs": json.dumps({**CONFIG, "class_name": "Precond"})}
+    assert settings_from(metadata) == denoiser_settings(CONFIG)
+    assert settings_from({}) is settings_from({"nvlabs": json.dumps({**CONFIG, "class_name": "EDMPrecond"})}) is None
+    with pytest.raises(ValueError, match="nvlabs is not JSON"):
+        settings_from({"nvlabs": metadata["nvlabs"][:-1]})
 
 
 def test_weights_of_another_configuration_are_refused_by_name() -> None:

@@ -62,15 +62,15 @@ def solve(steps: Sequence[int], stds: Sequence[float], step: int, std: float) ->
         The coefficients, of sum 1: the least squares of the difference between the profiles.
     """
     system, products, _ = equations(steps, stds, step, std)
-    found: Vector = np.linalg.solve(system, products)
-    return found / found.sum()
+    found: Vector = np.asarray(np.linalg.solve(system, products), np.float64)
+    return np.asarray(found / found.sum(), np.float64)
 
 
 def profile_error(coefficients: Vector, steps: Sequence[int], stds: Sequence[float], step: int, std: float) -> float:
     """The norm of the difference between the profile that `coefficients` give and the one sought, over the latter's."""
     system, products, own = equations(steps, stds, step, std)
-    square = coefficients @ system @ coefficients - 2 * coefficients @ products + own
-    return float(np.sqrt(max(square / own, 0.0)))
+    square = float(coefficients @ system @ coefficients - 2 * coefficients @ products) + own
+    return max(square / own, 0.0) ** 0.5
 
 
 def equations(steps: Sequence[int], stds: Sequence[float], step: int, std: float) -> tuple[Vector, Vector, float]:

@@ -1,8 +1,10 @@
 """The networks of NVlabs/edm2: what they are called there and here.
 
-There a network is `Precond(**config)`, and `config` is its `init_kwargs`.
+There a network is `Precond(**config)`. Their files are pickles, which are not read here: a script that is run there
+rewrites one as a safetensors file, with `config` and the class's name in its metadata.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["denoiser_settings", "network_settings", "weights_from"]
+from diffusion_lit.plain import plain, printable, read_as
+
+__all__ = ["METADATA", "denoiser_settings", "network_settings", "settings_from", "weights_from"]
+
+METADATA = "nvlabs"
+"""The key of the configuration, as JSON, in a safetensors file's metadata."""
+CLASS = "Precond"
 
 DEFAULTS: Mapping[str, Any] = {
     "model_channels": 192,
@@ -28,8 +36,22 @@ DEFAULTS: Mapping[str, Any] = {
 """Defaults of `Precond`, `UNet` and `Block`, of the options that we have too."""
 ONLY: Mapping[str, Any] = {"channel_mult_noise": None, "channel_mult_emb": None, "resample_filter": [1, 1]}
 """Options that we do not have, and the one value at which they need not be had."""
-ELSEWHERE = ("use_fp16", "sigma_data", "logvar_channels")
+REQUIRED = ("img_resolution", "img_channels", "label_dim")
+ELSEWHERE = ("class_name", "use_fp16", "sigma_data", "logvar_channels")
 """Options that are not the network's: of precision, parameterization and loss."""
+
+
+def settings_from(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """A file's model, as `denoiser_settings`, from the metadata that the script wrote; None of another file's.
+
+    Raises:
+        ValueError: if the metadata is damaged, or describes what cannot be expressed.
+    """
+    try:
+        config = plain(json.loads(metadata.get(METADATA, "{}")), f"metadata {METADATA}")
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"the metadata {METADATA} is not JSON ({error}): convert the pickle again") from error
+    return denoiser_settings(config) if type(config) is dict and config.get("class_name") == CLASS else None
 
 
 def network_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,12 +60,14 @@ def network_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: if an option is missing, unknown or cannot be expressed; the message names it.
     """
-    for name in ("img_resolution", "img_channels", "label_dim"):
+    for name in REQUIRED:
         if type(config.get(name)) is not int:
             raise ValueError(f"an EDM2 network's configuration must have a whole number {name}, got {config.get(name)}")
     for name, value in config.items():
-        if name not in (*DEFAULTS, *ONLY, *ELSEWHERE, "img_resolution", "img_channels", "label_dim"):
-            raise ValueError(f"{name}={value} is not an option of EDM2's networks that is known here: leave it out")
+        if name not in (*DEFAULTS, *ONLY, *ELSEWHERE, *REQUIRED):
+            raise ValueError(f"{printable(name)}={printable(value)} is not an option of EDM2's networks")
+        if name in DEFAULTS and value != DEFAULTS[name] and not (name == "clip_act" and value is None):
+            read_as(list[int] if isinstance(DEFAULTS[name], list) else type(DEFAULTS[name]), value, name)
         if name in ONLY and value != ONLY[name]:
             raise ValueError(
                 f"an EDM2 network with {name}={value} cannot be expressed: only {ONLY[name]}, as published"
