@@ -79,10 +79,10 @@ def config(folder: Path, *overrides: str, tiny: bool = True) -> DictConfig:
     return composed([f"run_dir={quote(str(folder))}", *(TINY if tiny else ()), *overrides])
 
 
-def train_in(folder: Path, *overrides: str) -> Trainer | None:
+def train_in(folder: Path, *overrides: str, tiny: Sequence[str] = TINY) -> Trainer | None:
     """A tiny run in this process; None where there is nothing left to train."""
     folder.mkdir(parents=True, exist_ok=True)
-    return train(config(folder, *overrides), [*TINY, *overrides])
+    return train(config(folder, *tiny, *overrides, tiny=False), [*tiny, *overrides])
 
 
 def model_figures(run: Path) -> list[dict[str, str]]:

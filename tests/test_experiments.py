@@ -20,7 +20,7 @@ from diffusion_lit.settings import plain_settings
 from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import Reading
 from diffusion_lit.training import INHERITED
-from tests.launch import config, train_in
+from tests.launch import TINY, config, train_in
 
 NAMES = sorted(path.stem for path in (CONFIG_FOLDER / "experiment").glob("*.yaml"))
 
@@ -193,6 +193,56 @@ PUBLISHED: Mapping[str, dict[str, Any]] = {
         "sampler.num_steps": 250,
         "sampler.variance": "learned",
     },
+    # Karras et al. 2024, table 6; NVlabs/edm2, train_edm2.py --preset=edm2-img64-s, training_loop.py, networks_edm2.py,
+    # phema.py; generate_images.py --steps=32
+    "edm2_imagenet64": {
+        "schedule._target_": "EDMSchedule",
+        "schedule.sigma_min": 0.002,
+        "schedule.sigma_max": 80.0,
+        "schedule.rho": 7.0,
+        "parameterization._target_": "EDMParameterization",
+        "parameterization.sigma_data": 0.5,
+        "density._target_": "LognormalDensity",
+        "density.mean": -0.8,
+        "density.std": 1.6,
+        "weighting._target_": "UnitWeighting",
+        "loss._target_": "UncertaintyLoss",
+        "loss.channels": 128,
+        "loss.unit_weight": True,
+        "augmentation._target_": "NoAugmentation",
+        "label_dropout": 0.0,
+        "model._target_": "EDM2UNet",
+        "model.num_classes": "auto",
+        "model.channels": 192,
+        "model.channel_multipliers": [1, 2, 3, 4],
+        "model.num_res_blocks": 3,
+        "model.attention_resolutions": [16, 8],
+        "model.head_channels": 64,
+        "model.dropout": 0.0,
+        "model.label_balance": 0.5,
+        "model.concat_balance": 0.5,
+        "model.residual_balance": 0.3,
+        "model.attention_balance": 0.3,
+        "model.clip": 256.0,
+        "data.batch_size": 2048,
+        "optimizer._target_": "Adam",
+        "optimizer.betas": [0.9, 0.99],
+        "optimizer.lr": 0.01,
+        "lr_schedule._target_": "InverseSqrtLR",
+        "lr_schedule.num_steps": 4883,  # 10e6 / 2048
+        "lr_schedule.start": 0.0,
+        "lr_schedule.reference": 35_000,
+        "trainer.max_steps": None,
+        "trainer.max_images": 1024 << 20,
+        "trainer.gradient_clip_val": None,
+        "callback.ema": None,
+        "callback.power_ema.std": 0.1,
+        "callback.power_ema_short.std": 0.05,
+        "callback.power_ema.dtype": "float16",
+        "sampler._target_": "HeunSampler",
+        "sampler.num_steps": 32,
+        "sampler.clip": None,
+    },
     # Rombach et al. 2022, table 12; CompVis/latent-diffusion, configs/latent-diffusion/lsun_churches-ldm-kl-8.yaml,
     # ddpm.py, ema.py
     "sd_latents": ADAMW
@@ -232,6 +282,7 @@ SIZES = {  # [C, H, W], classes, numbers of the augment label; millions of param
     "edm_cifar10": ((3, 32), 10, 9, 56.5),
     "flow_cifar10": ((3, 32), None, 0, 35.7),
     "adm_imagenet64": ((3, 64), 1000, 0, 295.9),
+    "edm2_imagenet64": ((3, 64), 1000, 0, 280.2),
     "sd_latents": ((4, 32), None, 0, 295.0),
 }
 
@@ -248,9 +299,9 @@ def test_a_recipe_has_what_was_published(name: str, tmp_path: Path) -> None:
             found[key] = list(value)
     assert found == PUBLISHED[name]
     (channels, size), num_classes, augmentation_dim, millions = SIZES[name]
-    cfg.model.update(
-        resolution=size, image_channels=channels, num_classes=num_classes, augmentation_dim=augmentation_dim
-    )
+    cfg.model.update(resolution=size, image_channels=channels, num_classes=num_classes)
+    if "augmentation_dim" in cfg.model:
+        cfg.model.augmentation_dim = augmentation_dim
     with torch.device("meta"):
         network = instantiate(cfg.model)
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
@@ -330,7 +381,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-SLOW = ("adm_imagenet64", "flow_cifar10", "iddpm_cifar10", "sd_latents")
+SLOW = ("adm_imagenet64", "edm2_imagenet64", "flow_cifar10", "iddpm_cifar10", "sd_latents")
 """Recipes that take no step by default that others do not; on real latents `test_latents` trains."""
 
 
@@ -352,6 +403,7 @@ def test_every_experiment_takes_two_steps(
     data = {
         "own_images": (f"data.root={images / 'folder'}", "data.resolution=16", "data.num_workers=0"),
         "adm_imagenet64": (f"data.root={images / 'prepared'}",),
+        "edm2_imagenet64": (f"data.root={images / 'prepared'}",),
         "sd_latents": (f"data.root={images / 'prepared'}",),
     }.get(name, (f"data.root={images}", "data.download=false"))
     trainer = train_in(
@@ -372,5 +424,6 @@ def test_every_experiment_takes_two_steps(
         "trainer.val_check_interval=2",
         "trainer.limit_val_batches=1",
         "trainer.precision=32-true",
+        tiny=[option for option in TINY if name != "edm2_imagenet64" or "num_groups" not in option],
     )
     assert trainer is not None and trainer.global_step == 2

@@ -47,7 +47,7 @@ LAYERS = (
     ("guidance", "weighting", "bound", "preparation"),
     ("denoiser", "density", "execution", "metrics", "noise_level", "ode", "prepared"),
     ("schedule", "parameterization", "source", "augmentation", "feature", "model", "space"),
-    ("condition", "autoencoder", "fixed_precision", "recorded"),
+    ("average", "condition", "autoencoder", "fixed_precision", "recorded"),
     ("interop",),
     ("gate", "lr_schedule", "derived", "best_figures", "call"),
     ("command",),
@@ -63,7 +63,8 @@ LAYERS = (
     ("status_line",),
     ("terminal", "chatter"),
     ("shell",),
-    ("catalogue", "collective", "environment", "extra", "random", "ranks", "plain", "resolution", "tensor_file"),
+    ("catalogue", "collective", "environment", "extra", "random", "ranks"),
+    ("plain", "resolution", "sharding", "tensor_file"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""
 WITHOUT_LIGHTNING = ("source", "prepared", "schedule", "sampler")

@@ -16,6 +16,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from diffusion_lit.average.reconstruction import asked_length, reconstruct
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.derived import denoiser_settings
 from diffusion_lit.gate import trusted
@@ -96,11 +97,21 @@ def peek(file: Path, mmap: bool = True) -> tuple[dict[str, Any] | None, str | No
 
 
 def choose_weights(checkpoint: dict[str, Any], weights: str, origin: str | Path, option: str = "weights") -> Any:
-    """The weights of a checkpoint that `weights` names: `raw`, or an average; a ValueError if it lacks them."""
+    """The weights of a checkpoint that `weights` names: `raw`, an average, or `power_LENGTH`, made of snapshots.
+
+    What is not averaged, such as random frequencies, is as it is in training.
+
+    Raises:
+        ValueError: if the checkpoint lacks them, or what they would be made of.
+    """
+    raw = checkpoint.get("state_dict")
+    if (length := asked_length(weights)) is not None:
+        return {**(raw or {}), **reconstruct(checkpoint, find_checkpoint(origin), length)}
     averages = [key for key, value in checkpoint.items() if key.startswith("ema") and isinstance(value, dict) and value]
     if weights not in (choices := [*averages, "raw"]):
-        raise ValueError(f"{origin} has no weights named {weights}; use {option}={' or '.join(choices)}")
-    return checkpoint.get("state_dict" if weights == "raw" else weights)
+        made = ["power_LENGTH"] if checkpoint.get("power_averages") else []
+        raise ValueError(f"{origin} has no weights named {weights}; use {option}={' or '.join([*choices, *made])}")
+    return raw if weights == "raw" or not isinstance(raw, dict) else {**raw, **checkpoint[weights]}
 
 
 def load_denoiser(
@@ -114,7 +125,8 @@ def load_denoiser(
 
     Args:
         path: a run's folder or a checkpoint file.
-        weights: `ema`, the averaged ones, or another average's name, or `raw`.
+        weights: `ema`, the averaged ones, or another average's name, or `raw`; or `power_0.13`, which is an average of
+            that length made of the snapshots of power-function averages.
         device: where to put the model.
         autoencoder: where a latent model's autoencoder is now; None means where it was in training.
         allow: modules of one's own whose classes the checkpoint may name (see `diffusion_lit.gate`).

@@ -16,7 +16,7 @@ def load_weights(module: DiffusionModule, path: str | Path, weights: str) -> str
     Args:
         module: whose weights are replaced.
         path: a run's folder or a checkpoint file.
-        weights: `ema`, another average's name, or `raw`.
+        weights: `ema`, another average's name, `raw`, or `power_LENGTH`.
 
     Returns:
         What was done, for the log.
@@ -27,7 +27,7 @@ def load_weights(module: DiffusionModule, path: str | Path, weights: str) -> str
     """
     checkpoint = load_checkpoint(path)
     given = choose_weights(checkpoint, weights, path, "init_weights")
-    own = {name: w for name, w in module.named_parameters() if name.startswith("denoiser.")}
+    own = {name: w for name, w in module.state_dict().items() if name.startswith("denoiser.")}
     renewed = module.denoiser.network.class_parameters()
     new = [name for name, w in own.items() if name not in given or given[name].shape != w.shape]
     if wrong := [name for name in new if name.removeprefix("denoiser.network.") not in renewed]:

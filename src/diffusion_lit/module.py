@@ -8,8 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
 from diffusion_lit.accumulation import Accumulation
@@ -23,7 +22,9 @@ from diffusion_lit.execution import Execution
 from diffusion_lit.hybrid_shard import HybridShardStrategy
 from diffusion_lit.loss import Loss, LossTerms
 from diffusion_lit.lr_schedule import LRSchedule
+from diffusion_lit.model.magnitude import force_unit_weights
 from diffusion_lit.random import fold_in
+from diffusion_lit.sharding import shard, unsharded
 from diffusion_lit.training_figures import TrainingFigures
 from diffusion_lit.training_log import log_point, log_sizes
 
@@ -71,7 +72,7 @@ class DiffusionModule(LightningModule):
         check_hidden_classes(label_dropout, denoiser)
         loss.check(denoiser)
         if augmentation is not None:
-            augmentation.check(denoiser.network.augmentation_dim, denoiser.space.bounded)
+            check_augmentation(augmentation, denoiser)
         self.denoiser, self.loss, self.augmentation = denoiser, loss, augmentation
         self.optimizer, self.lr_schedule = optimizer, lr_schedule
         self.label_dropout, self.seed, self.execution = label_dropout, seed, execution
@@ -93,9 +94,7 @@ class DiffusionModule(LightningModule):
             assert self.device_mesh is not None
             hybrid = isinstance(self.trainer.strategy, HybridShardStrategy)
             mesh = self.device_mesh if hybrid else self.device_mesh["data_parallel"]
-            layers = [layer for layer in self.loss.children() if any(True for _ in layer.parameters())]
-            for part in (*self.denoiser.network.blocks(), self.denoiser.network, *layers):
-                fully_shard(part, mesh=mesh)
+            shard((*self.denoiser.network.blocks(), self.denoiser.network, *self.loss.children()), mesh)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         address = (self.accumulation.column, self.global_step, self.accumulation.step)
@@ -121,6 +120,7 @@ class DiffusionModule(LightningModule):
         factor = self.lr_schedule.factor(self.global_step, budget_of(self.trainer).share(self.trainer))
         for group, base in zip(self.trainer.optimizers[0].param_groups, self.base_groups, strict=True):
             group["lr"] = base["lr"] * factor
+        force_unit_weights(self)
 
     def on_train_batch_end(self, *_: Any) -> None:
         if self.accumulation.ends_step:
@@ -139,7 +139,7 @@ class DiffusionModule(LightningModule):
         else:
             norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        norm = unsharded(norm)
         self.figures.add_gradient(norm, limit)
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if hasattr(callback, "on_gradient"):

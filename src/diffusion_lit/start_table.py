@@ -14,7 +14,8 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.budget import Budget, budget_of, steps_an_epoch
-from diffusion_lit.callback import EMA, FID, LastCheckpoint, SampleGrid
+from diffusion_lit.callback import FID, LastCheckpoint, SampleGrid
+from diffusion_lit.callback.average import averages_of
 from diffusion_lit.csv_logger import CSVLogger
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.module import DiffusionModule
@@ -61,7 +62,7 @@ def rows(cfg: DictConfig, trainer: Trainer, module: DiffusionModule) -> Iterator
     )
     steps = f", {cfg.sampler.num_steps} steps" if "num_steps" in cfg.sampler else ""
     yield "sampler", f"{part(cfg.sampler)}{steps}{guidance(cfg.guidance)}"
-    averages = ", ".join(f"{a.name} {a.decay:g}" for a in of_kind(trainer, EMA))
+    averages = ", ".join(f"{a.name} {a.length}" for a in averages_of(trainer))
     yield (
         "optimizer",
         f"{part(cfg.optimizer)}, learning rate {cfg.optimizer.get('lr', 'its default')}, {part(cfg.lr_schedule)}; "

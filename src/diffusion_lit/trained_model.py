@@ -171,7 +171,7 @@ def load(
 
     Args:
         path: a run's folder (its newest checkpoint) or a checkpoint file; needs nothing else.
-        weights: `ema`, the averaged ones, `raw`, or another average's name.
+        weights: `ema`, the averaged ones, `raw`, another average's name, or `power_0.13`, made of snapshots.
         device: `cpu`, `cuda` or `auto`, a GPU where there is one.
         precision: what the network runs in, `32-true`, `bf16-mixed` or another of Lightning's names; None is the run's
             own.

@@ -34,22 +34,3 @@ class Augmentation(ABC):
             The images, and their augment labels, float32 [B, dim], zeros for an image left as it is; None where
             `dim` is 0.
         """
-
-    def check(self, known: int, pixels: bool) -> None:
-        """Check that it suits a model.
-
-        Args:
-            known: how many numbers of an augment label the network takes.
-            pixels: whether x_0 is pixels: a mirror image's latents are not the mirror images of its latents.
-
-        Raises:
-            ValueError: if it is for images, and these are latents, or the network takes another number.
-        """
-        name = type(self).__name__
-        if self.num_draws > 0 and not pixels:
-            raise ValueError(f"{name} is for images, and this data set stores latents: use augmentation=none")
-        if self.dim != known:
-            raise ValueError(
-                f"{name} conditions the network on {self.dim} numbers of an image, and the network takes {known}: "
-                "leave model.augmentation_dim at auto; a network without it needs augmentation=flip or none"
-            )

@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from diffusion_lit.callback.average import averaged_weights
 from diffusion_lit.callback.drawing import drawing
-from diffusion_lit.callback.ema import averaged_weights
 from diffusion_lit.callback.fid_checks import check_count, check_features
 from diffusion_lit.callback.last_checkpoint import answer_signals
 from diffusion_lit.data import ImageDataModule, Images

@@ -10,13 +10,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from diffusion_lit.callback.ema import averages_of
+from diffusion_lit.callback.average import averages_of
 from diffusion_lit.callback.last_checkpoint import LastCheckpoint
 from diffusion_lit.checkpoint import damage
 from diffusion_lit.module import DiffusionModule
+from diffusion_lit.sharding import local
 
 __all__ = ["NaNGuard"]
 
@@ -134,7 +134,7 @@ def tensors(state: Any) -> Iterator[Tensor]:
     """All tensors of floating-point numbers in nested containers; of sharded ones this process's part."""
     if isinstance(state, Tensor):
         if state.is_floating_point():
-            yield state.to_local() if isinstance(state, DTensor) else state
+            yield local(state)
     elif isinstance(state, Mapping):
         for value in state.values():
             yield from tensors(value)

@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from diffusion_lit.callback.ema import chosen_average
+from diffusion_lit.callback.average import chosen_average
 from diffusion_lit.evaluation import LossByNoise
 from diffusion_lit.logger_connector import log_figures
 from diffusion_lit.module import DiffusionModule
@@ -16,7 +16,7 @@ class RawLoss(Callback):
     """Logs `val/loss_raw`: the raw weights' loss on the images and the noise that the average has `val/loss` on.
 
     Where the average is ahead, it pays; where it falls behind, its decay is too slow for this run. A validation takes
-    twice as long. Without an `EMA` callback, `val/loss` is of the raw weights, and nothing is done.
+    twice as long. Without a `WeightAverage`, `val/loss` is of the raw weights, and nothing is done.
     """
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

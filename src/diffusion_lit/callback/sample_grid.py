@@ -7,8 +7,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
+from diffusion_lit.callback.average import averaged_weights, chosen_average
 from diffusion_lit.callback.drawing import drawing
-from diffusion_lit.callback.ema import averaged_weights, chosen_average
 from diffusion_lit.callback.last_checkpoint import answer_signals
 from diffusion_lit.collective import gathered_in_order
 from diffusion_lit.figure import follow

@@ -5,8 +5,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from diffusion_lit.callback.ema import parameters, unsharded
 from diffusion_lit.module import DiffusionModule
+from diffusion_lit.sharding import own_parameters, unsharded
 
 __all__ = ["UpdateRatio"]
 
@@ -28,7 +28,7 @@ class UpdateRatio(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if self.enabled and every > 0 and (trainer.global_step + 1) % every == 0:
-            self.before = [p.detach().clone() for p in parameters(pl_module).values()]
+            self.before = [p.detach().clone() for p in own_parameters(pl_module).values()]
 
     @torch.no_grad()
     def training_figures(self, trainer: Trainer, module: DiffusionModule) -> dict[str, float]:
@@ -36,6 +36,6 @@ class UpdateRatio(Callback):
         if not self.before:
             return {}
         before, self.before = self.before, []
-        moved = torch._foreach_sub([p.detach() for p in parameters(module).values()], before)
+        moved = torch._foreach_sub([p.detach() for p in own_parameters(module).values()], before)
         change, size = (torch.stack([unsharded(n) for n in torch._foreach_norm(w)]).norm() for w in (moved, before))
         return {"train/update_ratio": float(change / size)}

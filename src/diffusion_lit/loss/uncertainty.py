@@ -9,6 +9,7 @@ from diffusion_lit.denoiser import Prediction
 from diffusion_lit.density import Density
 from diffusion_lit.fixed_precision import FixedPrecision
 from diffusion_lit.loss.mse import MSELoss
+from diffusion_lit.model.magnitude import MPLinear
 from diffusion_lit.random import fold_in
 from diffusion_lit.weighting import Weighting
 
@@ -21,19 +22,32 @@ class UncertaintyLoss(FixedPrecision, MSELoss):
 
     Args, besides those of `MSELoss`:
         channels: number of Fourier features.
+        unit_weight: hold the layer's weight at magnitude 1, as EDM2's code does: over all noise levels u then has
+            magnitude 1 from the start on, where it otherwise begins at 0 and is as large as it has to be.
     """
 
     frequencies: Tensor
     phases: Tensor
 
-    def __init__(self, density: Density, weighting: Weighting, huber: float | None = None, channels: int = 128) -> None:
+    def __init__(
+        self,
+        density: Density,
+        weighting: Weighting,
+        huber: float | None = None,
+        channels: int = 128,
+        unit_weight: bool = False,
+    ) -> None:
         super().__init__(density, weighting, huber)
         generator = fold_in(0, "uncertainty", channels)
         for name, draw in (("frequencies", torch.randn), ("phases", torch.rand)):
             numbers = 2 * math.pi * draw(channels, generator=generator, dtype=torch.float32)
             self.register_buffer(name, numbers, persistent=False)
-        self.head = nn.Linear(channels, 1, bias=False)
-        nn.init.zeros_(self.head.weight)
+        self.head: MPLinear | nn.Linear
+        if unit_weight:
+            self.head = MPLinear(channels, 1)
+        else:
+            self.head = nn.Linear(channels, 1, bias=False)
+            nn.init.zeros_(self.head.weight)
 
     def terms(self, p: Prediction, x_0: Tensor) -> dict[str, Tensor]:
         mse = super().terms(p, x_0)["loss"]
