@@ -1,2 +1,3 @@
 from diffusion_lit.model.base import Network as Network
+from diffusion_lit.model.song_unet import SongUNet as SongUNet
 from diffusion_lit.model.unet import UNet as UNet
