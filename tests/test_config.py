@@ -64,7 +64,7 @@ def test_every_model_is_built_for_32_pixels(name: str, tmp_path: Path) -> None:
     with torch.device("meta"):
         network = instantiate(cfg.model)
     millions = sum(p.numel() for p in network.parameters()) / 1e6
-    claims = {"tiny": 1.114, "small": 7.28, "base": 35.75, "large": 115.5}
+    claims = {"tiny": 1.114, "small": 7.28, "base": 35.75, "large": 115.5, "ddpmpp": 55.73, "ncsnpp": 56.4}
     assert millions == pytest.approx(claims[name], rel=0.01)
 
 
