@@ -66,6 +66,7 @@ def test_every_model_is_built_for_32_pixels(name: str, tmp_path: Path) -> None:
     millions = sum(p.numel() for p in network.parameters()) / 1e6
     claims = {"tiny": 1.114, "small": 7.28, "base": 35.75, "large": 115.5, "ddpmpp": 55.73, "ncsnpp": 56.4}
     assert millions == pytest.approx(claims[name], rel=0.01)
+    assert network.state_dict().keys() == dict(network.named_parameters()).keys()  # an average is of parameters alone
 
 
 @pytest.mark.parametrize("optimizer", members("optimizer"))

@@ -29,7 +29,6 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
         "num_blocks": 4,
         "attn_resolutions": [16],
         "dropout": 0.10,
-        "label_dropout": 0.0,
         "embedding_type": "positional",
         "channel_mult_noise": 1,
         "encoder_type": "standard",
@@ -45,7 +44,6 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
         "num_blocks": 3,
         "attn_resolutions": [32, 16, 8],
         "dropout": 0.10,
-        "label_dropout": 0.0,
     },
 }
 """The options of each network, as they are where a configuration does not say."""
@@ -55,8 +53,8 @@ PRECONDITIONERS: Mapping[str, Mapping[str, Any]] = {
     "iDDPMPrecond": {"C_1": 0.001, "C_2": 0.008, "M": 1000, "model_type": "DhariwalUNet"},
 }
 """The same of what is around it."""
-RUNNING: Mapping[str, Any] = {"use_fp16": False}
-"""Options of how a model is run, and not of what it is: `precision=` here."""
+RUNNING: Mapping[str, Any] = {"use_fp16": False, "label_dropout": 0.0}
+"""Options of how a model is run or trained, and not of what it is: here `precision=` and `label_dropout=`."""
 
 
 def settings_from(metadata: Mapping[str, str]) -> dict[str, Any] | None:
@@ -173,7 +171,8 @@ def read(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             raise ValueError(f"{printable(option)}={printable(value)} is not an option of {name} with {model_type}")
     for option, kind in types.items():
         value = config.get(option, options.get(option))
-        options[option] = value if value == math.inf else read_as(kind, value, option)
+        no_limit = option == "sigma_max" and value == math.inf
+        options[option] = value if no_limit else read_as(kind, value, option)
     return name, options
 
 

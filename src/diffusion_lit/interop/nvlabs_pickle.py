@@ -24,8 +24,9 @@ def convert(source, target):  # type: ignore[no-untyped-def]  # for Pythons and 
     if network.init_args:
         raise SystemExit("the network was built with arguments without names, %r: give them names" % (network.init_args,))
     config = dict(network.init_kwargs, class_name=type(network).__name__)
+    text = json.dumps(config, default=lambda value: value.tolist())  # of numpy's numbers
     state = {name: w.detach().cpu().clone().contiguous() for name, w in network.state_dict().items()}
-    save_file(state, target, {"nvlabs": json.dumps(config)})
+    save_file(state, target, {"nvlabs": text})
 
 
 if __name__ == "__main__":
