@@ -22,7 +22,13 @@ NCSNPP = {"noise_embedding": "fourier", "resample_filter": [1, 3, 3, 1], "pyrami
 
 
 def small(**options: object) -> SongUNet:
-    settings = {"resolution": 8, "image_channels": 1, "channels": 16, "channel_multipliers": (1, 2), "num_res_blocks": 2}
+    settings = {
+        "resolution": 8,
+        "image_channels": 1,
+        "channels": 16,
+        "channel_multipliers": (1, 2),
+        "num_res_blocks": 2,
+    }
     return SongUNet(**{**settings, **options})  # type: ignore[arg-type]
 
 
@@ -68,7 +74,7 @@ def gains(network: nn.Module) -> Iterator[tuple[str, float]]:
             fans = (layer.weight.shape[0] + layer.weight.shape[1]) * layer.weight[0, 0].numel()
             bound = math.sqrt(6 / fans)
             gain = float(layer.weight.detach().std()) / (bound / math.sqrt(3))
-            assert float(layer.weight.abs().max()) <= 1.3 * gain * bound, name  # uniform; a normal one reaches 2
+            assert float(layer.weight.detach().abs().max()) <= 1.3 * gain * bound, name  # uniform; a normal one reaches 2
             yield name, gain
 
 

@@ -139,14 +139,14 @@ def adm_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of ADM's network, which our U-Net is."""
     if settings["augmentation_dim"]:
         raise ValueError(
-            f"augment_dim={settings['augmentation_dim']} of DhariwalUNet cannot be expressed: there the augment label joins "
-            "the noise level before its layers, in our UNet after them. Their published model has augment_dim=0"
+            f"augment_dim={settings['augmentation_dim']} of DhariwalUNet cannot be expressed: there the augment label "
+            "joins the noise level before its layers, in our UNet after them. Their published model has augment_dim=0"
         )
     widths = [settings["channels"] * multiplier for multiplier in settings["channel_multipliers"]]
     if settings["channels"] < 128 or any(width % 64 for width in widths):
         raise ValueError(
-            f"DhariwalUNet of widths {widths} cannot be expressed: under 128 channels it has fewer groups, and where 64 "
-            "does not divide them its attention has heads of other sizes than 64"
+            f"DhariwalUNet of widths {widths} cannot be expressed: under 128 channels it has fewer groups, and where "
+            "64 does not divide them its attention has heads of other sizes than 64"
         )
     return {**settings, "head_channels": 64, "time_conditioning": "scale_shift", "resampling": "residual"}
 
@@ -156,11 +156,13 @@ def read(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     name = str(config.get("class_name")).rpartition(".")[2]
     if name == "VEPrecond":
         raise ValueError(
-            "class_name=VEPrecond cannot be expressed: its network gets x_t without a scale, and log(sigma / 2) for the "
-            "noise level. EDM's own models of NCSN++ have EDMPrecond, and can be"
+            "class_name=VEPrecond cannot be expressed: its network gets x_t without a scale, and log(sigma / 2) for "
+            "the noise level. EDM's own models of NCSN++ have EDMPrecond, and can be"
         )
     if name not in PRECONDITIONERS:
-        raise ValueError(f"class_name={printable(name)} is none of {', '.join(PRECONDITIONERS)}: not a model of NVlabs/edm")
+        raise ValueError(
+            f"class_name={printable(name)} is none of {', '.join(PRECONDITIONERS)}: not a model of NVlabs/edm"
+        )
     model_type = config.get("model_type", PRECONDITIONERS[name]["model_type"])
     if model_type not in NETWORKS:
         raise ValueError(f"model_type={printable(model_type)} is none of {', '.join(NETWORKS)}")
@@ -184,4 +186,6 @@ def refuse(options: Mapping[str, Any], name: str, known: tuple[Any, ...], why: s
     """Raise a ValueError if an option that is there has none of the values that can be expressed."""
     if options[name] not in known:
         allowed = " or ".join(map(str, known))
-        raise ValueError(f"{name}={printable(options[name])} of {options['model_type']} cannot be expressed, only {allowed}: {why}")
+        raise ValueError(
+            f"{name}={printable(options[name])} of {options['model_type']} cannot be expressed, only {allowed}: {why}"
+        )

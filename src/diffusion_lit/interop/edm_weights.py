@@ -24,7 +24,7 @@ DERIVED = ("resample_filter", "u")
 
 
 def weights_from(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights of a whole model, `EDMPrecond.state_dict()` say, by the names of our network's state dict, in float32.
+    """The weights of a whole model, `EDMPrecond.state_dict()` say, by the names of our network's, in float32.
 
     Args:
         state: theirs.
@@ -41,7 +41,9 @@ def weights_from(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> di
         if part in DERIVED:
             continue
         if layer.removeprefix("model.") not in layers and name.removeprefix("model.") not in layers:
-            raise ValueError(f"the weights have {name}, which a network of this configuration does not: it is of another")
+            raise ValueError(
+                f"the weights have {name}, which a network of this configuration does not: it is of another"
+            )
         ours = layers.get(name.removeprefix("model.")) or f"{layers[layer.removeprefix('model.')]}.{part}"
         weights[ours] = moved(ours, given.float(), is_adm)
     return weights
@@ -54,7 +56,7 @@ def moved(ours: str, w: Tensor, is_adm: bool) -> Tensor:
     for the hidden class, which adds nothing to it.
     """
     if ours.endswith(("qkv.weight", "qkv.bias")):
-        return w.unflatten(0, (-1, 3)).transpose(0, 1).flatten(0, 1)
+        return w.reshape(-1, 3, *w.shape[1:]).transpose(0, 1).flatten(0, 1)
     if is_adm and ours == "time.layers.0.weight":
         return torch.cat(w.chunk(2, dim=1)[::-1], dim=1)
     if is_adm and ours == "label.weight":

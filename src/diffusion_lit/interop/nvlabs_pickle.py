@@ -22,7 +22,7 @@ def convert(source, target):  # type: ignore[no-untyped-def]  # for Pythons and 
         data = pickle.load(file)
     network = data["ema"] if isinstance(data, dict) else data
     if network.init_args:
-        raise SystemExit("the network was built with arguments without names, %r: give them names" % (network.init_args,))
+        raise SystemExit(f"the network was built with arguments without names, {network.init_args}: give them names")
     config = dict(network.init_kwargs, class_name=type(network).__name__)
     text = json.dumps(config, default=lambda value: value.tolist())  # of numpy's numbers
     state = {name: w.detach().cpu().clone().contiguous() for name, w in network.state_dict().items()}
@@ -32,4 +32,4 @@ def convert(source, target):  # type: ignore[no-untyped-def]  # for Pythons and 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         raise SystemExit("give the pickle and the file to write: nvlabs_pickle.py NETWORK.pkl NETWORK.safetensors")
-    convert(*sys.argv[1:])
+    convert(*sys.argv[1:])  # type: ignore[no-untyped-call]

@@ -145,9 +145,9 @@ class ScaledAttention(Attention):
 
     def __init__(self, channels: int, num_groups: int, head_channels: int | None = None) -> None:
         super().__init__(channels, num_groups_of(channels, num_groups), head_channels)
-        self.norm.eps = EPS
-        initialise(self.qkv, math.sqrt(0.2))
-        initialise(self.out, NEARLY_ZERO)
+        self.norm = group_norm(channels, num_groups)
+        self.qkv = conv(channels, 3 * channels, 1, math.sqrt(0.2))
+        self.out = conv(channels, channels, 1, NEARLY_ZERO)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, C, H, W]
         return ROOT_HALF * super().forward(x)

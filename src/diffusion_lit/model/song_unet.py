@@ -36,20 +36,22 @@ class SongUNet(Network):
     NCSN++ has `noise_embedding=fourier`, `resample_filter=[1,3,3,1]` and `pyramid=true`.
 
     Args:
-        resolution: height and width of the images, or one number for both; divisible by 2 for each level after the first.
+        resolution: height and width of the images, or one number for both; divisible by 2 for each level after the
+            first.
         image_channels: in and out: 1 or 3, or those of latents.
         channels: width of the first level.
         channel_multipliers: width of each level, as multiples of `channels`; the resolution halves between levels.
         num_res_blocks: residual blocks on each level on the way down; one more on the way up.
-        attention_resolutions: the levels that have self-attention, by the shorter side of their feature maps. The middle
-            always has it.
+        attention_resolutions: the levels that have self-attention, by the shorter side of their feature maps. The
+            middle always has it.
         head_channels: the size of each attention head; None takes a single head.
         num_groups: groups of each GroupNorm, at most; a group has at least four channels.
         dropout: probability inside residual blocks.
-        noise_embedding: of c_noise: `positional`, `channels` sines and cosines of fixed frequencies, or `fourier`, twice
-            as many of random ones.
+        noise_embedding: of c_noise: `positional`, `channels` sines and cosines of fixed frequencies, or `fourier`,
+            twice as many of random ones.
         resample_filter: the weights of neighbouring pixels, along each axis, where the resolution changes.
-        pyramid: each level of the way down is also fed with the level above (for the second, the image), past its blocks.
+        pyramid: each level of the way down is also fed with the level above (the second with the image), past its
+            blocks.
         num_classes: None for an unconditional network; else labels are 0..num_classes - 1, or `NO_CLASS`.
         augmentation_dim: how many numbers of EDM's augment label it takes; 0 for none.
         learn_variance: twice as many channels out as in; the second half says how uncertain a reverse step is
