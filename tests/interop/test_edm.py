@@ -94,6 +94,10 @@ def test_what_a_configuration_leaves_out_is_as_published() -> None:
     other = {"noise_embedding": "fourier", "pyramid": True, "resample_filter": [1, 3, 3, 1]}
     assert network_settings({"class_name": "EDMPrecond", **CIFAR, **more}) == {**expected, **other}
 
+    chain = {"num_timesteps": 1000, "s": 0.008, "clip_min": 1e-12, "clip_max": 0.999}  # whose levels test_reference has
+    iddpm = denoiser_settings(RECORDED["iddpm"]["config"])["schedule"]
+    assert iddpm == {"_target_": "diffusion_lit.schedule.CosineSchedule", **chain}
+
 
 def test_noise_levels_that_a_network_bounds_are_its_own() -> None:
     config = {"class_name": "EDMPrecond", **CIFAR, "sigma_min": 0.01, "sigma_max": math.inf, "use_fp16": True}

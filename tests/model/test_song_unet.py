@@ -74,7 +74,9 @@ def gains(network: nn.Module) -> Iterator[tuple[str, float]]:
             fans = (layer.weight.shape[0] + layer.weight.shape[1]) * layer.weight[0, 0].numel()
             bound = math.sqrt(6 / fans)
             gain = float(layer.weight.detach().std()) / (bound / math.sqrt(3))
-            assert float(layer.weight.detach().abs().max()) <= 1.3 * gain * bound, name  # uniform; a normal one reaches 2
+            assert float(layer.weight.detach().abs().max()) <= 1.3 * gain * bound, (
+                name
+            )  # uniform; a normal one reaches 2
             yield name, gain
 
 

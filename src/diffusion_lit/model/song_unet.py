@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from diffusion_lit.condition import Condition
 from diffusion_lit.model.base import Network
-from diffusion_lit.model.levels import level_sizes
+from diffusion_lit.model.level import check_halvings
 from diffusion_lit.model.song_block import (
     NEARLY_ZERO,
     ROOT_HALF,
@@ -80,16 +80,18 @@ class SongUNet(Network):
         learn_variance: bool = False,
     ) -> None:
         super().__init__()
-        sizes = level_sizes(resolution, len(channel_multipliers))
+        height, width = height_and_width(resolution)
+        check_halvings((height, width), len(channel_multipliers) - 1)
         if image_channels < 1:
             raise ValueError(f"model.image_channels must be at least 1, got {image_channels}; auto takes the data's")
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, or null for an unconditional model; got {num_classes}")
         if noise_embedding not in ("positional", "fourier"):
             raise ValueError(f"noise_embedding must be positional or fourier, got {noise_embedding!r}")
-        self.image_shape = (image_channels, *height_and_width(resolution))
+        self.image_shape = (image_channels, height, width)
         self.num_classes, self.augmentation_dim, self.learn_variance = num_classes, augmentation_dim, learn_variance
         emb_channels, widths = 4 * channels, [channels * multiplier for multiplier in channel_multipliers]
+        attends_at = [min(height, width) >> i in attention_resolutions for i in range(len(widths))]
 
         def block(c_in: int, c_out: int, attends: bool = False, resample: nn.Module | None = None) -> SongBlock:
             attention = ScaledAttention(c_out, num_groups, head_channels) if attends else None
@@ -108,26 +110,25 @@ class SongUNet(Network):
 
         self.reduce, self.pyramid, self.down = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         c, c_above, skips = channels, image_channels, [channels]
-        for i, width in enumerate(widths):
+        for i, (c_out, attends) in enumerate(zip(widths, attends_at, strict=True)):
             if i > 0:
                 self.reduce.append(block(c, c, resample=downsample(resample_filter)))
                 if pyramid:
                     self.pyramid.append(PyramidInput(c_above, c, resample_filter))
                     c_above = c
                 skips.append(c)
-            ins, attends = [c, *[width] * num_res_blocks][:-1], sizes[i] in attention_resolutions
-            self.down.append(nn.ModuleList(block(c_in, width, attends) for c_in in ins))
-            c = width
+            ins = [c, *[c_out] * num_res_blocks][:-1]
+            self.down.append(nn.ModuleList(block(c_in, c_out, attends) for c_in in ins))
+            c = c_out
             skips += [c] * num_res_blocks
 
         self.middle = nn.ModuleList([block(c, c, attends=True), block(c, c)])
 
         self.up, self.enlarge = nn.ModuleList(), nn.ModuleList()
-        for i, width in reversed(list(enumerate(widths))):
-            ins, attends = [c, *[width] * num_res_blocks], sizes[i] in attention_resolutions
-            *before, last = (c_in + skips.pop() for c_in in ins)
-            self.up.append(nn.ModuleList([*(block(c_in, width) for c_in in before), block(last, width, attends)]))
-            c = width
+        for i, (c_out, attends) in reversed(list(enumerate(zip(widths, attends_at, strict=True)))):
+            *before, last = (c_in + skips.pop() for c_in in [c, *[c_out] * num_res_blocks])
+            self.up.append(nn.ModuleList([*(block(c_in, c_out) for c_in in before), block(last, c_out, attends)]))
+            c = c_out
             if i > 0:
                 self.enlarge.append(block(c, c, resample=upsample(resample_filter)))
 

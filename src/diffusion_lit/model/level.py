@@ -1,0 +1,31 @@
+"""The levels of a U-Net: how often it can halve an image, and how wide it is at each size."""
+
+from collections.abc import Sequence
+
+__all__ = ["check_halvings", "widths_of"]
+
+
+def check_halvings(sides: tuple[int, int], halvings: int) -> None:
+    """Raise a ValueError unless both sides of the image can be halved so often."""
+    factor = 2**halvings
+    for side in sides:
+        if side % factor:
+            below = max(side // factor * factor, factor)
+            raise ValueError(
+                f"the network halves the image {halvings} times, so the resolution must be a multiple of {factor}, "
+                f"and {side} is not; {below} and {below + factor} are. Set data.resolution, or shorten "
+                "model.channel_multipliers"
+            )
+
+
+def widths_of(channels: int, multipliers: Sequence[float], num_groups: int) -> list[int]:
+    """How many channels each level has; a ValueError unless all are whole multiples of a GroupNorm's groups."""
+    if channels % num_groups:
+        raise ValueError(f"model.channels={channels} must be a multiple of model.num_groups={num_groups}")
+    widths = [channels * multiplier for multiplier in multipliers]
+    if not widths or any(width < 1 or width % num_groups for width in widths):
+        raise ValueError(
+            f"model.channel_multipliers={list(multipliers)} of model.channels={channels} give levels of {widths} "
+            f"channels: each must be a multiple of model.num_groups={num_groups}, and at least once that"
+        )
+    return [int(width) for width in widths]
