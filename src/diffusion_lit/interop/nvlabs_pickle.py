@@ -1,7 +1,7 @@
 """Rewrite a network pickle of NVlabs/edm or NVlabs/edm2 as tensors and plain values.
 
 Loading a pickle runs whatever is in it, so that this project reads none. Whoever trusts a pickle runs this file, which
-imports nothing of this project, in a checkout of the project that wrote it, by that project's Python:
+imports nothing of this project, in a checkout of the project that wrote it, with that project's Python:
 
     pip install safetensors
     PYTHONPATH=. python nvlabs_pickle.py network-snapshot-200000.pkl network-snapshot-200000.safetensors
