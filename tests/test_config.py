@@ -67,6 +67,7 @@ def test_every_model_is_built_for_32_pixels(name: str, tmp_path: Path) -> None:
         network = instantiate(cfg.model)
     millions = sum(p.numel() for p in network.parameters()) / 1e6
     claims = {"tiny": 1.114, "small": 7.28, "base": 35.75, "large": 115.5}
+    claims |= {"ddpmpp": 55.73, "ncsnpp": 56.4}
     claims |= {"edm2_xs": 118.7, "edm2_s": 267.1, "edm2_m": 474.8}  # at 64 pixels, see test_edm2_unet
     claims |= {"edm2_l": 741.8, "edm2_xl": 1068.2, "edm2_xxl": 1453.9}
     assert millions == pytest.approx(claims[name], rel=0.01)

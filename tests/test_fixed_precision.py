@@ -1,4 +1,4 @@
-"""Buffers that keep their values in a module of reduced precision, and what is computed from them."""
+"""Buffers, and what is frozen, keep their values in a module of reduced precision; and what is computed from them."""
 
 import copy
 import math
@@ -17,6 +17,7 @@ from diffusion_lit.density import UniformDensity
 from diffusion_lit.fixed_precision import FixedPrecision
 from diffusion_lit.loss import UncertaintyLoss
 from diffusion_lit.model.block import TimeEmbedding
+from diffusion_lit.model.song_block import FourierEmbedding
 from diffusion_lit.parameterization import EpsParameterization
 from diffusion_lit.schedule import LinearSchedule
 from diffusion_lit.weighting import UnitWeighting
@@ -61,6 +62,20 @@ def test_buffers_keep_dtype_and_value_and_all_else_follows() -> None:
     module[0].saved.zero_()
     module.load_state_dict(twin.state_dict())
     assert same(module, own) and module[0].absent is None
+
+
+def test_a_frozen_parameter_keeps_dtype_and_value_too() -> None:
+    """So do random frequencies, and what is trained beside them does not."""
+    module = nn.ModuleList([FourierEmbedding(8), nn.Linear(8, 2)])
+    exact, c_noise = module[0].frequencies.detach().clone(), torch.tensor([1.1])
+    expected = module[0](c_noise)
+    for change in (module.half, module.bfloat16, module.double, lambda: HALF.convert_module(module)):
+        change()
+        assert module[0].frequencies.dtype == torch.float32 and torch.equal(module[0].frequencies, exact)
+        assert module[1].weight.dtype != torch.float32
+    with HALF.forward_context():
+        assert torch.equal(module[0](c_noise), expected)
+    assert module.to("meta", torch.float16)[0].frequencies.device.type == "meta"
 
 
 def test_buffers_follow_to_another_device() -> None:

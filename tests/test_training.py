@@ -208,11 +208,12 @@ def test_devices_and_accumulation_are_the_same_training(density: str, devices: i
             torch.testing.assert_close(shared[key][name], w, rtol=1e-5, atol=1e-5)
 
 
+NETWORKS = {"tiny": (), "ncsnpp": ("model=ncsnpp", "model.channel_multipliers=[1,1]", "model.num_res_blocks=1")}
 STATEFUL = {
     "uncertainty": ("loss=uncertainty", "density=stratified"),
     "importance": ("loss=hybrid", "model.learn_variance=true", "density=importance", "parameterization=eps"),
     "vlb": ("loss=vlb", "loss.variance=small", "schedule=cosine"),
-    "edm": ("schedule=edm", "parameterization=edm", "density=lognormal", "sampler=heun"),
+    "edm": ("schedule=edm", "parameterization=edm", "density=lognormal", "sampler=heun", *NETWORKS["ncsnpp"]),
     "flow": ("schedule=flow", "parameterization=velocity", "density=logit_normal", "sampler=unipc"),
 }
 
@@ -237,6 +238,9 @@ def test_every_kind_of_loss_trains_and_resumes_to_the_bit(name: str, tmp_path: P
     if name == "importance":
         assert int(state["loss.density.counts"].sum()) == 4 * 60
         assert column(tmp_path / "whole", "train/bound")
+    if name == "edm":
+        name = "network.noise.frequencies"  # drawn once; the average has them too
+        assert torch.equal(load_denoiser(whole, "ema")[0].get_parameter(name), state[f"denoiser.{name}"])
 
 
 def test_a_run_from_before_an_option_existed_resumes(run: Path, tmp_path: Path) -> None:
@@ -403,9 +407,11 @@ def test_two_processes_share_the_data_not_the_noise_and_end_alike(tmp_path: Path
     assert abs(float(torch.corrcoef(flat)[0, 1])) < 0.1  # 1,920 pixels: independent noise correlates by about 0.02
 
 
-def test_shared_out_parameters_train_as_copies_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", ["tiny", pytest.param("ncsnpp", marks=pytest.mark.slow)])
+def test_shared_out_parameters_train_as_copies_do(network: str, tmp_path: Path) -> None:
+    options = ("loss=uncertainty", "density=stratified", *NETWORKS[network])
     for strategy in ("ddp", "fsdp"):
-        done = ranks(tmp_path / strategy, f"strategy={strategy}", "loss=uncertainty", "density=stratified")
+        done = ranks(tmp_path / strategy, f"strategy={strategy}", *options)
         assert done.returncode == 0, done.stderr
     a, b = (load_checkpoint(tmp_path / strategy) for strategy in ("ddp", "fsdp"))
     for key in ("state_dict", "ema"):
