@@ -39,6 +39,7 @@ LAYERS = (
     ("denoiser", "density", "metrics", "noise_level", "ode", "prepared"),
     ("schedule", "parameterization", "source", "augmentation", "feature", "model", "space"),
     ("condition", "autoencoder", "fixed_precision", "recorded"),
+    ("interop",),
     ("gate", "lr_schedule", "derived", "best_figures", "call"),
     ("command",),
     ("composition", "completion", "schema"),

@@ -5,8 +5,11 @@ repeat other parts), `overrides` (the command line), `started_in` (where it was 
 wrote it), `parent` (the checkpoint that the run continues, or None), `class_names` and `class_counts` of the training
 images (or None), `ema` (averaged weights, by the names they have in `state_dict`) and `ema_num_updates`; another
 average likewise.
+
+Models in other forms (see `diffusion_lit.interop`) are read as checkpoints of weights alone.
 """
 
+import logging
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,22 +18,31 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from torch import Tensor
 
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.derived import denoiser_settings
 from diffusion_lit.gate import trusted
+from diffusion_lit.interop.readers import files_of, read_foreign
+from diffusion_lit.interop.state_dict import missing_flags
 from diffusion_lit.plain import plain, read_as
 from diffusion_lit.space import relocate
 from diffusion_lit.tensor_file import load_tensors
 
-__all__ = ["choose_weights", "damage", "damaged_part", "find_checkpoint", "load_checkpoint", "load_denoiser", "peek"]
+__all__ = [
+    *("choose_weights", "damage", "damaged_part", "find_checkpoint", "load_checkpoint", "load_denoiser", "parts_of"),
+    "peek",
+]
+
+log = logging.getLogger(__name__)
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The file that `path` means: itself, or a run folder's last checkpoint.
+    """The file that `path` means: itself, or a run folder's last checkpoint; or the folder of a model in another form.
 
     Raises:
-        FileNotFoundError: if it does not exist.
+        FileNotFoundError: if it does not exist, or a part of it is missing.
+        ValueError: if it is a model that cannot be read.
     """
     path = Path(path)
     if path.is_file():
@@ -38,12 +50,20 @@ def find_checkpoint(path: str | Path) -> Path:
     last = path / "checkpoints" / "last.ckpt"
     if last.is_file():
         return last
+    if files_of(path) is not None:
+        return path
     if not path.exists():
         siblings = sorted(path.parent.glob("*/checkpoints/last.ckpt"))[-3:]
         hint = "".join(f"\n  {file.parents[1]}" for file in siblings)
         there = f"; beside it there are:{hint}" if siblings else ""
         raise FileNotFoundError(f"no checkpoint: {path} does not exist{there}\nGive a run's folder or a .ckpt file")
     raise FileNotFoundError(f"no checkpoint: the folder {path} has no checkpoints/last.ckpt; is it a run's folder?")
+
+
+def parts_of(path: str | Path) -> list[Path]:
+    """The files that `load_checkpoint` reads. Raises what `find_checkpoint` raises."""
+    place = find_checkpoint(path)
+    return files_of(place) or [place]
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -71,6 +91,8 @@ def damage(file: Path) -> str | None:
 
 def damaged_part(file: Path) -> str | None:
     """Which part of a checkpoint that can be read does not have its checksum, in a sentence, or None."""
+    if files_of(file) is not None:  # whose readers have seen to that
+        return None
     try:
         with zipfile.ZipFile(file) as archive:
             bad = archive.testzip()
@@ -82,23 +104,39 @@ def damaged_part(file: Path) -> str | None:
 def peek(file: Path, mmap: bool = True) -> tuple[dict[str, Any] | None, str | None]:
     """A checkpoint, by default with its tensors left on the disk until they are used; or None, and what is wrong."""
     try:
-        checkpoint = load_tensors(file, mmap=mmap)
+        foreign = read_foreign(file)
+        checkpoint = load_tensors(file, mmap=mmap) if foreign is None else foreign.checkpoint()
         ours = isinstance(checkpoint, dict) and all(isinstance(key, str) for key in checkpoint)
         if not ours or not isinstance(checkpoint.get("config"), dict) or not checkpoint["config"]:
+            if ours and checkpoint and all(isinstance(weight, Tensor) for weight in checkpoint.values()):
+                raise ValueError(missing_flags(file))
             raise ValueError(f"{file} has no configuration in it: it was not written by diffusion_lit.train")
         checkpoint["config"] = plain(checkpoint["config"], str(file))
         if "class_names" in checkpoint:
             read_as(list[str] | None, checkpoint["class_names"], f"{file}: class_names")
         read_as(list[int] | None, checkpoint.get("class_counts"), f"{file}: class_counts")
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         return None, str(error)
     return checkpoint, None
 
 
 def choose_weights(checkpoint: dict[str, Any], weights: str, origin: str | Path, option: str = "weights") -> Any:
-    """The weights of a checkpoint that `weights` names: `raw`, or an average; a ValueError if it lacks them."""
+    """The weights of a checkpoint that `weights` names: `raw`, or an average; a ValueError if it lacks them.
+
+    A model of another project has a single set. Where nothing says which it is, `ema`, the default everywhere, takes it,
+    and that is said; it is never taken for `raw`.
+    """
+    if "unnamed" in checkpoint:
+        if weights != "ema":
+            raise ValueError(
+                f"{origin} has one set of weights, and nothing says that they are {weights}: leave {option} out, which "
+                "takes them as they are"
+            )
+        log.info("%s: %s; one set of weights, averaged or not, is all it has", origin, checkpoint["kind"])
+        return checkpoint["unnamed"]
     averages = [key for key, value in checkpoint.items() if key.startswith("ema") and isinstance(value, dict) and value]
-    if weights not in (choices := [*averages, "raw"]):
+    raw = ["raw"] if "state_dict" in checkpoint or not averages else []
+    if weights not in (choices := [*averages, *raw]):
         raise ValueError(f"{origin} has no weights named {weights}; use {option}={' or '.join(choices)}")
     return checkpoint.get("state_dict" if weights == "raw" else weights)
 
@@ -113,7 +151,7 @@ def load_denoiser(
     """The model of a checkpoint, in evaluation mode, and the checkpoint.
 
     Args:
-        path: a run's folder or a checkpoint file.
+        path: a run's folder, a checkpoint file, or a model in another form (docs/export.md).
         weights: `ema`, the averaged ones, or another average's name, or `raw`.
         device: where to put the model.
         autoencoder: where a latent model's autoencoder is now; None means where it was in training.
@@ -127,6 +165,8 @@ def load_denoiser(
     file = find_checkpoint(path)
     checkpoint = load_checkpoint(file)  # its optimizer state has no business on the device
     state = choose_weights(checkpoint, weights, file)
+    if checkpoint.get("sampling"):
+        log.info("%s: %s", file, checkpoint["sampling"])
     config = trusted(denoiser_settings(checkpoint["config"]), Denoiser, f"{file}: denoiser", allow)
     prefix = "denoiser."
     try:

@@ -79,14 +79,19 @@ def restore_settings(
     parts = {
         name: recorded["config"][name]
         for name in only
-        if name not in named and was.get(f"{name}._target_", "") not in ("", is_now.get(f"{name}._target_"))
+        if name not in named
+        and f"{name}._target_" in was
+        and (
+            was[f"{name}._target_"] != is_now.get(f"{name}._target_")
+            or any(under(key, (f"{name}.",)) and key not in is_now for key in was)
+        )
     }
     trusted_config(nested(stands | {"run_dir": recorded["config"].get("run_dir")}) | parts, origin, allow)
     for key in stands:
         value = places[key]
         within = isinstance(value, str) and value.startswith(RUN_DIR)
         put(settings, key, f"{asked.run_dir}{value[len(RUN_DIR) :]}" if within else value)
-    for name, part in parts.items():  # chosen by an experiment, which is not inherited: another class, other settings
+    for name, part in parts.items():  # chosen by an experiment or another project: another class, or other settings
         told_anew = {key: value for key, value in leaves(settings).items() if under(key, (name,)) and key in named}
         settings[name] = dict(part)
         for key, value in told_anew.items():
