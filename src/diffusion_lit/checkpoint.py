@@ -123,8 +123,8 @@ def peek(file: Path, mmap: bool = True) -> tuple[dict[str, Any] | None, str | No
 def choose_weights(checkpoint: dict[str, Any], weights: str, origin: str | Path, option: str = "weights") -> Any:
     """The weights of a checkpoint that `weights` names: `raw`, or an average; a ValueError if it lacks them.
 
-    A model of another project has a single set. Where nothing says which it is, `ema`, the default everywhere, takes it,
-    and that is said; it is never taken for `raw`.
+    A model of another project has a single set. Where nothing says which it is, `ema`, the default everywhere, takes
+    it, and that is said; it is never taken for `raw`.
     """
     if "unnamed" in checkpoint:
         if weights != "ema":

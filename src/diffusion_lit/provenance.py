@@ -14,7 +14,7 @@ from diffusion_lit.generate import Setup
 from diffusion_lit.labels import Labels
 from diffusion_lit.shell import PATHS, command_line
 
-__all__ = ["repeat_command", "settings_of"]
+__all__ = ["content_of", "repeat_command", "settings_of"]
 
 FOLDERS = ("out", "cache")
 """Paths, whether or not there is anything yet."""

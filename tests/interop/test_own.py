@@ -36,7 +36,8 @@ def test_what_is_exported_is_read_back(exported: Path, tmp_path: Path) -> None:
     for path in (exported, exported / own.WEIGHTS, tmp_path / "moved.safetensors"):
         denoiser, found = load_denoiser(path)
         assert find_checkpoint(path) == path and damage(path) is None
-        assert all(torch.equal(a, b) for a, b in zip(before.state_dict().values(), denoiser.state_dict().values()))
+        weights = denoiser.state_dict()
+        assert all(torch.equal(weight, weights[name]) for name, weight in before.state_dict().items())
         assert (found["global_step"], found["class_counts"], found["class_names"][3]) == (7, [3] * 10, "3")
         assert found["config"]["trainer"]["precision"] == "bf16-mixed"
         with pytest.raises(ValueError, match="holds no more than weights: begin a new run with them, init="):

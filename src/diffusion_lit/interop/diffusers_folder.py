@@ -92,16 +92,17 @@ def read(path: Path) -> Foreign:
     network = door(NETWORKS[name])
     file = weights_file(folder)
     state = read_state(file)
+    note = read_settings(path / NOTE) if (path / NOTE).is_file() else {}
+    own = {name: read_as(bool, note[name], f"{path / NOTE}: {name}") for name in ("null_class",) if name in note}
     try:
-        settings = network.network_settings(config)
+        settings = network.network_settings(config, **own)
         weights = network.weights_from(state, settings)
     except (KeyError, TypeError, AttributeError) as error:  # of values that no such network has
         raise ValueError(f"{folder} does not hold together ({type(error).__name__}: {error})") from error
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    space = latents(path) if name in OF_LATENTS else PIXELS
+    space = note.get("space") or (latents(path) if name in OF_LATENTS else PIXELS)
     described = of_network(settings, process_settings(process, str(scheduler)), space)
-    note = read_settings(path / NOTE) if (path / NOTE).is_file() else {}
     return Foreign(
         f"{name} with {process['_class_name']}, of diffusers",
         described,

@@ -145,8 +145,8 @@ def config_from(
         )
     if betas is None:
         raise ValueError(
-            f"format=diffusers cannot express schedule={kind}, which is continuous: its schedulers are chains of betas, "
-            "or flow with parameterization=velocity. Use format=safetensors, onnx or torch_export"
+            f"format=diffusers cannot express schedule={kind}, which is continuous: its schedulers are chains of "
+            "betas, or flow with parameterization=velocity. Use format=safetensors, onnx or torch_export"
         )
     config: dict[str, Any] = {"_class_name": "DDPMScheduler", "num_train_timesteps": len(betas)}
     ranged = {"beta_start": schedule.get("beta_min", 1e-4), "beta_end": schedule.get("beta_max", 0.02)}

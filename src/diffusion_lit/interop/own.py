@@ -19,7 +19,7 @@ KEY = "diffusion_lit"
 """Of the metadata, and the value of `format` in it."""
 FIELDS: dict[str, Any] = {
     "denoiser": dict[str, Any],
-    "weights": str,
+    "weights": str | None,
     "step": int,
     "precision": str,
     "class_names": list[str] | None,
@@ -49,7 +49,7 @@ def write(model: Foreign, versions: Mapping[str, str], folder: Path) -> None:
 
     weights = {name: weight.detach().cpu().contiguous() for name, weight in model.weights.items()}
     record = {**record_of(model, versions), "sha256": digest(weights)}
-    save_file(weights, folder / WEIGHTS, {"format": "pt", KEY: json.dumps(record)})
+    save_file(weights, folder / WEIGHTS, {KEY: json.dumps(record)})  # of more keys the order is random
     (folder / RECORD).write_text(json.dumps(record, indent=2))
 
 

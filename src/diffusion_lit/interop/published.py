@@ -1,37 +1,49 @@
-"""Files that EDM's and EDM2's recipes have written: a state dict as safetensors, its settings in the metadata.
+"""Files that the recipe for NVIDIA's networks has written: a state dict as safetensors, its settings in the metadata.
 
-What these projects publish are pickles, which hold programs. Those are refused with the recipe, which runs where they are
-trusted: in the project's own environment.
+What EDM and EDM2 publish are pickles, which hold programs. Those are refused with the recipe, `nvlabs_pickle.py`, which
+runs where they are trusted: in the project's own environment.
 """
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from diffusion_lit.interop.foreign import PIXELS, Foreign, door, read_metadata, read_safetensors
 
 __all__ = ["files", "read"]
 
+KEY = "nvlabs"
+"""Of the metadata that the recipe writes."""
 PROJECTS = ("edm", "edm2")
-"""Modules here; each says by `knows` whether metadata are its own, and what a pickle's owner is to do as `RECIPE`."""
+"""Modules here; `settings_from` of each says what the metadata describe, or None where they are not its own."""
 
 
 def files(path: Path) -> list[Path] | None:
-    """The file itself, if a recipe has written it; None otherwise.
+    """The file itself, if the recipe has written it; None otherwise.
 
     Raises:
         ValueError: if it is a pickle, which is refused.
     """
     if path.suffix == ".pkl" and path.is_file():
-        recipes = "".join(f"\n{door(name).RECIPE}" for name in PROJECTS)
+        recipe, target = Path(__file__).with_name("nvlabs_pickle.py"), path.with_suffix(".safetensors").resolve()
+        command = shlex.join(["python", str(recipe), str(path.resolve()), str(target)])
         raise ValueError(
             f"{path} is a pickle, which holds a program beside the weights: it is refused, and nothing in it was run. "
-            f"Write its weights to a .safetensors file where you trust it, and give that{recipes}"
+            "If it is a network of EDM or EDM2 that you trust, give this in a checkout of that project, to its own "
+            f"Python, and then the file that it writes:\n  PYTHONPATH=. {command}"
         )
-    return [path] if path.suffix == ".safetensors" and path.is_file() and project_of(path) is not None else None
+    return [path] if path.suffix == ".safetensors" and path.is_file() and KEY in read_metadata(path) else None
 
 
-def project_of(path: Path) -> str | None:
-    metadata = read_metadata(path)
-    return next((name for name in PROJECTS if door(name).knows(metadata)), None) if metadata else None
+def described(metadata: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    """The project whose network it is, and the settings of its denoiser; a ValueError if it is none's."""
+    for name in PROJECTS:
+        if (settings := door(name).settings_from(metadata)) is not None:
+            return name, settings
+    raise ValueError(
+        f"its metadata {KEY} describe a network that is neither EDM's nor EDM2's: convert the pickle again"
+    )
 
 
 def read(path: Path) -> Foreign:
@@ -40,19 +52,16 @@ def read(path: Path) -> Foreign:
     Raises:
         ValueError: if its settings have no equal here, its weights do not fit them, or it is damaged.
     """
-    name = project_of(path)
-    assert name is not None
-    project = door(name)
     state, metadata = read_safetensors(path)
     try:
-        settings = project.denoiser_settings(project.settings_from(metadata))
-        weights = project.weights_from(state, settings["network"])
+        name, settings = described(metadata)
+        weights = door(name).weights_from(state, settings["network"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not hold together ({type(error).__name__}: {error})") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return Foreign(
-        f"{name.upper()}'s network",
+        f"a network of {name.upper()}",
         {"_target_": "diffusion_lit.denoiser.Denoiser", "space": PIXELS, **settings},
         {f"network.{key}": weight for key, weight in weights.items()},
         "ema",

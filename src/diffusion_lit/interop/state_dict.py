@@ -11,8 +11,8 @@ __all__ = ["files", "flags_file", "missing_flags", "read"]
 MAX_FLAGS = 100_000
 """Bytes."""
 EXAMPLES = {
-    "improved-diffusion or guided-diffusion": "--image_size 64 --num_channels 128 --num_res_blocks 3 --learn_sigma True "
-    "--diffusion_steps 4000 --noise_schedule cosine",
+    "improved-diffusion or guided-diffusion": "--image_size 64 --num_channels 128 --num_res_blocks 3 "
+    "--learn_sigma True --diffusion_steps 4000 --noise_schedule cosine",
     "DiT": "--model DiT-XL/2 --image-size 256 --num-classes 1000",
 }
 
