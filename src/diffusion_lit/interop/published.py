@@ -4,19 +4,19 @@ What EDM and EDM2 publish are pickles, which hold programs. Those are refused wi
 runs where they are trusted: in the project's own environment.
 """
 
+import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from diffusion_lit.interop.foreign import PIXELS, Foreign, door, read_metadata, read_safetensors
+from diffusion_lit.plain import plain
 
 __all__ = ["files", "read"]
 
 KEY = "nvlabs"
 """Of the metadata that the recipe writes."""
-PROJECTS = ("edm", "edm2")
-"""Modules here; `settings_from` of each says what the metadata describe, or None where they are not its own."""
 
 
 def files(path: Path) -> list[Path] | None:
@@ -38,12 +38,13 @@ def files(path: Path) -> list[Path] | None:
 
 def described(metadata: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
     """The project whose network it is, and the settings of its denoiser; a ValueError if it is none's."""
-    for name in PROJECTS:
-        if (settings := door(name).settings_from(metadata)) is not None:
-            return name, settings
-    raise ValueError(
-        f"its metadata {KEY} describe a network that is neither EDM's nor EDM2's: convert the pickle again"
-    )
+    config = plain(json.loads(metadata[KEY]), f"its metadata {KEY}")
+    if not isinstance(config, dict):
+        raise ValueError(f"its metadata {KEY} should hold settings by name: convert the pickle again")
+    if config.get("class_name") == "Precond":
+        settings = door("edm2").denoiser_settings({k: v for k, v in config.items() if k != "class_name"})
+        return "edm2", settings
+    return "edm", door("edm").denoiser_settings(config)
 
 
 def read(path: Path) -> Foreign:
@@ -56,7 +57,7 @@ def read(path: Path) -> Foreign:
     try:
         name, settings = described(metadata)
         weights = door(name).weights_from(state, settings["network"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} does not hold together ({type(error).__name__}: {error})") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -1,5 +1,6 @@
 """State dicts of OpenAI's and DiT's code: weights alone, with the flags that their README prints in a file beside."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +46,31 @@ def read(path: Path) -> Foreign:
     """
     given = flags_file(path)
     text = within_size(given, MAX_FLAGS).read_text(errors="replace")
+    of_latents = "--model" in text  # as only DiT's scripts have it
+    network = door("dit" if of_latents else "openai_unet")
     try:
-        flags = door("openai_unet").flags(text)
-        network = door("dit" if "model" in flags else "openai_unet")
+        flags = pairs(text) if of_latents else network.flags(text)
         settings = network.network_settings(flags)
         process: dict[str, Any] = network.process_settings(flags)
     except ValueError as error:
         raise ValueError(f"{given}: {error}") from error
+    sampler = process.pop("sampler", {"variance": "learned"})
     try:
         weights = network.weights_from(read_state(path), settings)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not fit {given.name} ({type(error).__name__}: {error})") from error
-    of_latents = "model" in flags
     return Foreign(
         f"{'DiT' if of_latents else 'OpenAI'}'s network, by the flags in {given.name}",
         of_network(settings, process, latents(path.parent) if of_latents else PIXELS),
         {f"network.{name}": weight for name, weight in weights.items()},
+        sampling=f"its own sampler is sampler=ddpm sampler.variance={sampler['variance']}",
     )
+
+
+def pairs(text: str) -> dict[str, str]:
+    """The flags `--NAME VALUE` of a text; a ValueError if it has anything else."""
+    words = [part for word in shlex.split(text) for part in (word.split("=", 1) if word[:2] == "--" else [word])]
+    names, values = words[::2], words[1::2]
+    if len(names) != len(values) or not all(name.startswith("--") for name in names):
+        raise ValueError(f"{text.strip()[:200]!r} is not a list of --NAME VALUE")
+    return {name.removeprefix("--").replace("-", "_"): value for name, value in zip(names, values, strict=True)}
