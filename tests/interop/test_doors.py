@@ -12,6 +12,10 @@ import diffusion_lit as dl
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.condition import Condition
 from diffusion_lit.sampler import DDIMSampler
+from diffusion_lit.shell import quote
+from diffusion_lit.training import train
+from tests.launch import TINY as SMALL
+from tests.launch import config
 from tests.strangers import checkpoint, saved
 from tests.test_export import exported
 
@@ -32,10 +36,15 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A DDPMPipeline of diffusers in a folder, with random weights."""
+    """A DDPMPipeline of diffusers in a folder, with random weights.
+
+    Its network predicts v: of eps, the first steps would multiply what is rounded by up to 1 / alpha = 160.
+    """
     folder = tmp_path_factory.mktemp("theirs") / "a = b"
     torch.manual_seed(0)
-    scheduler = diffusers.DDPMScheduler(beta_schedule="scaled_linear", variance_type="fixed_large")
+    scheduler = diffusers.DDPMScheduler(
+        beta_schedule="scaled_linear", variance_type="fixed_large", prediction_type="v_prediction"
+    )
     diffusers.DDPMPipeline(diffusers.UNet2DModel(**TINY).eval(), scheduler).save_pretrained(folder)
     return folder
 
