@@ -64,7 +64,7 @@ def test_a_pipeline_of_diffusers_draws_its_own_images_here(pipeline: Path, caplo
             options = {"timestep_spacing": spacing, "clip_sample": clip}
             scheduler = diffusers.DDIMScheduler.from_config(theirs.scheduler.config, **options)
             scheduler.set_timesteps(50)
-            x = noise
+            x = (1 - scheduler.alphas_cumprod[scheduler.timesteps[0]]).sqrt() * noise  # sigma, 1 at the chain's end
             for t in scheduler.timesteps:
                 with torch.no_grad():
                     output = theirs.unet(x, t).sample
@@ -112,16 +112,17 @@ def test_parts_of_a_pipeline(pipeline: Path, tmp_path: Path) -> None:
         load_denoiser(alone)
 
 
-def test_training_begins_with_a_folder(pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_begins_with_a_folder(pipeline: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its network, whatever the settings here are, and its schedule; another one is said to be another."""
+    caplog.set_level("INFO")
     weights = load_checkpoint(pipeline)["unnamed"]
     own = [option for option in SMALL if not option.startswith("model.")]
     own += ["model.num_classes=null", "trainer.max_steps=1", "optimizer.lr=1e-12", f"init={quote(str(pipeline))}"]
 
     def said(name: str, *overrides: str) -> str:
+        caplog.clear()
         train(config(tmp_path / name, *own, *overrides, tiny=False), [*own, *overrides])
-        captured = capsys.readouterr()
-        return captured.err + captured.out
+        return caplog.text
 
     assert "of diffusers" in (text := said("run")) and "trained with the first" not in text
     found = load_checkpoint(tmp_path / "run")
