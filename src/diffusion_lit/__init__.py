@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    *("Denoiser", "DiffusionModule", "Evaluation", "Run", "TrainedModel", "evaluate", "export", "load", "sample"),
+    "Denoiser",
+    "DiffusionModule",
+    "Evaluation",
+    "Run",
+    "TrainedModel",
+    "evaluate",
+    "export",
+    "load",
+    "sample",
     "train",
 ]
 
@@ -53,7 +61,7 @@ def __dir__() -> list[str]:
 
 
 class Package(ModuleType):
-    """Whose functions `train`, `sample`, `evaluate` and `export` stay what they are when the commands of these names load."""
+    """Whose functions `train`, `sample` and so on stay what they are when the commands of these names load."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (name in HOMES and isinstance(value, ModuleType)):
