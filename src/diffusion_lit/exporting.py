@@ -155,6 +155,8 @@ def betas_of(schedule: Schedule, model: Foreign, cfg: DictConfig) -> list[float]
         settings = {**model.denoiser["schedule"], "zero_terminal_snr": False}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that such a chain ends far from noise
-            schedule = instantiate(trusted(settings, DiscreteSchedule, str(cfg.ckpt), cfg.allow))
-    betas: list[float] = schedule.betas.tolist()
+            chain: DiscreteSchedule = instantiate(trusted(settings, DiscreteSchedule, str(cfg.ckpt), cfg.allow))
+    else:
+        chain = schedule
+    betas: list[float] = chain.betas.tolist()
     return betas

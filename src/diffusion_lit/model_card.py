@@ -128,7 +128,7 @@ def summary(card: Card) -> Iterator[str]:
         yield f"| {name} | {cell(class_of(short(settings[key])))} |"
     if card.model.class_names is not None:
         names = card.model.class_names
-        counts = card.model.class_counts or [None] * len(names)
+        counts = card.model.class_counts or [0] * len(names)
         listed_names = [
             clean(name) + (f" ({count:,})" if count else "") for name, count in zip(names, counts, strict=False)
         ]

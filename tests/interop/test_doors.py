@@ -1,7 +1,9 @@
 """Folders and files of other projects, as ckpt= and init= take them, and as export writes them."""
 
 import json
+import random
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tests.launch import TINY as SMALL
 from tests.launch import config
 from tests.strangers import checkpoint, saved
 from tests.test_export import exported
+from tests.test_fuzz import VALUES, altered, refusals
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("diffusion_lit.interop.diffusers_unet")
@@ -205,3 +208,22 @@ def test_a_pickle_is_refused_with_its_recipe(tmp_path: Path) -> None:
     (tmp_path / "edm model.pkl").write_bytes(b"cos\nsystem\n(S'touch mark'\ntR.")
     with pytest.raises(ValueError, match=r"nothing in it was run(.|\n)*PYTHONPATH=\. python \S*nvlabs_pickle\.py '/"):
         load_denoiser(tmp_path / "edm model.pkl")
+
+
+def test_altered_settings_are_a_users_mistake(pipeline: Path, tmp_path: Path) -> None:
+    """Or right; in any of a folder's files, whatever stands there instead."""
+    copied = tmp_path / "in"
+    shutil.copytree(pipeline, copied)
+    (copied / "diffusion_lit.json").write_text('{"weights": "ema", "step": 3, "class_names": null, "space": null}')
+    files = sorted(copied.rglob("*.json"))
+    assert len(files) == 4
+    for file in files:
+        whole = file.read_bytes()
+        facts = json.loads(whole)
+
+        def alter(generator: random.Random, file: Path = file, facts: Any = facts) -> None:
+            file.write_text(json.dumps(altered(facts, generator, [*VALUES, 2**70, -(2.0**70)])))
+
+        assert refusals(25, alter, lambda: load_denoiser(copied)) > 2, file
+        file.write_bytes(whole)
+    load_denoiser(copied)

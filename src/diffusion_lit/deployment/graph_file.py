@@ -55,7 +55,7 @@ def write_onnx(graph: GraphDenoiser, record: Mapping[str, Any], folder: Path) ->
     def hypot(a: Any, b: Any) -> Any:  # which ONNX does not have
         return op.Sqrt(op.Add(op.Mul(a, a), op.Mul(b, b)))
 
-    table = {torch.ops.aten.hypot.default: hypot, torch.ops.prims.hypot.default: hypot}
+    table: dict[Any, Any] = {torch.ops.aten.hypot.default: hypot, torch.ops.prims.hypot.default: hypot}
     program = traced(graph)
     try:
         with warnings.catch_warnings():

@@ -101,7 +101,8 @@ def read(path: Path) -> Foreign:
         raise ValueError(f"{folder} does not hold together ({type(error).__name__}: {error})") from error
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    space = note.get("space") or (latents(path) if name in OF_LATENTS else PIXELS)
+    own_space = read_as(dict[str, Any] | None, note.get("space"), f"{path / NOTE}: space")
+    space = own_space or (latents(path) if name in OF_LATENTS else PIXELS)
     described = of_network(settings, process_settings(process, str(scheduler)), space)
     return Foreign(
         f"{name} with {process['_class_name']}, of diffusers",
@@ -126,7 +127,7 @@ def said_of(process: Mapping[str, Any]) -> str:
 def class_names(path: Path, note: Mapping[str, Any]) -> list[str] | None:
     """What the classes are called: as an export of ours says, or DiT's pipeline, which knows ImageNet's."""
     if note.get("class_names") is not None:
-        return read_as(list[str], note["class_names"], f"{path / NOTE}: class_names")  # type: ignore[no-any-return]
+        return read_as(list[str], note["class_names"], f"{path / NOTE}: class_names")
     index = read_settings(path / INDEX) if (path / INDEX).is_file() else {}
     if (table := index.get("id2label")) is None:
         return None

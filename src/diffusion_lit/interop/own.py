@@ -102,5 +102,5 @@ def digest(weights: Mapping[str, Tensor]) -> str:
     for name in sorted(weights):
         weight = weights[name].contiguous()
         total.update(f"{name} {weight.dtype} {list(weight.shape)}\n".encode())
-        total.update(memoryview(weight.reshape(-1).view(torch.uint8).numpy()))
+        total.update(weight.reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
