@@ -56,7 +56,7 @@ def parts(path: Path) -> tuple[Path, Path]:
                 '"num_train_timesteps": 1000, "prediction_type": "epsilon"}'
             )
         return path, found
-    name = read_settings(path / INDEX).get("_class_name")
+    name = str(read_settings(path / INDEX).get("_class_name"))
     if name not in PIPELINES:
         raise ValueError(
             f"{path / INDEX} describes a {printable(name)}; of these there is an equal: {', '.join(PIPELINES)}"
@@ -84,7 +84,7 @@ def read(path: Path) -> Foreign:
     """
     folder, scheduler = parts(path)
     config, process = read_settings(folder / CONFIG), read_settings(scheduler)
-    name = config.get("_class_name")
+    name = str(config.get("_class_name"))
     if name not in NETWORKS:
         raise ValueError(
             f"{folder / CONFIG} describes a {printable(name)}; of these there is an equal: {', '.join(NETWORKS)}"
@@ -120,7 +120,7 @@ def said_of(process: Mapping[str, Any]) -> str:
     """How diffusers draws, as a sentence."""
     try:
         return f"its {process['_class_name']} draws as {' '.join(sampler_overrides(process))} does"
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # of values that no scheduler has
         return f"how its {process['_class_name']} draws cannot be repeated here to the letter: {error}"
 
 

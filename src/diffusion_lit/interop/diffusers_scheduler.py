@@ -83,7 +83,7 @@ def process_settings(config: Mapping[str, Any], origin: str) -> dict[str, dict[s
         return {"schedule": schedule, "parameterization": {"_target_": f"{PARAMETERIZATION}.VelocityParameterization"}}
     if config.get("shift", 1.0) != 1.0:
         raise refusal(origin, "shift", config["shift"], "which a chain of betas does not have")
-    prediction = config.get("prediction_type", "epsilon")
+    prediction = str(config.get("prediction_type", "epsilon"))
     if config.get("predict_epsilon") is False:  # diffusers before 0.9
         prediction = "sample"
     if prediction not in PREDICTIONS:
