@@ -19,7 +19,7 @@ from diffusion_lit.exporting import export
 from diffusion_lit.interruption import Interrupted
 from diffusion_lit.provenance import content_of
 from diffusion_lit.sampler import DDIMSampler
-from tests.launch import read_by_bash, run_forked
+from tests.launch import read_by_bash
 from tests.strangers import checkpoint, saved
 
 FILES = {"safetensors": {"model.safetensors", "config.json", "README.md", RECORD}}
@@ -73,8 +73,8 @@ def test_what_is_printed_can_be_pasted(run: Path, tmp_path: Path, capsys: pytest
     card = (out / "README.md").read_text()
     [shown] = re.findall(r"```sh\n(.*)\n```", card)
     assert read_by_bash(printed) == read_by_bash(shown) == ["-m", "diffusion_lit.sample", f"ckpt={out}"]
-    done = run_forked("sample", f"ckpt={out}", "num_samples=4", "sampler.num_steps=2", "out=x", cwd=tmp_path)
-    assert done.returncode == 0 and (tmp_path / "x" / "grid.png").is_file(), done.stderr
+    drawn = dl.sample([*read_by_bash(shown)[2:], "num_samples=4", "sampler.num_steps=2", f"out={tmp_path / 'x'}"])
+    assert (drawn / "grid.png").is_file()
     [code] = re.findall(r"```python\n(import diffusion_lit(?:.|\n)*?)```", card)
     names: dict[str, Any] = {}
     exec(code.replace("sample(16)", "sample(2, num_steps=2)"), names)
