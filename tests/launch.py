@@ -115,7 +115,7 @@ def load() -> None:
     recorded.platform()
     inspect.stack()  # which Hydra looks through, module by module
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-        for name in ("train", "sample", "evaluate", "plot", "prepare", "inspect", "report"):
+        for name in ("train", "sample", "evaluate", "export", "plot", "prepare", "inspect", "report"):
             compose(name, return_hydra_config=True)
 
 

@@ -11,7 +11,19 @@ import pytest
 from diffusion_lit.completion import SCRIPTS, complete
 
 OFFERED = {
-    "": ["completion", "evaluate", "help", "inspect", "plot", "prepare", "report", "sample", "schema", "train"],
+    "": [
+        "completion",
+        "evaluate",
+        "export",
+        "help",
+        "inspect",
+        "plot",
+        "prepare",
+        "report",
+        "sample",
+        "schema",
+        "train",
+    ],
     "tr": ["train"],
     "completion ": ["bash", "zsh"],
     "train sampler=d": ["sampler=ddim", "sampler=ddpm", "sampler=dpmpp_2m", "sampler=dpmpp_3m"],

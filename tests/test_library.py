@@ -73,7 +73,7 @@ def test_importing_loads_nothing() -> None:
 
 def test_every_name_is_there_and_stays() -> None:
     assert set(dl.HOMES) == set(dl.__all__) <= set(dir(dl))
-    for name in ("train", "sample", "evaluate"):
+    for name in ("train", "sample", "evaluate", "export"):
         importlib.reload(importlib.import_module(f"diffusion_lit.{name}"))
         sys.modules.pop(f"diffusion_lit.{name}")
         importlib.import_module(f"diffusion_lit.{name}")  # sets the attribute of the package

@@ -9,7 +9,7 @@ MODULES = {
     "likelihood": ["bound", "ode", "likelihood", "inversion"],
     "training": ["module", "training", "agreement", "resume", "run_record"],
     "drawing": ["generate", "random", "grid", "labels"],
-    "commands": ["command", "train", "sample", "evaluate", "prepare", "inspect", "plot", "sweep"],
+    "commands": ["command", "train", "sample", "evaluate", "export", "prepare", "inspect", "plot", "sweep"],
 }
 """Page -> modules that are described beside the folder of that name, if there is one."""
 

@@ -15,13 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffusion_lit.denoiser import Denoiser
-    from diffusion_lit.library import Evaluation, Run, evaluate, sample, train
+    from diffusion_lit.library import Evaluation, Run, evaluate, export, sample, train
     from diffusion_lit.module import DiffusionModule
     from diffusion_lit.trained_model import TrainedModel, load
 
 __version__ = "0.1.0"
 
-__all__ = ["Denoiser", "DiffusionModule", "Evaluation", "Run", "TrainedModel", "evaluate", "load", "sample", "train"]
+__all__ = [
+    "Denoiser",
+    "DiffusionModule",
+    "Evaluation",
+    "Run",
+    "TrainedModel",
+    "evaluate",
+    "export",
+    "load",
+    "sample",
+    "train",
+]
 
 HOMES = {
     "Denoiser": "denoiser",
@@ -30,6 +41,7 @@ HOMES = {
     "Run": "library",
     "TrainedModel": "trained_model",
     "evaluate": "library",
+    "export": "library",
     "load": "trained_model",
     "sample": "library",
     "train": "library",
@@ -49,7 +61,7 @@ def __dir__() -> list[str]:
 
 
 class Package(ModuleType):
-    """Whose functions `train`, `sample` and `evaluate` stay what they are when the commands of these names load."""
+    """Whose functions `train`, `sample` and so on stay what they are when the commands of these names load."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (name in HOMES and isinstance(value, ModuleType)):

@@ -23,8 +23,8 @@ COMMANDS = tuple(sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml")))
 
 PATHS = {
     *("against", "autoencoder", "cache", "ckpt", "data_root", "default_root_dir", "dir", "dirpath", "evaluation"),
-    *("filename", "folder", "guide", "latents", "name", "out", "output_root", "output_subdir", "reference", "resume"),
-    *("root", "run", "run_dir", "samples", "save_dir", "source", "subdir", "test_urls", "training", "urls"),
+    *("filename", "folder", "guide", "init", "latents", "name", "out", "output_root", "output_subdir", "reference"),
+    *("resume", "root", "run", "run_dir", "samples", "save_dir", "source", "subdir", "test_urls", "training", "urls"),
     *("val_urls", "weights"),
 }
 """Keys whose values are text, by the last part of their names: files, folders, addresses."""

@@ -5,8 +5,11 @@ repeat other parts), `overrides` (the command line), `started_in` (where it was 
 wrote it), `parent` (the checkpoint that the run continues, or None), `class_names` and `class_counts` of the training
 images (or None), `ema` (averaged weights, by the names they have in `state_dict`) and `ema_num_updates`; another
 average likewise.
+
+Models in other forms (see `diffusion_lit.interop`) are read as checkpoints of weights alone.
 """
 
+import logging
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,23 +18,32 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from torch import Tensor
 
 from diffusion_lit.average.reconstruction import asked_length, reconstruct
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.derived import denoiser_settings
 from diffusion_lit.gate import trusted
+from diffusion_lit.interop.readers import files_of, read_foreign
+from diffusion_lit.interop.state_dict import missing_flags
 from diffusion_lit.plain import plain, read_as
 from diffusion_lit.space import relocate
 from diffusion_lit.tensor_file import load_tensors
 
-__all__ = ["choose_weights", "damage", "damaged_part", "find_checkpoint", "load_checkpoint", "load_denoiser", "peek"]
+__all__ = [
+    *("choose_weights", "damage", "damaged_part", "find_checkpoint", "load_checkpoint", "load_denoiser", "parts_of"),
+    "peek",
+]
+
+log = logging.getLogger(__name__)
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The file that `path` means: itself, or a run folder's last checkpoint.
+    """The file that `path` means: itself, or a run folder's last checkpoint; or the folder of a model in another form.
 
     Raises:
-        FileNotFoundError: if it does not exist.
+        FileNotFoundError: if it does not exist, or a part of it is missing.
+        ValueError: if it is a model that cannot be read.
     """
     path = Path(path)
     if path.is_file():
@@ -39,12 +51,20 @@ def find_checkpoint(path: str | Path) -> Path:
     last = path / "checkpoints" / "last.ckpt"
     if last.is_file():
         return last
+    if files_of(path) is not None:
+        return path
     if not path.exists():
         siblings = sorted(path.parent.glob("*/checkpoints/last.ckpt"))[-3:]
         hint = "".join(f"\n  {file.parents[1]}" for file in siblings)
         there = f"; beside it there are:{hint}" if siblings else ""
         raise FileNotFoundError(f"no checkpoint: {path} does not exist{there}\nGive a run's folder or a .ckpt file")
     raise FileNotFoundError(f"no checkpoint: the folder {path} has no checkpoints/last.ckpt; is it a run's folder?")
+
+
+def parts_of(path: str | Path) -> list[Path]:
+    """The files that `load_checkpoint` reads. Raises what `find_checkpoint` raises."""
+    place = find_checkpoint(path)
+    return files_of(place) or [place]
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -72,6 +92,8 @@ def damage(file: Path) -> str | None:
 
 def damaged_part(file: Path) -> str | None:
     """Which part of a checkpoint that can be read does not have its checksum, in a sentence, or None."""
+    if files_of(file) is not None:  # whose readers have seen to that
+        return None
     try:
         with zipfile.ZipFile(file) as archive:
             bad = archive.testzip()
@@ -83,15 +105,18 @@ def damaged_part(file: Path) -> str | None:
 def peek(file: Path, mmap: bool = True) -> tuple[dict[str, Any] | None, str | None]:
     """A checkpoint, by default with its tensors left on the disk until they are used; or None, and what is wrong."""
     try:
-        checkpoint = load_tensors(file, mmap=mmap)
+        foreign = read_foreign(file)
+        checkpoint = load_tensors(file, mmap=mmap) if foreign is None else foreign.checkpoint()
         ours = isinstance(checkpoint, dict) and all(isinstance(key, str) for key in checkpoint)
         if not ours or not isinstance(checkpoint.get("config"), dict) or not checkpoint["config"]:
+            if ours and checkpoint and all(isinstance(weight, Tensor) for weight in checkpoint.values()):
+                raise ValueError(missing_flags(file))
             raise ValueError(f"{file} has no configuration in it: it was not written by diffusion_lit.train")
         checkpoint["config"] = plain(checkpoint["config"], str(file))
         if "class_names" in checkpoint:
             read_as(list[str] | None, checkpoint["class_names"], f"{file}: class_names")
         read_as(list[int] | None, checkpoint.get("class_counts"), f"{file}: class_counts")
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         return None, str(error)
     return checkpoint, None
 
@@ -99,16 +124,27 @@ def peek(file: Path, mmap: bool = True) -> tuple[dict[str, Any] | None, str | No
 def choose_weights(checkpoint: dict[str, Any], weights: str, origin: str | Path, option: str = "weights") -> Any:
     """The weights of a checkpoint that `weights` names: `raw`, an average, or `power_LENGTH`, made of snapshots.
 
-    What is not averaged, such as random frequencies, is as it is in training.
+    What is not averaged, such as random frequencies, is as it is in training. A model of another project has a single
+    set. Where nothing says which it is, `ema`, the default everywhere, takes it, and that is said; it is never taken
+    for `raw`.
 
     Raises:
         ValueError: if the checkpoint lacks them, or what they would be made of.
     """
+    if "unnamed" in checkpoint:
+        if weights != "ema":
+            raise ValueError(
+                f"{origin} has one set of weights, and nothing says that they are {weights}: leave {option} out, which "
+                "takes them as they are"
+            )
+        log.info("%s: %s; one set of weights, averaged or not, is all it has", origin, checkpoint["kind"])
+        return checkpoint["unnamed"]
     raw = checkpoint.get("state_dict")
     if (length := asked_length(weights)) is not None:
         return {**(raw or {}), **reconstruct(checkpoint, find_checkpoint(origin), length)}
-    averages = [key for key, value in checkpoint.items() if key.startswith("ema") and isinstance(value, dict) and value]
-    if weights not in (choices := [*averages, "raw"]):
+    choices = [key for key, value in checkpoint.items() if key.startswith("ema") and isinstance(value, dict) and value]
+    choices += ["raw"] if raw is not None or not choices else []
+    if weights not in choices:
         made = ["power_LENGTH"] if checkpoint.get("power_averages") else []
         raise ValueError(f"{origin} has no weights named {weights}; use {option}={' or '.join([*choices, *made])}")
     return raw if weights == "raw" or not isinstance(raw, dict) else {**raw, **checkpoint[weights]}
@@ -124,9 +160,9 @@ def load_denoiser(
     """The model of a checkpoint, in evaluation mode, and the checkpoint.
 
     Args:
-        path: a run's folder or a checkpoint file.
-        weights: `ema`, the averaged ones, or another average's name, or `raw`; or `power_0.13`, which is an average of
-            that length made of the snapshots of power-function averages.
+        path: a run's folder, a checkpoint file, or a model in another form (docs/export.md).
+        weights: `ema`, the averaged ones, or another average's name, or `raw`; or `power_0.13`, an average of that
+            length made of the snapshots of power-function averages.
         device: where to put the model.
         autoencoder: where a latent model's autoencoder is now; None means where it was in training.
         allow: modules of one's own whose classes the checkpoint may name (see `diffusion_lit.gate`).
@@ -139,6 +175,8 @@ def load_denoiser(
     file = find_checkpoint(path)
     checkpoint = load_checkpoint(file)  # its optimizer state has no business on the device
     state = choose_weights(checkpoint, weights, file)
+    if checkpoint.get("sampling"):
+        log.info("%s: %s", file, checkpoint["sampling"])
     config = trusted(denoiser_settings(checkpoint["config"]), Denoiser, f"{file}: denoiser", allow)
     prefix = "denoiser."
     try:

@@ -1,25 +1,32 @@
 """A new run that begins with an earlier one's weights."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from omegaconf import DictConfig
 
 from diffusion_lit.checkpoint import choose_weights, load_checkpoint
 from diffusion_lit.module import DiffusionModule
+from diffusion_lit.settings import changes, under
 
 __all__ = ["load_weights"]
 
+PROCESS = ("schedule.", "parameterization.")
+"""Settings that decide what the network's inputs and outputs mean."""
 
-def load_weights(module: DiffusionModule, path: str | Path, weights: str) -> str:
+
+def load_weights(module: DiffusionModule, path: str | Path, weights: str, cfg: DictConfig) -> Iterator[str]:
     """Begin with an earlier run's weights, and nothing else of it.
 
     Args:
         module: whose weights are replaced.
-        path: a run's folder or a checkpoint file.
+        path: a run's folder, a checkpoint file, or a model in another form.
         weights: `ema`, another average's name, `raw`, or `power_LENGTH`.
+        cfg: the new run's settings.
 
-    Returns:
-        What was done, for the log.
+    Yields:
+        What was done, and what these weights have to learn anew, for the log.
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
@@ -41,4 +48,8 @@ def load_weights(module: DiffusionModule, path: str | Path, weights: str) -> str
         for name in own.keys() - set(new):
             own[name].copy_(given[name])
     classes = f"; new: {', '.join(new)}, since the classes are others" if new else ""
-    return f"weights {weights} of {path} (step {checkpoint['global_step']}){classes}"
+    of = f"step {checkpoint['global_step']}" if "kind" not in checkpoint else checkpoint["kind"]
+    yield f"beginning with weights {weights} of {path} ({of}){classes}"
+    for change in changes(checkpoint, cfg):
+        if under(change.key, PROCESS):
+            yield f"  {change} (the weights were trained with the first)"

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_lit import evaluating, sampling, training
+from diffusion_lit import evaluating, exporting, sampling, training
 from diffusion_lit.call import call
 from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.csv_logger import read_table
@@ -18,7 +18,7 @@ from diffusion_lit.recorded import own_packages, remember_own_packages
 from diffusion_lit.resume import find_earlier_run, find_origin, read
 from diffusion_lit.trained_model import TrainedModel, load
 
-__all__ = ["Evaluation", "Run", "evaluate", "sample", "train"]
+__all__ = ["Evaluation", "Run", "evaluate", "export", "sample", "train"]
 
 
 @dataclass(frozen=True)
@@ -136,3 +136,19 @@ def evaluate(overrides: Sequence[str], config_dir: str | Path | None = None) -> 
         return Evaluation(Path(cfg.out), read_json(Path(cfg.out) / "evaluation.json")["results"])
 
     return call("evaluate", overrides, run, config_dir)
+
+
+def export(overrides: Sequence[str], config_dir: str | Path | None = None) -> Path:
+    """Write a model for other programs, as `python -m diffusion_lit.export` does.
+
+    Args:
+        overrides: settings, such as `["ckpt=outputs/train/RUN", "format=onnx", "out=DIR"]`.
+        config_dir: as `train`.
+
+    Returns:
+        The folder that was made.
+
+    Raises:
+        ValueError, FileNotFoundError, KeyboardInterrupt: as `train`.
+    """
+    return call("export", overrides, exporting.export, config_dir)

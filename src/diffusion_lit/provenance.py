@@ -9,12 +9,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_lit.checkpoint import find_checkpoint
+from diffusion_lit.checkpoint import parts_of
 from diffusion_lit.generate import Setup
 from diffusion_lit.labels import Labels
 from diffusion_lit.shell import PATHS, command_line
 
-__all__ = ["repeat_command", "settings_of"]
+__all__ = ["content_of", "repeat_command", "settings_of"]
 
 FOLDERS = ("out", "cache")
 """Paths, whether or not there is anything yet."""
@@ -43,9 +43,9 @@ def plain_fields(labels: Any) -> dict[str, Any]:
 
 
 def content_of(path: str) -> str:
-    """The SHA-256 of a checkpoint: one that a run has overwritten since is another."""
-    file = find_checkpoint(path)
-    return checksum(file, file.stat().st_mtime_ns)
+    """The SHA-256 of a checkpoint, or of those of its files: one that a run has overwritten since is another."""
+    sums = [checksum(file, file.stat().st_mtime_ns) for file in parts_of(path)]
+    return sums[0] if len(sums) == 1 else hashlib.sha256(" ".join(sums).encode()).hexdigest()
 
 
 @cache

@@ -80,7 +80,12 @@ def restore_settings(
     parts = {
         name: recorded["config"][name]
         for name in only
-        if name not in named and was.get(f"{name}._target_", "") not in ("", is_now.get(f"{name}._target_"))
+        if name not in named
+        and f"{name}._target_" in was
+        and (
+            was[f"{name}._target_"] != is_now.get(f"{name}._target_")
+            or any(under(key, (f"{name}.",)) and key not in is_now for key in was)
+        )
     }
     trusted_config(nested(stands | {"run_dir": recorded["config"].get("run_dir")}) | parts, origin, allow)
     for key in stands:
@@ -90,7 +95,7 @@ def restore_settings(
     for key, value in unwritten(recorded["config"], now).items():
         if under(key, only) and old.get(key) == new.get(key) and not any(supersedes(name, key) for name in named):
             put(settings, key, value)
-    for name, part in parts.items():  # chosen by an experiment, which is not inherited: another class, other settings
+    for name, part in parts.items():  # chosen by an experiment or another project: another class, or other settings
         told_anew = {key: value for key, value in leaves(settings).items() if under(key, (name,)) and key in named}
         settings[name] = dict(part)
         for key, value in told_anew.items():

@@ -59,6 +59,7 @@ def find_origin(path: str | Path) -> Origin:
     folder = path / "checkpoints"
     if not folder.is_dir():
         load_checkpoint(path)  # says what is wrong
+        raise ValueError(f"{path} holds no more than weights: begin a new run with them, init={path}")
     origin = next(undamaged(folder), None)
     if origin is None:
         raise ValueError(f"no checkpoint in {folder} can be used: start anew without resume, or give another run")

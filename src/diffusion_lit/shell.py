@@ -16,7 +16,7 @@ from diffusion_lit.catalogue import PATHS
 
 __all__ = ["OWN_PACKAGES", "PATHS", "command_line", "quote", "read_arguments"]
 
-READ_CHECKPOINTS = ("train", "sample", "evaluate", "plot")
+READ_CHECKPOINTS = ("train", "sample", "evaluate", "export", "plot")
 OWN_PACKAGES: list[str] = []
 """The user's own, whose classes the checkpoint of the run that is trained here names."""
 

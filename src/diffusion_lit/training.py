@@ -98,7 +98,9 @@ def run(
     quiet_loggers(loggers)
     trainer = build_trainer(cfg.trainer, callbacks, loggers)
     module: DiffusionModule = instantiate(cfg.module)
-    began = load_weights(module, cfg.init, cfg.init_weights) if origin is None and cfg.init is not None else None
+    began = (
+        [] if origin is not None or cfg.init is None else list(load_weights(module, cfg.init, cfg.init_weights, cfg))
+    )
     module.forgets_optimizer = any(change.resets_optimizer for change in changed)
     for callback in callbacks:
         if isinstance(callback, LastCheckpoint):
@@ -110,7 +112,7 @@ def run(
     lock, record = claim_for_all(cfg, origin, trainer.is_global_zero), {}
     if trainer.is_global_zero:
         record = write_record(cfg, module, trainer, origin)
-        trainer.callbacks.insert(0, StartTable(cfg, list(remarks_on(cfg, origin, changed, began))))  # type: ignore[attr-defined]
+        trainer.callbacks.insert(0, StartTable(cfg, [*remarks_on(cfg, origin, changed), *began]))  # type: ignore[attr-defined]
         log.info("reading the data")
 
     start = time.monotonic()
@@ -132,7 +134,7 @@ def run(
     return trainer
 
 
-def remarks_on(cfg: DictConfig, origin: Origin | None, changed: Sequence[Change], began: str | None) -> Iterator[str]:
+def remarks_on(cfg: DictConfig, origin: Origin | None, changed: Sequence[Change]) -> Iterator[str]:
     """Where a run begins, and what a resumed one changes."""
     if origin is not None:
         yield f"resuming from {origin.file}, step {origin.step}"
@@ -140,5 +142,3 @@ def remarks_on(cfg: DictConfig, origin: Origin | None, changed: Sequence[Change]
             yield f"  {change} ({change.meaning})"
     elif cfg.resume == "auto":
         yield "resume=auto: no earlier run has these settings; this one starts anew"
-    if began is not None:
-        yield f"beginning with {began}"

@@ -64,6 +64,11 @@ def open_own_data(models: Models, origin: str, root: str | None, allow: Sequence
         FileNotFoundError: if the data is not there.
     """
     checkpoint = models.checkpoint
+    if checkpoint["config"].get("data") is None:
+        raise ValueError(
+            f"{origin} does not say what data it was trained on: name images to compare with, against=FOLDER, and "
+            "leave out metrics of memorization or give training=FOLDER"
+        )
     config = trusted_config({"data": checkpoint["config"].get("data"), "run_dir": "."}, origin, allow).data
     key = next((name for name in ("root", "urls") if name in config), None)
     if root is not None:

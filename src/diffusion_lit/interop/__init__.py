@@ -1,1 +1,4 @@
-"""The doors to other projects: their settings as ours, their weights by our names, and back where we export to them."""
+"""The doors to other projects: what their files say, as settings and weights of ours, and back.
+
+Names and numbers only: no network is built here, and nothing from a file is run.
+"""

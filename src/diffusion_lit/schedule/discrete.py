@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ class DiscreteSchedule(Schedule):
         posterior_variance    (1 - abar_{i-1}) / (1 - abar_i) beta_i    (Ho et al. 2020, eq. 7)
 
     Args:
-        betas: [T], each in (0, 1).
+        betas: [T], a tensor or a list, each in (0, 1).
         shift: as `Schedule`.
         zero_terminal_snr: scale the chain so that its end is pure noise, beta_T = 1 (Lin et al. 2023, algorithm 1,
             arXiv:2305.08891). A network cannot then predict eps: at T it sees nothing else.
@@ -39,9 +40,9 @@ class DiscreteSchedule(Schedule):
     log_abar: Tensor  # [T + 1]; index 0 is clean data
     log_snr_steps: Tensor  # [T + 1]
 
-    def __init__(self, betas: Tensor, shift: float = 1.0, zero_terminal_snr: bool = False) -> None:
+    def __init__(self, betas: Tensor | Sequence[float], shift: float = 1.0, zero_terminal_snr: bool = False) -> None:
         super().__init__(shift)
-        betas = betas.double()
+        betas = torch.as_tensor(betas, dtype=torch.float64)
         if betas.ndim != 1 or not betas.numel():
             raise ValueError(f"betas must be a non-empty vector, one value per step; got shape {tuple(betas.shape)}")
         if not ((betas > 0) & (betas < 1)).all():

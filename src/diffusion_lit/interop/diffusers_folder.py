@@ -1,0 +1,151 @@
+"""Folders of diffusers: a pipeline with its network and scheduler, or a network with a scheduler beside it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusion_lit.interop.diffusers_sampler import sampler_overrides
+from diffusion_lit.interop.diffusers_scheduler import process_settings
+from diffusion_lit.interop.foreign import PIXELS, Foreign, door, of_network, read_settings, read_state
+from diffusion_lit.plain import printable, read_as
+
+__all__ = ["CONFIG", "INDEX", "NOTE", "SCHEDULER", "WEIGHTS", "files", "read"]
+
+INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
+NOTE = "diffusion_lit.json"
+"""What an export of ours says beside what diffusers' files can."""
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+PIPELINES = {"DDPMPipeline": "unet", "DDIMPipeline": "unet", "DiTPipeline": "transformer"}
+"""Pipelines, and where each has its network."""
+NETWORKS = {
+    "UNet2DModel": "diffusers_unet",
+    "DiTTransformer2DModel": "diffusers_dit",
+    "Transformer2DModel": "diffusers_dit",
+}
+"""Networks, and the modules here that know them."""
+OF_LATENTS = ("DiTTransformer2DModel", "Transformer2DModel")
+SCALE = 0.18215
+"""Of the latents that DiT is trained on, where no autoencoder says (Rombach et al. 2022)."""
+
+
+def files(path: Path) -> list[Path] | None:
+    """What a folder's model is read from, its weights first; None of what is not a folder of diffusers.
+
+    Raises:
+        FileNotFoundError: if a part is missing.
+        ValueError: if it is of a kind that is not known here, or damaged.
+    """
+    if not path.is_dir() or not ((path / INDEX).is_file() or (path / CONFIG).is_file()):
+        return None
+    if not (path / INDEX).is_file() and "_class_name" not in read_settings(path / CONFIG):
+        return None
+    network, scheduler = parts(path)
+    own = [file for file in (path / INDEX, path / NOTE) if file.is_file()]
+    return [weights_file(network), network / CONFIG, scheduler, *own]
+
+
+def parts(path: Path) -> tuple[Path, Path]:
+    """The folder of the network, and the file of the scheduler."""
+    if not (path / INDEX).is_file():
+        places = [path / SCHEDULER, path / "scheduler" / SCHEDULER, path.parent / "scheduler" / SCHEDULER]
+        if (found := next((file for file in places if file.is_file()), None)) is None:
+            raise FileNotFoundError(
+                f"{path} has a network and no scheduler, so that nothing says what it was trained on: put the "
+                f"{SCHEDULER} that belongs to it there, as {places[0]}. For DDPM's it is\n"
+                '  {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, '
+                '"num_train_timesteps": 1000, "prediction_type": "epsilon"}'
+            )
+        return path, found
+    name = str(read_settings(path / INDEX).get("_class_name"))
+    if name not in PIPELINES:
+        raise ValueError(
+            f"{path / INDEX} describes a {printable(name)}; of these there is an equal: {', '.join(PIPELINES)}"
+        )
+    network, scheduler = (path / part if (path / part).is_dir() else path for part in (PIPELINES[name], "scheduler"))
+    return network, scheduler / SCHEDULER
+
+
+def weights_file(folder: Path) -> Path:
+    """The file of a network's weights, safetensors before torch's."""
+    found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if found is None:
+        cut = sorted(folder.glob("diffusion_pytorch_model*"))
+        others = f"; {cut[0].name} is of another kind: write it with save_pretrained, in one file" if cut else ""
+        raise FileNotFoundError(f"{folder} has no {WEIGHTS[0]}{others}")
+    return found
+
+
+def read(path: Path) -> Foreign:
+    """The model of a folder.
+
+    Raises:
+        FileNotFoundError: if a part is missing.
+        ValueError: if there is no equal of it here, or it is damaged.
+    """
+    folder, scheduler = parts(path)
+    config, process = read_settings(folder / CONFIG), read_settings(scheduler)
+    name = str(config.get("_class_name"))
+    if name not in NETWORKS:
+        raise ValueError(
+            f"{folder / CONFIG} describes a {printable(name)}; of these there is an equal: {', '.join(NETWORKS)}"
+        )
+    network = door(NETWORKS[name])
+    file = weights_file(folder)
+    state = read_state(file)
+    note = read_settings(path / NOTE) if (path / NOTE).is_file() else {}
+    own = {name: read_as(bool, note[name], f"{path / NOTE}: {name}") for name in ("null_class",) if name in note}
+    try:
+        settings = network.network_settings(config, **own)
+        weights = network.weights_from(state, settings)
+    except (KeyError, TypeError, AttributeError) as error:  # of values that no such network has
+        raise ValueError(f"{folder} does not hold together ({type(error).__name__}: {error})") from error
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    own_space = read_as(dict[str, Any] | None, note.get("space"), f"{path / NOTE}: space")
+    space = own_space or (latents(path) if name in OF_LATENTS else PIXELS)
+    described = of_network(settings, process_settings(process, str(scheduler)), space)
+    return Foreign(
+        f"{name} with {process['_class_name']}, of diffusers",
+        described,
+        {f"network.{key}": weight for key, weight in weights.items()},
+        read_as(str | None, note.get("weights"), f"{path / NOTE}: weights"),
+        class_names(path, note),
+        read_as(list[int] | None, note.get("class_counts"), f"{path / NOTE}: class_counts"),
+        read_as(int, note.get("step", 0), f"{path / NOTE}: step"),
+        sampling=said_of(process),
+    )
+
+
+def said_of(process: Mapping[str, Any]) -> str:
+    """How diffusers draws, as a sentence."""
+    try:
+        return f"its {process['_class_name']} draws as {' '.join(sampler_overrides(process))} does"
+    except (ValueError, TypeError) as error:  # of values that no scheduler has
+        return f"how its {process['_class_name']} draws cannot be repeated here to the letter: {error}"
+
+
+def class_names(path: Path, note: Mapping[str, Any]) -> list[str] | None:
+    """What the classes are called: as an export of ours says, or DiT's pipeline, which knows ImageNet's."""
+    if note.get("class_names") is not None:
+        return read_as(list[str], note["class_names"], f"{path / NOTE}: class_names")
+    index = read_settings(path / INDEX) if (path / INDEX).is_file() else {}
+    if (table := index.get("id2label")) is None:
+        return None
+    named = read_as(dict[str, str], table, f"{path / INDEX}: id2label")
+    if sorted(named) != sorted(map(str, range(len(named)))):
+        raise ValueError(f"{path / INDEX}: id2label must name the classes 0 to {len(named) - 1}, each once")
+    return [named[str(i)] for i in range(len(named))]
+
+
+def latents(path: Path) -> dict[str, Any]:
+    """The space of a model of latents; its autoencoder is the pipeline's, or given by `autoencoder=`."""
+    folder = path / "vae"
+    config = read_settings(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    scale, shift = config.get("scaling_factor", SCALE), config.get("shift_factor")
+    return {
+        "_target_": "diffusion_lit.space.LatentSpace",
+        "autoencoder": str(folder.resolve()),
+        "scale": read_as(float, scale, f"{folder / CONFIG}: scaling_factor"),
+        "shift": 0.0 if shift is None else read_as(float, shift, f"{folder / CONFIG}: shift_factor"),
+        "sha256": None,
+    }

@@ -1,0 +1,107 @@
+"""Our own exported models: they are what was exported, to the bit, or refused."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusion_lit.checkpoint import choose_weights, damage, find_checkpoint, load_checkpoint, load_denoiser
+from diffusion_lit.derived import denoiser_settings
+from diffusion_lit.interop import own
+from diffusion_lit.interop.foreign import Foreign
+from diffusion_lit.resume import find_origin
+from tests.strangers import checkpoint, payloads, saved
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "a = b"
+    folder.mkdir()
+    good = checkpoint()
+    weights = {name.removeprefix("denoiser."): w for name, w in good["ema"].items()}
+    names = good["class_names"]
+    model = Foreign("", denoiser_settings(good["config"]), weights, "ema", names, [3] * 10, 7, "bf16-mixed")
+    own.write(model, {"torch": "2"}, folder)
+    (folder.parent / "good.ckpt").write_bytes(saved(good))
+    return folder
+
+
+def test_what_is_exported_is_read_back(exported: Path, tmp_path: Path) -> None:
+    """From the folder, and from the file of the weights wherever it is."""
+    shutil.copy(exported / own.WEIGHTS, tmp_path / "moved.safetensors")
+    before, _ = load_denoiser(exported.parent / "good.ckpt")
+    for path in (exported, exported / own.WEIGHTS, tmp_path / "moved.safetensors"):
+        denoiser, found = load_denoiser(path)
+        assert find_checkpoint(path) == path and damage(path) is None
+        weights = denoiser.state_dict()
+        assert all(torch.equal(weight, weights[name]) for name, weight in before.state_dict().items())
+        assert (found["global_step"], found["class_counts"], found["class_names"][3]) == (7, [3] * 10, "3")
+        assert found["config"]["trainer"]["precision"] == "bf16-mixed"
+        with pytest.raises(ValueError, match="holds no more than weights: begin a new run with them, init="):
+            find_origin(path)
+    with pytest.raises(ValueError, match="has no weights named raw; use weights=ema"):
+        load_denoiser(exported, "raw")
+
+
+def test_a_single_set_of_weights_is_not_taken_for_another(caplog: pytest.LogCaptureFixture) -> None:
+    of_another = {"unnamed": {"a": torch.zeros(1)}, "kind": "a network"}
+    caplog.set_level("INFO")
+    assert choose_weights(of_another, "ema", "x") is of_another["unnamed"]
+    assert "x: a network; one set of weights, averaged or not, is all it has" in caplog.text
+    with pytest.raises(
+        ValueError, match="x has one set of weights, and nothing says that they are raw: leave init_wei"
+    ):
+        choose_weights(of_another, "raw", "x", "init_weights")
+
+
+def test_a_config_json_that_is_another_is_refused(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(exported, folder)
+    record = json.loads((folder / own.RECORD).read_text())
+    for text, message in [
+        (json.dumps(record | {"step": 8}), "config.json is not what model.safetensors was exported with"),
+        ("[1]", "should hold settings by name, and has"),
+        ('{"a": ' * 60 + "1" + "}" * 60, "config.json is refused: it has over|nests"),
+        (" " * (11 * 2**20), "has 11,534,336 bytes, and settings have at most"),
+        ("{", "config.json is not JSON, or is damaged"),
+    ]:
+        (folder / own.RECORD).write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_checkpoint(folder)
+
+
+def test_damage_is_found(exported: Path, tmp_path: Path) -> None:
+    """A flipped bit, a cut, another type: never a wrong answer, nor another error than a user's mistake."""
+    data, file = (exported / own.WEIGHTS).read_bytes(), tmp_path / "x.safetensors"
+    generator = random.Random(0)
+    for i in range(40):
+        changed = bytearray(data)
+        changed[generator.randrange(len(data)) if i % 2 else generator.randrange(4000)] ^= 1 << generator.randrange(8)
+        file.write_bytes(changed[: generator.randrange(len(data))] if i % 5 == 0 else changed)
+        with pytest.raises(ValueError, match=r"x\.safetensors"):
+            load_denoiser(file)
+
+
+def test_nothing_in_it_is_run(exported: Path, tmp_path: Path) -> None:
+    weights, metadata = own.read_safetensors(exported / own.WEIGHTS)
+    record = json.loads(metadata[own.KEY])
+    from safetensors.torch import save_file
+
+    for name, payload in payloads(tmp_path, tmp_path / "mark").items():
+        for denoiser in (payload, record["denoiser"] | {"network": payload}):
+            changed = {own.KEY: json.dumps(record | {"denoiser": denoiser})}
+            save_file(weights, tmp_path / "x.safetensors", changed)
+            with pytest.raises(ValueError, match="is refused, and nothing in it was run"):
+                load_denoiser(tmp_path / "x.safetensors")
+            assert not (tmp_path / "mark").exists(), name
+
+
+def test_weights_alone_say_what_to_write(tmp_path: Path) -> None:
+    torch.save({"out.weight": torch.zeros(2)}, tmp_path / "64 x 64.pt")
+    with pytest.raises(
+        ValueError, match=r"on one line, into .*64 x 64\.flags; such as\nof improved-diffusion(.|\n)*--model DiT"
+    ):
+        load_denoiser(tmp_path / "64 x 64.pt")
