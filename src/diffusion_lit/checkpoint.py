@@ -147,7 +147,9 @@ def choose_weights(checkpoint: dict[str, Any], weights: str, origin: str | Path,
     if weights not in choices:
         made = ["power_LENGTH"] if checkpoint.get("power_averages") else []
         raise ValueError(f"{origin} has no weights named {weights}; use {option}={' or '.join([*choices, *made])}")
-    return raw if weights == "raw" or not isinstance(raw, dict) else {**raw, **checkpoint[weights]}
+    if weights == "raw":
+        return raw
+    return {**raw, **checkpoint[weights]} if isinstance(raw, dict) else checkpoint[weights]
 
 
 def load_denoiser(
