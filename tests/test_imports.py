@@ -39,6 +39,7 @@ LAYERS = (
     ("denoiser", "density", "metrics", "noise_level", "ode", "prepared"),
     ("schedule", "parameterization", "source", "augmentation", "feature", "model", "space"),
     ("condition", "autoencoder", "fixed_precision", "recorded"),
+    ("interop",),
     ("gate", "lr_schedule", "derived", "best_figures", "call"),
     ("command",),
     ("composition", "completion", "schema"),
@@ -52,7 +53,7 @@ LAYERS = (
     ("end_report", "progress"),
     ("status_line",),
     ("terminal", "chatter"),
-    ("shell",),
+    ("position", "shell"),
     ("catalogue", "collective", "environment", "extra", "random", "ranks", "plain", "resolution", "tensor_file"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""

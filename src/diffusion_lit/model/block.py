@@ -1,4 +1,4 @@
-"""The building blocks of the U-Net."""
+"""The building blocks of the U-Net, and what other networks share with it."""
 
 import math
 from collections import OrderedDict
@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.fixed_precision import FixedPrecision
 
 
@@ -20,21 +21,39 @@ def zero(module: nn.Module) -> nn.Module:
 class TimeEmbedding(FixedPrecision):
     """`channels` (even) sines and cosines of c_noise, then two dense layers (Ho et al. 2020, appendix B).
 
-    Frequencies are geometric. The angle, up to a thousand radians, is float32 whatever the precision of the layers.
+    Frequencies are geometric, 10000^(-i / (channels / 2 - frequency_shift)). The angle, up to a thousand radians, is
+    float32 whatever the precision of the layers.
     """
 
     frequencies: Tensor
 
-    def __init__(self, channels: int, out_channels: int) -> None:
+    def __init__(self, channels: int, out_channels: int, frequency_shift: float = 0.0) -> None:
         super().__init__()
         half = channels // 2
-        frequencies = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32) / half)
+        steps = torch.arange(half, dtype=torch.float32)
+        frequencies = torch.exp(-math.log(10_000) * steps / (half - frequency_shift))
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.layers = nn.Sequential(nn.Linear(channels, out_channels), nn.SiLU(), nn.Linear(out_channels, out_channels))
 
     def forward(self, c_noise: Tensor) -> Tensor:  # [B] -> [B, out_channels]
         angle = c_noise.float()[:, None] * self.frequencies
         return self.layers(torch.cat([angle.sin(), angle.cos()], dim=1).to(next(self.layers.parameters()).dtype))
+
+
+def add_condition(
+    emb: Tensor, condition: Condition, label: nn.Embedding | None, augmentation: nn.Linear | None
+) -> Tensor:
+    """The time's embedding [B, E] and, of what is known beside it, what the network has a layer for.
+
+    The last row of `label` is that of `NO_CLASS`. Without a bias, `augmentation` has no effect on an image left as it
+    is.
+    """
+    if label is not None:
+        index = torch.full((len(emb),), NO_CLASS, device=emb.device) if condition.label is None else condition.label
+        emb = emb + label(index.where(index != NO_CLASS, label.num_embeddings - 1))
+    if augmentation is not None and condition.augment_label is not None:
+        emb = emb + augmentation(condition.augment_label.to(augmentation.weight.dtype))
+    return emb
 
 
 def downsample(channels: int) -> nn.Module:
