@@ -68,8 +68,8 @@ EMBEDDINGS = {
     "label": "transformer_blocks.*.norm1.emb.class_embedder.embedding_table",
 }
 """One layer of ours, and a copy in each block of theirs."""
-QKV = "layers.*.attention.qkv"
-PROJECTIONS = [f"transformer_blocks.*.attn1.to_{part}" for part in "qkv"]
+FUSED = ".qkv."
+PROJECTIONS = [{"layers.*.attention.qkv": f"transformer_blocks.*.attn1.to_{part}"} for part in "qkv"]
 """One layer of ours, and three of theirs."""
 
 
@@ -160,10 +160,9 @@ def weights_from(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> di
         dit.check_positions("pos_embed.pos_embed", state["pos_embed.pos_embed"], settings)
     weights = {}
     for ours, theirs in names.items():
-        parts = [state[name] for name in theirs]
-        weights[ours] = torch.cat(parts) if is_fused(ours) else parts[0]
-        for name, part in zip(theirs, parts, strict=True):
-            if not is_fused(ours) and not torch.equal(part, parts[0]):
+        weights[ours] = torch.cat([state[name] for name in theirs]) if FUSED in ours else state[theirs[0]]
+        for name in theirs:
+            if FUSED not in ours and not torch.equal(state[name], state[theirs[0]]):
                 raise ValueError(
                     f"{name} differs from {theirs[0]}: our DiT has one embedding for all blocks, as the published "
                     "networks do, and a network that was trained on with one in each block cannot be expressed"
@@ -185,22 +184,17 @@ def weights_to(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict
     state = {**state, dit.TIME_WEIGHT: dit.swap_sines_and_cosines(state[dit.TIME_WEIGHT])}
     weights = {}
     for ours, theirs in names.items():
-        parts = state[ours].chunk(3) if is_fused(ours) else [state[ours]] * len(theirs)
+        parts = state[ours].chunk(3) if FUSED in ours else [state[ours]] * len(theirs)
         weights |= {name: part.clone() for name, part in zip(theirs, parts, strict=True)}
     return weights
 
 
 def their_names(depth: int) -> dict[str, list[str]]:
     """Each weight of ours, and what it is in theirs: one, a copy in each block, or queries, keys and values."""
-    tables = [OURS_TO_THEIRS, *({QKV: projection} for projection in PROJECTIONS)]
-    pairs = [pair for table in tables for pair in dit.layer_names(table, depth)]
+    pairs = [pair for table in (OURS_TO_THEIRS, *PROJECTIONS) for pair in dit.layer_names(table, depth)]
     for i in range(depth):
         pairs += dit.layer_names({ours: theirs.replace("*", str(i)) for ours, theirs in EMBEDDINGS.items()}, depth=1)
     names: dict[str, list[str]] = {}
     for ours, theirs in pairs:
         names.setdefault(ours, []).append(theirs)
     return names
-
-
-def is_fused(ours: str) -> bool:
-    return ".qkv." in ours

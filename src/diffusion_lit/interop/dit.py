@@ -78,8 +78,8 @@ def network_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def process_settings() -> dict[str, Any]:
-    """Schedule and parameterization of all of their models: `create_diffusion` with its defaults.
+def process_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Schedule and parameterization of all of their models, whatever the flags: the defaults of `create_diffusion`.
 
     The network's second half of channels is the variance: `sampler.variance=learned`, as their samplers have it.
     """
