@@ -65,6 +65,7 @@ def test_every_model_is_built_for_32_pixels(name: str, tmp_path: Path) -> None:
         network = instantiate(cfg.model)
     millions = sum(p.numel() for p in network.parameters()) / 1e6
     claims = {"tiny": 1.114, "small": 7.28, "base": 35.75, "large": 115.5}
+    claims |= {"dit_tiny": 1.270, "dit_s": 32.47, "dit_b": 129.53, "dit_l": 456.80, "dit_xl": 673.65}
     assert millions == pytest.approx(claims[name], rel=0.01)
 
 
