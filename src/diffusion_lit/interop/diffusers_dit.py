@@ -182,7 +182,7 @@ def weights_to(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict
     names = their_names(settings["depth"])
     dit.check_names(state, names)
     state = {**state, dit.TIME_WEIGHT: dit.swap_sines_and_cosines(state[dit.TIME_WEIGHT])}
-    weights = {}
+    weights: dict[str, Tensor] = {}
     for ours, theirs in names.items():
         parts = state[ours].chunk(3) if FUSED in ours else [state[ours]] * len(theirs)
         weights |= {name: part.clone() for name, part in zip(theirs, parts, strict=True)}

@@ -169,16 +169,19 @@ class DiT(Network):
     def initialize(self) -> None:
         """As published: Xavier's uniform for all dense layers and the patches', and zero where a branch ends."""
         for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight.flatten(1))  # a view; on patches, a convolution is a dense layer
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.xavier_uniform_(self.first.weight.flatten(1))  # a view: as the dense layer that it is
-        nn.init.zeros_(self.first.bias)
-        for module in (self.time.layers[0], self.time.layers[2], *([] if self.label is None else [self.label])):
-            nn.init.normal_(module.weight, std=0.02)
-        for module in (*(layer.modulation for layer in self.layers), self.last.modulation, self.last.linear):
-            zero(module)
+        for weight in self.time.layers.parameters():
+            if weight.ndim == 2:
+                nn.init.normal_(weight, std=0.02)
+        if self.label is not None:
+            nn.init.normal_(self.label.weight, std=0.02)
+        for module in self.modules():
+            if isinstance(module, TransformerBlock | LastLayer):
+                zero(module.modulation)
+        zero(self.last.linear)
 
     def forward(self, x: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
         emb = F.silu(add_condition(self.time(c_noise), condition, self.label, self.augmentation))
