@@ -156,7 +156,7 @@ class DiT(Network):
 
         self.first = nn.Conv2d(image_channels, channels, patch_size, stride=patch_size)
         self.positions = Positions(height // patch_size, width // patch_size, channels)
-        self.time = TimeEmbedding(TIME_CHANNELS, channels, frequency_shift)
+        self.time = TimeEmbedding(TIME_CHANNELS, channels, frequency_shift=frequency_shift)
         self.label = nn.Embedding(num_classes + 1, channels) if num_classes is not None else None
         self.augmentation = nn.Linear(augmentation_dim, channels, bias=False) if augmentation_dim else None
         mlp_channels = int(channels * mlp_ratio)
