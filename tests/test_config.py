@@ -70,6 +70,7 @@ def test_every_model_is_built_for_32_pixels(name: str, tmp_path: Path) -> None:
     claims |= {"ddpmpp": 55.73, "ncsnpp": 56.4}
     claims |= {"edm2_xs": 118.7, "edm2_s": 267.1, "edm2_m": 474.8}  # at 64 pixels, see test_edm2_unet
     claims |= {"edm2_l": 741.8, "edm2_xl": 1068.2, "edm2_xxl": 1453.9}
+    claims |= {"dit_tiny": 1.270, "dit_s": 32.47, "dit_b": 129.53, "dit_l": 456.80, "dit_xl": 673.65}
     assert millions == pytest.approx(claims[name], rel=0.01)
 
 

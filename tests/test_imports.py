@@ -54,7 +54,7 @@ LAYERS = (
     ("end_report", "progress"),
     ("status_line",),
     ("terminal", "chatter"),
-    ("shell",),
+    ("position", "shell"),
     ("catalogue", "collective", "environment", "extra", "random", "ranks"),
     ("plain", "resolution", "sharding", "tensor_file"),
 )

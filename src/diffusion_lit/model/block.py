@@ -1,4 +1,4 @@
-"""The building blocks of the U-Net."""
+"""The building blocks of the U-Net, and what other networks share with it."""
 
 import math
 from collections import OrderedDict
@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.fixed_precision import FixedPrecision
 
 
@@ -52,6 +53,30 @@ class TimeEmbedding(FixedPrecision):
         angle = (self.scale * c_noise.float())[:, None] * self.frequencies
         waves = [angle.cos(), angle.sin()] if self.cosine_first else [angle.sin(), angle.cos()]
         return self.layers(torch.cat(waves, dim=1).to(next(self.layers.parameters()).dtype))
+
+
+def add_condition(
+    emb: Tensor,
+    condition: Condition,
+    label: nn.Embedding | None,
+    augmentation: nn.Linear | None,
+    null_class: bool = True,
+) -> Tensor:
+    """The time's embedding [B, E] and, of what is known beside it, what the network has a layer for.
+
+    The last row of `label` is that of `NO_CLASS`, or there is none with `null_class=False`: then a ValueError without
+    labels. Without a bias, `augmentation` has no effect on an image left as it is.
+    """
+    if label is not None:
+        index = condition.label
+        if index is None:
+            if not null_class:
+                raise ValueError("without a null_class the network needs to know each image's class: give labels")
+            index = torch.full((len(emb),), NO_CLASS, device=emb.device)
+        emb = emb + label(index.where(index != NO_CLASS, label.num_embeddings - 1) if null_class else index)
+    if augmentation is not None and condition.augment_label is not None:
+        emb = emb + augmentation(condition.augment_label.to(augmentation.weight.dtype))
+    return emb
 
 
 def downsample(channels: int, same: bool = False) -> nn.Module:
@@ -154,11 +179,12 @@ class Attention(nn.Module):
         self.out = zero(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, C, H, W]
-        rows = self.qkv(self.norm(x)).flatten(2)  # [B, 3 C, HW]
+        # a pixel's channels side by side: the kernels that keep no table of all pairs of pixels take nothing else
+        rows = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).contiguous()  # [B, HW, 3 C]
         if self.qkv_by_head:
-            qkv = rows.unflatten(1, (self.num_heads, 3, -1)).transpose(1, 2)
+            qkv = rows.unflatten(2, (self.num_heads, 3, -1)).transpose(2, 3)
         else:
-            qkv = rows.unflatten(1, (3, self.num_heads, -1))
-        q, k, v = qkv.transpose(-1, -2).unbind(1)  # each [B, heads, HW, C / heads]
+            qkv = rows.unflatten(2, (3, self.num_heads, -1))
+        q, k, v = qkv.transpose(1, 3).unbind(2)  # each [B, heads, HW, C / heads]
         h = F.scaled_dot_product_attention(q, k, v)
         return x + self.out(h.transpose(-1, -2).reshape(x.shape))

@@ -138,7 +138,7 @@ class EDM2UNet(Network):
     def forward(self, x: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
         emb = self.noise(self.features(c_noise))
         if self.label is not None:
-            emb = mp_sum(emb, self.embedded(condition.label, len(x)), self.label_balance)
+            emb = mp_sum(emb, self.embedded(condition.label, x.shape[0]), self.label_balance)
         emb = mp_silu(emb)
 
         h = x.to(self.first.weight.dtype)

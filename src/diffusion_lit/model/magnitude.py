@@ -95,7 +95,7 @@ class MPLinear(UnitWeight):
         super().__init__(out_channels, in_channels)
 
     def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:  # [B, C_in] -> float32 [B, C_out]
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):  # meta tensors have no autocast
             return F.linear(x.float(), self.scaled(gain))
 
 

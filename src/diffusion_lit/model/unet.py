@@ -6,9 +6,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from diffusion_lit.condition import NO_CLASS, Condition
+from diffusion_lit.condition import Condition
 from diffusion_lit.model.base import Network
-from diffusion_lit.model.block import Attention, ResBlock, TimeEmbedding, downsample, upsample, zero
+from diffusion_lit.model.block import Attention, ResBlock, TimeEmbedding, add_condition, downsample, upsample, zero
 from diffusion_lit.model.level import check_halvings, widths_of
 from diffusion_lit.resolution import height_and_width
 
@@ -163,19 +163,7 @@ class UNet(Network):
         self.last = nn.Sequential(nn.GroupNorm(num_groups, c, norm_eps), nn.SiLU(), last)
 
     def forward(self, x: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
-        emb = self.time(c_noise)
-        if self.label is not None:
-            label = condition.label
-            if label is None:
-                if not self.null_class:
-                    raise ValueError("without a null_class the network needs to know each image's class: give labels")
-                label = torch.full((len(x),), NO_CLASS, device=x.device)
-            if self.null_class:
-                label = label.where(label != NO_CLASS, self.label.num_embeddings - 1)
-            emb = emb + self.label(label)
-        if self.augmentation is not None and condition.augment_label is not None:
-            emb = emb + self.augmentation(condition.augment_label.to(self.augmentation.weight.dtype))
-
+        emb = add_condition(self.time(c_noise), condition, self.label, self.augmentation, self.null_class)
         h = self.first(x.to(self.first.weight.dtype))
         skips = [h]
         for layers in self.down:
