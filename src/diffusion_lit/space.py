@@ -41,6 +41,10 @@ class Space(ABC):
     def images(self, stored: Tensor) -> Tensor:
         """What is stored to images, uint8 [B, C, H, W]."""
 
+    def image_channels(self, channels: int) -> int:
+        """How many channels images have whose x_0 has so many."""
+        return channels
+
     @abstractmethod
     def check(self) -> None:
         """Raise now, and not after hours, what `decode` would: a ValueError or FileNotFoundError."""
@@ -113,6 +117,9 @@ class LatentSpace(Space):
 
     def images(self, stored: Tensor) -> Tensor:
         return self.decoder.decode(stored)
+
+    def image_channels(self, channels: int) -> int:
+        return int(self.decoder.config["in_channels"])
 
     def check(self) -> None:
         assert self.decoder.network is not None

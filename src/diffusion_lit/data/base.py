@@ -1,6 +1,7 @@
 """What every data module shares: three splits, and an order that can be resumed."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.batch import AugmentedImages, Batch, Images, already_batched
 from diffusion_lit.data.order import EvaluationOrder, TrainingOrder
+from diffusion_lit.resolution import height_and_width
 from diffusion_lit.space import PixelSpace, Space
 
 __all__ = ["ImageDataModule"]
@@ -19,13 +21,19 @@ __all__ = ["ImageDataModule"]
 class ImageFacts:
     """What the images of a data module are, known once it is built."""
 
-    resolution: int
+    resolution: int | Sequence[int]
+    """Height and width; one number where they are alike."""
     channels: int
     class_names: list[str] | None = None
     space: Space = PixelSpace()
     """What is stored."""
     start_method: str | None = None
     """How loading processes start (see `multiprocessing`); None means the platform's way."""
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width."""
+        return height_and_width(self.resolution)
 
     @property
     def num_classes(self) -> int | None:

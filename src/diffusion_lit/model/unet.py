@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.model.base import Network
 from diffusion_lit.model.block import Attention, ResBlock, TimeEmbedding, downsample, upsample, zero
+from diffusion_lit.resolution import height_and_width, multiples_near
 
 
 class UNet(Network):
@@ -18,12 +19,12 @@ class UNet(Network):
     `time_conditioning=scale_shift` and `head_channels`; ADM's (Dhariwal & Nichol 2021) `resampling=residual`.
 
     Args:
-        resolution: height and width of the images; must be divisible by 2 for each level after the first.
+        resolution: height and width of the images, or one number for both; must be divisible by 2 for each level after the first.
         image_channels: in and out: 1 or 3, or those of latents.
         channels: width of the first level.
         channel_multipliers: width of each level, as multiples of `channels`; the resolution halves between levels.
         num_res_blocks: residual blocks on each level on the way down; one more on the way up.
-        attention_resolutions: the feature maps' sizes at which residual blocks are followed by self-attention. The
+        attention_resolutions: the feature maps' sizes, of rectangles their shorter sides, at which residual blocks are followed by self-attention. The
             middle always has it.
         head_channels: the size of each attention head; None takes a single head.
         num_groups: groups of each GroupNorm.
@@ -41,7 +42,7 @@ class UNet(Network):
 
     def __init__(
         self,
-        resolution: int,
+        resolution: int | Sequence[int],
         image_channels: int,
         channels: int = 128,
         channel_multipliers: Sequence[int] = (1, 2, 2, 2),
@@ -58,11 +59,12 @@ class UNet(Network):
     ) -> None:
         super().__init__()
         factor = 2 ** (len(channel_multipliers) - 1)
-        if resolution < factor or resolution % factor:
-            below = max(resolution // factor * factor, factor)
+        sides = height_and_width(resolution, "model.resolution")
+        if any(side % factor for side in sides):
+            below, above = multiples_near(resolution, factor)
             raise ValueError(
                 f"the network halves the image {len(channel_multipliers) - 1} times, so the resolution must be a "
-                f"multiple of {factor}, and {resolution} is not; {below} and {below + factor} are. Set "
+                f"multiple of {factor}, and {resolution} is not; {below} and {above} are. Set "
                 "data.resolution, or shorten model.channel_multipliers"
             )
         if image_channels < 1:
@@ -76,7 +78,7 @@ class UNet(Network):
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, or null for an unconditional model; got {num_classes}")
 
-        self.image_shape = (image_channels, resolution, resolution)
+        self.image_shape = (image_channels, *sides)
         self.num_classes, self.learn_variance, self.augmentation_dim = num_classes, learn_variance, augmentation_dim
         out_channels = 2 * image_channels if learn_variance else image_channels
         emb_channels = 4 * channels
@@ -97,7 +99,7 @@ class UNet(Network):
         self.first = nn.Conv2d(image_channels, channels, 3, padding=1)
 
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        c, size, skips = channels, resolution, [channels]
+        c, size, skips = channels, min(sides), [channels]
         for i, multiplier in enumerate(channel_multipliers):
             if i > 0:
                 size //= 2
