@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.described import describe
 from diffusion_lit.kind import fits, schema_of
-from diffusion_lit.resolution import height_and_width, shortest
+from diffusion_lit.resolution import shortest
 from diffusion_lit.space import relocate
 
 __all__ = ["choose_accelerator", "fit_model_to_data", "refuse_ignored_augmentation", "refuse_ignored_weighting"]
@@ -48,14 +48,19 @@ def refuse_ignored_augmentation(cfg: DictConfig) -> None:
 
 def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:
     """Replace each `auto` of the model and space by what the data is; a ValueError if a value disagrees with it."""
-    facts: dict[str, Any] = {"resolution": shortest(*height_and_width(data.resolution)), "image_channels": data.channels, "num_classes": data.num_classes}
+    resolution = shortest(*data.sides)
+    facts: dict[str, Any] = {
+        "resolution": resolution,
+        "image_channels": data.channels,
+        "num_classes": data.num_classes,
+    }
     if "augmentation_dim" in cfg.model:
         facts["augmentation_dim"] = 0 if data.augmentation is None else data.augmentation.dim
     for key, fact in facts.items():
         if key not in cfg.model:
             raise ValueError(f"the configuration of {cfg.model._target_} has no {key}: let it say {key}: auto")
         if key == "resolution":
-            refuse_squares_only(cfg.model._target_, fact)
+            refuse_squares_only(cfg.model._target_, resolution)
         if cfg.model[key] == "auto":
             cfg.model[key] = fact
         elif not same(cfg.model[key], fact) and not (key == "num_classes" and cfg.model[key] is None):

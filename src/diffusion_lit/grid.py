@@ -22,7 +22,10 @@ LONGEST = 2.5  # times the side of a square: a grid with a column for each class
 
 
 def choose_columns(labels: Sequence[int] | None, num_images: int, height: int = 1, width: int = 1) -> int:
-    """So many columns that a grid of images of that height and width is about square; where classes come in turn, a multiple of their number if that is near it."""
+    """So many columns that a grid of images of that height and width is about square.
+
+    Where classes come in turn, it is a multiple of their number if one is near that.
+    """
     square = min(num_images, math.isqrt((num_images * height - 1) // width) + 1)
     turn = None if labels is None else period_of(labels)
     if turn is None:

@@ -13,8 +13,8 @@ from torch import Tensor
 from diffusion_lit.files import replacing
 
 __all__ = [
-    *("as_array", "file_kind", "from_uint8", "read_image", "save_figure", "save_image", "save_npz", "seen_as", "to_uint8"),
-    "visible",
+    *("as_array", "file_kind", "from_uint8", "read_image", "save_figure", "save_image", "save_npz", "seen_as"),
+    *("to_uint8", "visible"),
 ]
 
 CHECKS = (102, 153)  # shades of the board that shows through

@@ -25,8 +25,8 @@ def check_channels(formats: Sequence[str], channels: int) -> None:
     for name in formats:
         if name in ("png", "zip") and kind != "png":
             raise ValueError(
-                f"format={name} has up to 4 channels, and the model draws {channels}: use format=npy, an array [H, W, C] "
-                "for each image, or format=npz"
+                f"format={name} has up to 4 channels, and the model draws {channels}: use format=npy, an array "
+                "[H, W, C] for each image, or format=npz"
             )
         if name == "npy" and kind == "png":
             raise ValueError(

@@ -17,6 +17,7 @@ from diffusion_lit.budget import Budget, budget_of, steps_an_epoch
 from diffusion_lit.callback import EMA, FID, LastCheckpoint, SampleGrid
 from diffusion_lit.csv_logger import CSVLogger
 from diffusion_lit.data import ImageDataModule
+from diffusion_lit.image import seen_as
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.terminal import table
 

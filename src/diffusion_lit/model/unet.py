@@ -19,13 +19,14 @@ class UNet(Network):
     `time_conditioning=scale_shift` and `head_channels`; ADM's (Dhariwal & Nichol 2021) `resampling=residual`.
 
     Args:
-        resolution: height and width of the images, or one number for both; must be divisible by 2 for each level after the first.
+        resolution: height and width of the images, one number or two; each must be divisible by 2 for each level after
+            the first.
         image_channels: in and out: 1 or 3, or those of latents.
         channels: width of the first level.
         channel_multipliers: width of each level, as multiples of `channels`; the resolution halves between levels.
         num_res_blocks: residual blocks on each level on the way down; one more on the way up.
-        attention_resolutions: the feature maps' sizes, of rectangles their shorter sides, at which residual blocks are followed by self-attention. The
-            middle always has it.
+        attention_resolutions: the feature maps' sizes, of the shorter side, at which residual blocks are followed by
+            self-attention. The middle always has it.
         head_channels: the size of each attention head; None takes a single head.
         num_groups: groups of each GroupNorm.
         dropout: probability inside residual blocks.

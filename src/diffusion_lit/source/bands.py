@@ -62,7 +62,7 @@ class Bands:
 def open_bands(file: Path | BinaryIO, channels: int | None, max_pixels: int) -> Bands | None:
     """A file as an array, or None where it is a picture for Pillow.
 
-    A TIFF is an array where channels beyond colour and alpha are asked for, where the file itself says that a channel is
+    A TIFF is an array where more channels than colour and alpha are asked for, where the file says that a channel is
     neither, or where Pillow knows no such picture.
 
     Args:

@@ -29,7 +29,7 @@ MAX_BYTES = 2**28  # of a file whose content is looked at
 
 
 def kind_of(name: str, open: Callable[[str, int], Path | BinaryIO]) -> str:
-    """`IMAGE`, `ARRAY`, `LABELS`, `HIDDEN` or `OTHER`, by a name with `/` between folders and, if need be, what it opens."""
+    """Which of these a file is, by its name with `/` between folders and, if need be, what that opens."""
     path = PurePosixPath(name)
     if any(part.startswith(".") or part in SYSTEM for part in path.parts):
         return HIDDEN
