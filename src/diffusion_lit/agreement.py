@@ -48,10 +48,11 @@ def refuse_ignored_augmentation(cfg: DictConfig) -> None:
 
 def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:
     """Replace each `auto` of the model and space by what the data is; a ValueError if a value disagrees with it."""
-    resolution = shortest(*data.sides)
+    channels, *sides = data.x_0_shape
+    resolution = shortest(*sides)
     facts: dict[str, Any] = {
         "resolution": resolution,
-        "image_channels": data.channels,
+        "image_channels": channels,
         "num_classes": data.num_classes,
     }
     if "augmentation_dim" in cfg.model:

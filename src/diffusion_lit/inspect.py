@@ -23,8 +23,9 @@ def main(cfg: DictConfig) -> None:
     data.prepare_data()
     data.setup()
     space = data.space
+    name = "images" if data.latents else space.name
     for split, images in data.splits.items():
-        print(f"{split}: {len(images)} {space.name} of {' x '.join(map(str, (data.channels, *data.sides)))}")
+        print(f"{split}: {len(images)} {name} of {' x '.join(map(str, (data.channels, *data.sides)))}")
     if data.class_names is not None:
         counts = {split: data.class_counts(split) for split in data.splits}
         width = max(map(len, [*data.class_names, "class"]))

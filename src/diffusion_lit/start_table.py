@@ -113,7 +113,7 @@ def described(data: ImageDataModule, augmentation: str) -> str:
     height, width = data.sides
     shape = f"{height} x {width} x {data.channels}"
     classes = f", {data.num_classes} classes" if data.num_classes else ""
-    stored = "" if data.space.bounded else " as latents"
+    stored = "" if data.space.bounded else f" encoded by {data.latents}" if data.latents else " as latents"
     return f"{kind}: {counts} images, {shape}{stored}{classes}; augmentation {augmentation}"
 
 

@@ -37,7 +37,7 @@ class Plan:
                 raise ValueError(
                     f"resolution={reading.resolution} cannot be divided by {a.factor}, as the autoencoder does"
                 )
-            a.check_shape(reading.channels, *reading.sides)
+            self.latent_shape = a.shape_of(reading.channels, *reading.sides)
             self.latents = Latents(str(Path(folder).resolve()), a.sha256, a.scale, a.shift, a.factor)
 
     @cached_property
@@ -52,11 +52,8 @@ class Plan:
     @cached_property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of what is stored."""
-        reading, latents = self.maker.reading, self.latents
-        height, width = reading.sides
-        if latents is None:
-            return reading.channels, height, width
-        return self.maker.autoencoder.channels, height // latents.factor, width // latents.factor
+        reading = self.maker.reading
+        return (reading.channels, *reading.sides) if self.latents is None else self.latent_shape
 
     @cached_property
     def stored_bytes(self) -> int:
