@@ -1,6 +1,7 @@
 """Height and width, as a setting says them: 64, or [48, 64]."""
 
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = ["height_and_width", "multiples_near", "shortest"]
 
@@ -15,8 +16,8 @@ def height_and_width(resolution: int | Sequence[int], key: str = "resolution") -
     Raises:
         ValueError: if it is not one or two whole numbers of at least 1.
     """
-    several = isinstance(resolution, Sequence) and not isinstance(resolution, str)
-    sides = list(resolution) if several else [resolution, resolution]
+    one = isinstance(resolution, str) or not isinstance(resolution, Sequence)
+    sides: list[Any] = [resolution, resolution] if one else list(resolution)  # type: ignore[arg-type]
     if len(sides) != 2 or not all(type(side) is int and side >= 1 for side in sides):
         raise ValueError(
             f"{key} must be a whole number of pixels, or [height, width], of at least 1, got {resolution}: give "

@@ -169,7 +169,7 @@ def tiff_bands(file: Path | BinaryIO, max_pixels: int) -> Bands:
 
     def load() -> np.ndarray:
         with opened(file) as stream, tifffile.TiffFile(stream) as tiff:
-            pages = [tiff.pages[i] for i in range(count)]
+            pages: list[Any] = [tiff.pages[i] for i in range(count)]
             for page in pages:
                 check_compression(stream, page, 2 * max_pixels * max(4, page.samplesperpixel))
             return np.stack([page.asarray() for page in pages]) if count > 1 else pages[0].asarray()
