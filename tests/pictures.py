@@ -1,6 +1,7 @@
 """Folders and archives of small pictures, and prepared sets of them."""
 
 import io
+import math
 import os
 import struct
 import tarfile
@@ -95,7 +96,7 @@ def settings(**changed: Any) -> DictConfig:
     return cfg
 
 
-def reading(resolution: int = 8, **changed: Any) -> Reading:
+def reading(resolution: int | list[int] = 8, **changed: Any) -> Reading:
     options = {"channels": 3, "fit": "center_crop", "filter": "lanczos", "max_pixels": 10**6} | changed
     return Reading(resolution, **options)
 
@@ -106,7 +107,7 @@ def prepare(source: Source | Path, out: Path, encoding: str = "raw", shard_image
         source = FolderSource(source, 0.2)
     building = {key: options.pop(key) for key in ("workers", "max_unreadable", "overwrite") if key in options}
     read = reading(**options)
-    raw = read.channels * read.resolution**2
+    raw = read.channels * math.prod(read.sides)
     stored = {"raw": raw, "png": raw // 2, "jpeg": raw // 6}[encoding] + 20
     return build(Maker(source, read, encoding, None, out), shard_bytes=shard_images * stored, **building)
 

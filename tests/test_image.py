@@ -8,8 +8,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.grid import image_grid
-from diffusion_lit.image import from_uint8, save_image, save_npz, to_uint8
+from diffusion_lit.grid import choose_columns, image_grid
+from diffusion_lit.image import (
+    file_kind,
+    from_uint8,
+    read_image,
+    save_image,
+    save_npz,
+    seen_as,
+    to_uint8,
+    visible,
+)
+from diffusion_lit.source.image_file import Reading
 
 
 def random_images(*shape: int) -> Tensor:
@@ -57,6 +67,35 @@ def test_grid_places_and_magnifies(num_images: int, channels: int, resolution: i
         assert np.array_equal(tile, np.kron(image, np.ones((1, scale, scale), int))), f"image {i}"
         tile[:] = -1
     assert set(np.unique(remaining)) == {-1, 32}, "between the images there is nothing but margin"
+
+
+def test_a_grid_of_rectangles_is_about_square() -> None:
+    assert [choose_columns(None, 16, *sides) for sides in ((8, 8), (8, 32), (32, 8))] == [4, 2, 8]
+    grid = image_grid(random_images(6, 3, 4, 64), 2)
+    assert grid.shape == (3, 3 * (12 + 2) + 2, 2 * (192 + 2) + 2), "magnified by 3: the sides of a square are 16"
+
+
+def test_alpha_is_seen_over_a_checkerboard() -> None:
+    """Opaque pixels are themselves, and the squares of what shows through are those of any editor."""
+    images = random_images(1, 4, 8, 16)
+    images[:, 3, :, :8] = 255
+    images[:, 3, :, 8:] = 0
+    seen = visible(images)
+    assert torch.equal(seen[..., :8], images[:, :3, :, :8])
+    assert seen[0, 0, :2, 8:12].tolist() == [[102, 153, 102, 153], [153, 102, 153, 102]]
+    half = torch.tensor([200, 51], dtype=torch.uint8).view(1, 2, 1, 1)
+    assert visible(half).flatten().tolist() == [round(0.2 * 200 + 0.8 * 102)] and visible(half).shape[1] == 1
+    assert visible(random_images(2, 5, 8, 8)).shape[1] == 3
+    assert list(map(seen_as, (1, 3, 4, 5))) == ["", "", "alpha over a checkerboard", "the first 3 of 5 channels"]
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_any_number_of_channels_is_written_and_read(channels: int, tmp_path: Path) -> None:
+    image = random_images(channels, 6, 9)
+    path = tmp_path / f"image.{file_kind(channels)}"
+    save_image(image, path)
+    assert torch.equal(read_image(path), image)
+    assert torch.equal(Reading([6, 9], channels).read(path), image), "data=image_folder reads it back"
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -71,7 +71,7 @@ def test_a_time_that_nobody_means_says_what_to_lower() -> None:
     """36 hours on a CPU: README's small model on a user's own images at 64 x 64."""
     assert too_long(36 * 3600, on_gpu=False) and not too_long(36 * 3600, on_gpu=True)
     assert not too_long(5 * 3600, on_gpu=False)
-    text = remedy(36 * 3600, 93.0, 7_300_000, 64, on_gpu=False)
+    text = remedy(36 * 3600, 93.0, 7_300_000, (64, 64), on_gpu=False)
     for part in (
         "93 s a step",
         "1 d 12:00",
@@ -81,7 +81,7 @@ def test_a_time_that_nobody_means_says_what_to_lower() -> None:
         "use a GPU",
     ):
         assert part in text
-    assert "use a GPU" not in remedy(1e7, 1.0, 1, 64, on_gpu=True)
+    assert "use a GPU" not in remedy(1e7, 1.0, 1, (64, 64), on_gpu=True)
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,7 @@ def test_a_place_that_is_taken_is_found_before_anything_is_drawn(
         (["indices=[-1]"], "whole numbers from 0"),
         (["offset=-1"], "offset of at least 0"),
         (["format=shards", "num_samples=2"], "at least 3 images"),
-        (["format=[]"], "grid, png, npz, zip, shards or a list of these"),
+        (["format=[]"], "grid, png, npy, npz, zip, shards or a list of these"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(settings: list[str], words: str) -> None:

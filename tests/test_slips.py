@@ -79,7 +79,10 @@ SLIPS = {
     # a value of another kind
     ("train", "optimizer.lr=fast"): "optimizer.lr must be a number, got 'fast'; its default is 0.001",
     ("train", "data.batch_size=1.5"): "data.batch_size must be a whole number, got 1.5; its default is 64",
-    ("train", "data=cifar10", "data.resolution=[8,16]"): "data.resolution must be a whole number, got [8, 16]",
+    ("train", "data=cifar10", "data.batch_size=[8,16]"): "data.batch_size must be a whole number, got [8, 16]",
+    ("train", "data=image_folder", "data.resolution=48x64"): (
+        "data.resolution must be a whole number or a list of whole numbers, got '48x64'"
+    ),
     ("train", "trainer.devices=two"): "trainer.devices must be a whole number, a list of whole numbers or auto",
     ("train", "seed=null"): "seed must be a whole number, got null",
     ("train", "trainer.max_steps=1e6"): "got 1000000.0: type trainer.max_steps=1000000",

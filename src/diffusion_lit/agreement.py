@@ -1,9 +1,14 @@
 """What the chosen parts of a run must agree on."""
 
+from typing import Any
+
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.data import ImageDataModule
+from diffusion_lit.described import describe
+from diffusion_lit.kind import fits, schema_of
+from diffusion_lit.resolution import shortest
 from diffusion_lit.space import relocate
 
 __all__ = ["choose_accelerator", "fit_model_to_data", "refuse_ignored_augmentation", "refuse_ignored_weighting"]
@@ -43,15 +48,23 @@ def refuse_ignored_augmentation(cfg: DictConfig) -> None:
 
 def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:
     """Replace each `auto` of the model and space by what the data is; a ValueError if a value disagrees with it."""
-    facts = {"resolution": data.resolution, "image_channels": data.channels, "num_classes": data.num_classes}
+    channels, *sides = data.x_0_shape
+    resolution = shortest(*sides)
+    facts: dict[str, Any] = {
+        "resolution": resolution,
+        "image_channels": channels,
+        "num_classes": data.num_classes,
+    }
     if "augmentation_dim" in cfg.model:
         facts["augmentation_dim"] = 0 if data.augmentation is None else data.augmentation.dim
     for key, fact in facts.items():
         if key not in cfg.model:
             raise ValueError(f"the configuration of {cfg.model._target_} has no {key}: let it say {key}: auto")
+        if key == "resolution":
+            refuse_squares_only(cfg.model._target_, resolution)
         if cfg.model[key] == "auto":
             cfg.model[key] = fact
-        elif cfg.model[key] != fact and not (key == "num_classes" and cfg.model[key] is None):
+        elif not same(cfg.model[key], fact) and not (key == "num_classes" and cfg.model[key] is None):
             raise ValueError(
                 f"model.{key}={cfg.model[key]} does not fit the data, whose {key} is {fact}; leave it at auto"
             )
@@ -60,3 +73,19 @@ def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:
         cfg.space = space
     elif cfg.space != OmegaConf.create(space):
         raise ValueError(f"space={cfg.space} does not fit the data, whose space is {space}; leave it at auto")
+
+
+def same(value: Any, fact: Any) -> bool:
+    """Whether a setting says what is so: [64, 64] says 64."""
+    plain = OmegaConf.to_container(value) if OmegaConf.is_list(value) else value
+    return bool(plain == fact or plain == [fact, fact])
+
+
+def refuse_squares_only(target: str, resolution: int | list[int]) -> None:
+    """Raise a ValueError if images are not square, and the network that `target` names takes one number alone."""
+    argument = None if (cls := describe(target)) is None else cls.arguments.get("resolution")
+    if argument is not None and not fits(resolution, schema_of(argument)):
+        raise ValueError(
+            f"{target} draws squares, and the data's images are {resolution}: set data.resolution={resolution[0]}, or "  # type: ignore[index]
+            "choose a network that takes [height, width]"
+        )

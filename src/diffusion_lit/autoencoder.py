@@ -72,6 +72,13 @@ class Autoencoder:
             ValueError: if height or width cannot be divided by `factor`, or the channels are not the encoder's.
         """
         channels, height, width = images.shape[1:]
+        self.shape_of(channels, height, width)
+        x = from_uint8(images).expand(-1, self.config["in_channels"], -1, -1)
+        latents = LATENTS[self.config["_class_name"]]
+        return self.in_parts(lambda part: latents(self.network.encode(part)), x, height * width)
+
+    def shape_of(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
+        """(c, h, w) of the latents of images of this shape; a ValueError if these cannot be encoded."""
         known = self.config["in_channels"]
         if height % self.factor or width % self.factor:
             raise ValueError(
@@ -80,9 +87,7 @@ class Autoencoder:
             )
         if channels not in (1, known):
             raise ValueError(f"the autoencoder {self.folder} takes images of {known} channels, not {channels}")
-        x = from_uint8(images).expand(-1, known, -1, -1)
-        latents = LATENTS[self.config["_class_name"]]
-        return self.in_parts(lambda part: latents(self.network.encode(part)), x, height * width)
+        return self.channels, height // self.factor, width // self.factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """Examples of what a dataset holds."""
 
+import math
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from diffusion_lit.data import ImageDataModule
-from diffusion_lit.image import as_array, save_figure
+from diffusion_lit.image import as_array, save_figure, visible
 
 __all__ = ["choose_examples", "draw_contact_sheet"]
 
@@ -48,14 +49,16 @@ def spread(indices: Tensor, count: int) -> Tensor:
 
 
 def draw_contact_sheet(rows: dict[str, Tensor], path: Path) -> None:
-    """Write a PNG with a row of images, uint8 [n, C, H, W], for each name."""
+    """Write a PNG with a row of images, uint8 [n, C, H, W], for each name, shown as `visible` says."""
     from matplotlib.figure import Figure  # of the whole of matplotlib, what needs no display
 
     columns = max(map(len, rows.values()))
-    figure = Figure(figsize=(0.85 * columns + 2, 0.85 * len(rows) + 0.2), layout="constrained")
+    height, width = next(iter(rows.values())).shape[2:]
+    side = 0.85 / math.sqrt(height * width)  # inches of a pixel
+    figure = Figure(figsize=(side * width * columns + 2, side * height * len(rows) + 0.2), layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes, (name, images) in zip(grid, rows.items(), strict=True):
-        for axis, image in zip(axes, images, strict=False):
+        for axis, image in zip(axes, visible(images), strict=False):
             axis.imshow(as_array(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         for axis in axes:
             axis.set(xticks=[], yticks=[])

@@ -1,5 +1,6 @@
 """Pictures of schedules and of what a model does along time."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from diffusion_lit.condition import Condition
 from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.files import replacing
 from diffusion_lit.grid import image_grid
-from diffusion_lit.image import as_array, save_figure, to_uint8
+from diffusion_lit.image import as_array, save_figure, to_uint8, visible
 from diffusion_lit.random import ImageNoise
 from diffusion_lit.sampler import Sampler
 from diffusion_lit.schedule import Schedule
@@ -68,7 +69,7 @@ def draw_rows(figure: Any, rows: Sequence[tuple[str, Sequence[Tensor]]], titles:
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
     for axes, (name, images) in zip(grid, rows, strict=True):
         for axis, image in zip(axes, images, strict=True):
-            axis.imshow(as_array(image), cmap="gray", vmin=0, vmax=255)
+            axis.imshow(as_array(visible(image[None])[0]), cmap="gray", vmin=0, vmax=255)
             axis.set(xticks=[], yticks=[])
         axes[0].set_ylabel(name, fontsize=9)
     for axis, title in zip(grid[0], titles, strict=True):
@@ -147,7 +148,9 @@ def draw_strip(trajectory: Trajectory, path: Path, columns: int = 9) -> None:
         for i in range(trajectory.reverse.shape[1])
         for name, walk in frames.items()
     ]
-    figure = Figure(figsize=(1.25 * len(chosen) + 0.6, 1.25 * len(rows) + 0.5), layout="constrained")
+    height, width = rows[0][1][0].shape[1:]
+    side = 1.25 / math.sqrt(height * width)  # inches of a pixel
+    figure = Figure(figsize=(side * width * len(chosen) + 0.6, side * height * len(rows) + 0.5), layout="constrained")
     draw_rows(figure, rows, [f"t = {time:.2f}" for time in trajectory.times[chosen]])
     save_figure(figure, path)
 

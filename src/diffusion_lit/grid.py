@@ -8,6 +8,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from diffusion_lit.image import visible
+
 __all__ = ["MAX_SHOWN", "choose_columns", "image_grid", "picture_of", "titles_of"]
 
 MAX_SHOWN = 400
@@ -19,9 +21,12 @@ SHADE = 32
 LONGEST = 2.5  # times the side of a square: a grid with a column for each class may be as wide
 
 
-def choose_columns(labels: Sequence[int] | None, num_images: int) -> int:
-    """As many columns as rows, or so; where classes come in turn, a multiple of their number if that is near it."""
-    square = math.isqrt(num_images - 1) + 1
+def choose_columns(labels: Sequence[int] | None, num_images: int, height: int = 1, width: int = 1) -> int:
+    """So many columns that a grid of images of that height and width is about square.
+
+    Where classes come in turn, it is a multiple of their number if one is near that.
+    """
+    square = min(num_images, math.isqrt((num_images * height - 1) // width) + 1)
     turn = None if labels is None else period_of(labels)
     if turn is None:
         return square
@@ -59,7 +64,7 @@ def picture_of(
         columns: how many in a row; None chooses.
         caption: text below.
     """
-    columns = columns or choose_columns(labels, len(images))
+    columns = columns or choose_columns(labels, len(images), *images.shape[2:])
     return image_grid(images, columns, titles_of(labels, columns, names), caption)
 
 
@@ -67,16 +72,16 @@ def image_grid(images: Tensor, columns: int, titles: Sequence[str] | None = None
     """One picture of many, row by row, small images magnified by repeating pixels.
 
     Args:
-        images: uint8 [N, C, H, W].
+        images: uint8 [N, C, H, W], shown as `visible` says.
         columns: how many in a row.
         titles: text above each column, or, if there is one for each image, above that; None leaves no room for it.
         caption: text below, on as many lines as it takes.
 
     Returns:
-        uint8 [C, height, columns * tile], with a margin around each tile.
+        uint8 [1 or 3, height, columns * tile], with a margin around each tile.
     """
-    scale = -(-MIN_TILE // images.shape[-1])
-    images = images.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    scale = -(-MIN_TILE // math.isqrt(images.shape[-1] * images.shape[-2]))
+    images = visible(images.repeat_interleave(scale, -1).repeat_interleave(scale, -2))
     num_images, channels, height, width = images.shape
     columns = min(columns, num_images)
     full_width, pitch = columns * (width + MARGIN) + MARGIN, width + MARGIN

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from diffusion_lit.files import replacing
 
-__all__ = ["as_array", "from_uint8", "read_image", "save_figure", "save_image", "save_npz", "to_uint8"]
+__all__ = [
+    *("as_array", "file_kind", "from_uint8", "read_image", "save_figure", "save_image", "save_npz", "seen_as"),
+    *("to_uint8", "visible"),
+]
+
+CHECKS = (102, 153)  # shades of the board that shows through
+SQUARES = 8  # of the board, along the shorter side of an image
+MAX_PNG = 4
+"""Channels that a PNG has at most: colour and alpha."""
 
 
 def from_uint8(images: Tensor) -> Tensor:
@@ -26,19 +34,51 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 def as_array(image: Tensor) -> np.ndarray:
-    """One uint8 image [C, H, W] as Pillow and matplotlib take it: [H, W] if grey, [H, W, 3] in colour."""
+    """One uint8 image [C, H, W] as Pillow takes it, and matplotlib without alpha: [H, W] if grey, else [H, W, C]."""
     pixels = image.cpu().permute(1, 2, 0).numpy()
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
+def visible(images: Tensor) -> Tensor:
+    """Images uint8 [B, C, H, W] as a person can see them, C = 1 or 3: see `seen_as`."""
+    channels, height, width = images.shape[1:]
+    if channels not in (2, 4):
+        return images[:, : 3 if channels > 4 else channels]
+    size = max(1, min(height, width) // SQUARES)
+    rows, columns = (torch.arange(side, device=images.device) // size for side in (height, width))
+    board = torch.where((rows[:, None] + columns) % 2 == 0, *CHECKS)
+    alpha = images[:, -1:].float() / 255
+    return (images[:, :-1] * alpha + board * (1 - alpha)).round().to(torch.uint8)
+
+
+def seen_as(channels: int) -> str:
+    """How `visible` shows images of so many channels, in words; empty where it shows them as they are."""
+    if channels in (1, 3):
+        return ""
+    return "alpha over a checkerboard" if channels <= MAX_PNG else f"the first 3 of {channels} channels"
+
+
+def file_kind(channels: int) -> str:
+    """What single images of so many channels are written as, without loss: `png`, or `npy` where a PNG has too few."""
+    return "png" if channels <= MAX_PNG else "npy"
+
+
 def save_image(image: Tensor, path: Path, flushed: bool = True) -> None:
-    """Write one uint8 image [C, H, W], C = 1 or 3, as PNG; `flushed` is explained in `replacement`."""
+    """Write one uint8 image [C, H, W] as PNG, or where `path` ends in `.npy` as an array [H, W, C].
+
+    `flushed` is explained in `replacement`.
+    """
     with replacing(path, flushed) as file:
-        Image.fromarray(as_array(image)).save(file, "png")
+        if path.suffix == ".npy":
+            np.save(file, np.ascontiguousarray(as_array(image)), allow_pickle=False)
+        else:
+            Image.fromarray(as_array(image)).save(file, "png")
 
 
 def read_image(path: Path) -> Tensor:
     """The uint8 image [C, H, W] that `save_image` has written."""
+    if path.suffix == ".npy":
+        return torch.from_numpy(np.load(path, allow_pickle=False)).permute(2, 0, 1)
     with Image.open(path) as image:
         pixels = torch.from_numpy(np.array(image))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)

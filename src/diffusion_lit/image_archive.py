@@ -11,8 +11,9 @@ from torch import Tensor
 from diffusion_lit.files import replacing
 from diffusion_lit.image import read_image
 from diffusion_lit.preparation.build import build
-from diffusion_lit.preparation.maker import Maker
+from diffusion_lit.preparation.maker import Maker, encoding_for
 from diffusion_lit.prepared.manifest import Manifest
+from diffusion_lit.resolution import shortest
 from diffusion_lit.source.base import UNLABELLED, TableSource
 from diffusion_lit.source.image_file import Reading
 
@@ -20,7 +21,6 @@ __all__ = ["save_shards", "save_zip"]
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same images are the same archive, whenever it is made
 VAL_FRACTION = 0.05
-MAX_RAW = 64  # pixels: up to here raw bytes are small, and need no decoding
 
 
 def save_zip(files: Sequence[Path], indices: Sequence[int], labels: Sequence[int] | None, path: Path) -> None:
@@ -38,7 +38,7 @@ def save_zip(files: Sequence[Path], indices: Sequence[int], labels: Sequence[int
 
 
 class DrawnImages(TableSource):
-    """PNG files [C, H, W] of one size, and their classes, as `prepare` takes them."""
+    """Files of images of one size, as `save_image` writes them, and their classes, as `prepare` takes them."""
 
     def __init__(self, files: Sequence[Path], labels: Sequence[int] | None, class_names: list[str] | None) -> None:
         self.description, self.class_names, self.files = "drawn images", class_names, files
@@ -55,7 +55,7 @@ class DrawnImages(TableSource):
 def save_shards(
     files: Sequence[Path], labels: Sequence[int] | None, class_names: list[str] | None, out: Path
 ) -> Manifest:
-    """Prepare PNG files of one size in the folder `out`, as `python -m diffusion_lit.prepare` would.
+    """Prepare files of one size in the folder `out`, as `python -m diffusion_lit.prepare` would.
 
     Args:
         files: the images.
@@ -63,6 +63,6 @@ def save_shards(
         class_names: of all classes, by number; None without classes.
         out: the folder, which `data=memmap` and `data=stream` read; what it held before is replaced.
     """
-    channels, resolution, _ = read_image(files[0]).shape
-    encoding = "raw" if resolution <= MAX_RAW else "png"
-    return build(Maker(DrawnImages(files, labels, class_names), Reading(resolution, channels), encoding, None, out))
+    channels, height, width = read_image(files[0]).shape
+    reading = Reading(shortest(height, width), channels)
+    return build(Maker(DrawnImages(files, labels, class_names), reading, encoding_for(reading), None, out))

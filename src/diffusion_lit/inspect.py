@@ -13,6 +13,7 @@ def main(cfg: DictConfig) -> None:
 
     from diffusion_lit.contact_sheet import choose_examples, draw_contact_sheet
     from diffusion_lit.data import ImageDataModule
+    from diffusion_lit.image import seen_as
 
     if cfg.split not in ("train", "val", "test"):
         raise ValueError(f"split must be train, val or test, got {cfg.split}")
@@ -22,8 +23,9 @@ def main(cfg: DictConfig) -> None:
     data.prepare_data()
     data.setup()
     space = data.space
+    name = "images" if data.latents else space.name
     for split, images in data.splits.items():
-        print(f"{split}: {len(images)} {space.name} of {data.channels} x {data.resolution} x {data.resolution}")
+        print(f"{split}: {len(images)} {name} of {' x '.join(map(str, (data.channels, *data.sides)))}")
     if data.class_names is not None:
         counts = {split: data.class_counts(split) for split in data.splits}
         width = max(map(len, [*data.class_names, "class"]))
@@ -34,8 +36,10 @@ def main(cfg: DictConfig) -> None:
         print(f"{key}: {value}")
     examples = choose_examples(data, cfg.split, cfg.rows, cfg.columns)
     path = Path(cfg.out) / "contact_sheet.png"
-    draw_contact_sheet({name: space.images(stored) for name, stored in examples.items()}, path)
-    print(path)
+    drawn = {name: space.images(stored) for name, stored in examples.items()}
+    draw_contact_sheet(drawn, path)
+    shown = seen_as(next(iter(drawn.values())).shape[1])
+    print(f"{path} ({shown})" if shown else path)
 
 
 if __name__ == "__main__":

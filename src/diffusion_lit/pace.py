@@ -61,13 +61,13 @@ def too_long(seconds: float, on_gpu: bool) -> bool:
     return seconds > PATIENCE["gpu" if on_gpu else "cpu"]
 
 
-def remedy(seconds: float, seconds_a_step: float, parameters: int, resolution: int, on_gpu: bool) -> str:
+def remedy(seconds: float, seconds_a_step: float, parameters: int, sides: tuple[int, int], on_gpu: bool) -> str:
     """What a run costs that takes too long, and what to lower.
 
     Args:
         seconds, seconds_a_step: of all that is left of the run, and of a step.
         parameters: of the network.
-        resolution: height and width of the images.
+        sides: height and width of the images.
         on_gpu: whether it runs on a GPU.
     """
     an_hour = max(1, int(3600 / seconds_a_step))
@@ -76,5 +76,5 @@ def remedy(seconds: float, seconds_a_step: float, parameters: int, resolution: i
         f"at {seconds_a_step:.2g} s a step this run takes about {clock_time(seconds)} more on {where}. If that is not "
         f"meant, stop it with Control-C, and lower what it costs: trainer.max_steps ({an_hour} more take an hour), the "
         f"model (of {parameters:,} parameters; model=tiny has 1.1 million), or the images' resolution "
-        f"({resolution} x {resolution}){'' if on_gpu else '; or use a GPU'}"
+        f"({sides[0]} x {sides[1]}){'' if on_gpu else '; or use a GPU'}"
     )

@@ -83,8 +83,11 @@ def read_as(hint: Any, value: object, where: str) -> Any:
             raise ValueError(f"{where} must have {', '.join(known)}, got {printable(value)}")
         return hint(**{name: read_as(known[name], part, f"{where}.{name}") for name, part in value.items()})  # type: ignore[operator]
     if origin is UnionType:
-        [other] = [argument for argument in arguments if argument is not NoneType]
-        return None if value is None else read_as(other, value, where)
+        if value is None and NoneType in arguments:
+            return None
+        *others, last = [argument for argument in arguments if argument is not NoneType]
+        fitting = [other for other in others if type(value) is (get_origin(other) or other)]
+        return read_as(fitting[0] if fitting else last, value, where)
     if origin is list and type(value) is list:
         return [read_as(arguments[0], part, f"{where}[{i}]") for i, part in enumerate(value)]
     if origin is tuple and type(value) is list and len(value) == len(arguments):

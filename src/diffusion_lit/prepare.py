@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
     seconds = max(time.monotonic() - start, 1e-9)
     when = "prepared before" if already else f"{count / seconds:.0f} images/s"
 
-    shape = f"{manifest.channels} x {manifest.resolution} x {manifest.resolution}"
+    shape = " x ".join(map(str, manifest.shape))
     size = sum(shard.bytes for shard in manifest.shards)
     counts = ", ".join(f"{split.count} {name}" for name, split in manifest.splits.items())
     print(f"{out}: {counts}; {shape} {manifest.encoding}, {size / 2**20:.1f} MiB, {when}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
@@ -19,19 +20,20 @@ RECORD = "sample.json"
 
 
 class SampleFolder:
-    """Each image is a PNG, written when it is drawn: whatever ends the command, they stay, and are not drawn again.
+    """Each image is a file, written when it is drawn: whatever ends the command, they stay, and are not drawn again.
 
     Args:
         out: the folder.
+        kind: `png` or `npy`, what the files are.
         keep: whether the images are to be found there as they are; otherwise they are out of sight in between.
     """
 
-    def __init__(self, out: Path, keep: bool) -> None:
-        self.out, self.shown, self.hidden = out, out / "png", out / ".drawn"
+    def __init__(self, out: Path, keep: bool, kind: str = "png") -> None:
+        self.out, self.kind, self.shown, self.hidden = out, kind, out / kind, out / ".drawn"
         self.images = self.shown if keep or self.shown.is_dir() else self.hidden
 
     def file(self, index: int) -> Path:
-        return self.images / f"{index:06d}.png"
+        return self.images / f"{index:06d}.{self.kind}"
 
     def open(self, settings: dict[str, Any], indices: Sequence[int]) -> list[int]:
         """Make the folder, or find it as an earlier command with the same settings has left it.
@@ -105,10 +107,12 @@ def check_settings(recorded: Any, settings: dict[str, Any], out: Path) -> None:
 
 
 def is_whole(file: Path) -> bool:
-    """Whether all of a PNG is there, by its checksums."""
+    """Whether all of a PNG is there, by its checksums, or of an array, by its size."""
     try:
+        if file.suffix == ".npy":
+            return np.load(file, allow_pickle=False).ndim == 3
         with Image.open(file) as image:
             image.verify()
-    except (OSError, SyntaxError, ValueError):  # what Pillow raises
+    except (OSError, EOFError, SyntaxError, ValueError):  # what Pillow and numpy raise
         return False
     return True

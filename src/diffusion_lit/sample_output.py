@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from diffusion_lit.generate import Setup
 from diffusion_lit.grid import MAX_SHOWN, picture_of
-from diffusion_lit.image import save_image, save_npz
+from diffusion_lit.image import save_image, save_npz, seen_as
 from diffusion_lit.image_archive import save_shards, save_zip
 from diffusion_lit.sample_folder import ImageFiles, SampleFolder
 from diffusion_lit.sample_request import formats_of
@@ -32,9 +32,10 @@ def write_outputs(
     print(f"{len(indices)} images from {cfg.ckpt} ({cfg.weights} weights)")
     if "grid" in formats:
         save_grid(cfg, setup, folder, indices[:MAX_SHOWN], None if labels is None else labels[:MAX_SHOWN])
-        shown = f" (the first {MAX_SHOWN} of {len(indices)})" if len(indices) > MAX_SHOWN else ""
-        print(f"  {out / FILES['grid']}{shown}")
-    if "png" in formats:
+        notes = [f"the first {MAX_SHOWN} of {len(indices)}"] if len(indices) > MAX_SHOWN else []
+        notes += [seen_as(len(next(iter(images))))]
+        print(f"  {out / FILES['grid']}{f' ({shown})' if (shown := ', '.join(filter(None, notes))) else ''}")
+    if folder.kind in formats:
         print(f"  {folder.images}")
     if "npz" in formats:
         save_npz(images, labels, out / FILES["npz"])

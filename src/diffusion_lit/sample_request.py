@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["FORMATS", "formats_of", "indices_of"]
+from diffusion_lit.image import file_kind
 
-FORMATS = ("grid", "png", "npz", "zip", "shards")
+__all__ = ["FORMATS", "check_channels", "formats_of", "indices_of"]
+
+FORMATS = ("grid", "png", "npy", "npz", "zip", "shards")
 
 
 def formats_of(cfg: DictConfig) -> list[str]:
@@ -15,6 +17,22 @@ def formats_of(cfg: DictConfig) -> list[str]:
     if not formats or set(formats) - set(FORMATS):
         raise ValueError(f"format must be {', '.join(FORMATS)} or a list of these, got {cfg.format}")
     return formats
+
+
+def check_channels(formats: Sequence[str], channels: int) -> None:
+    """Raise a ValueError if images of so many channels are not written in one of these formats."""
+    kind = file_kind(channels)
+    for name in formats:
+        if name in ("png", "zip") and kind != "png":
+            raise ValueError(
+                f"format={name} has up to 4 channels, and the model draws {channels}: use format=npy, an array "
+                "[H, W, C] for each image, or format=npz"
+            )
+        if name == "npy" and kind == "png":
+            raise ValueError(
+                f"format=npy is for images of more than 4 channels, and the model draws {channels}: use format=png, "
+                "which has them without loss, or format=npz"
+            )
 
 
 def indices_of(cfg: DictConfig, overrides: Sequence[str]) -> Sequence[int]:

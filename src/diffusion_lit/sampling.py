@@ -11,6 +11,7 @@ from diffusion_lit.collective import decided, rank_and_size, wait_for_all
 from diffusion_lit.drawing import draw
 from diffusion_lit.files import refuse_folders
 from diffusion_lit.generate import Setup, set_up
+from diffusion_lit.image import file_kind
 from diffusion_lit.interruption import CommandInterrupted, Interrupted, Interruption
 from diffusion_lit.labels import Labels, OnePerWay
 from diffusion_lit.processes import start_processes
@@ -18,7 +19,7 @@ from diffusion_lit.progress import progress
 from diffusion_lit.provenance import repeat_command, settings_of
 from diffusion_lit.sample_folder import SampleFolder
 from diffusion_lit.sample_output import FILES, write_outputs
-from diffusion_lit.sample_request import formats_of, indices_of
+from diffusion_lit.sample_request import check_channels, formats_of, indices_of
 from diffusion_lit.terminal import choose_progress
 
 __all__ = ["sample"]
@@ -47,7 +48,10 @@ def sample(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
         labels = setup.by_index
         if labels is not None and cfg.interpolate is not None:
             labels = OnePerWay(labels, cfg.interpolate)
-        folder = SampleFolder(Path(cfg.out), "png" in formats)
+        channels = setup.denoiser.space.image_channels(setup.denoiser.image_shape[0])
+        check_channels(formats, channels)
+        kind = file_kind(channels)
+        folder = SampleFolder(Path(cfg.out), kind in formats, kind)
         refuse_folders([folder.out / FILES[name] for name in FILES.keys() & set(formats)])
         missing = decided(lambda: folder.open(settings_of(cfg, setup, labels), indices))
         try:

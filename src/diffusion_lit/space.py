@@ -12,7 +12,7 @@ from torch import Tensor
 from diffusion_lit.autoencoder import Autoencoder
 from diffusion_lit.image import from_uint8, to_uint8
 
-__all__ = ["LatentSpace", "PixelSpace", "Space", "relocate"]
+__all__ = ["LatentSpace", "PixelSpace", "Space", "latent_space", "relocate"]
 
 
 class Space(ABC):
@@ -40,6 +40,10 @@ class Space(ABC):
     @abstractmethod
     def images(self, stored: Tensor) -> Tensor:
         """What is stored to images, uint8 [B, C, H, W]."""
+
+    def image_channels(self, channels: int) -> int:
+        """How many channels images have whose x_0 has so many."""
+        return channels
 
     @abstractmethod
     def check(self) -> None:
@@ -76,7 +80,8 @@ class PixelSpace(Space):
 class LatentSpace(Space):
     """An autoencoder's latents are stored, and x_0 = (stored - shift) scale (Rombach et al. 2022, arXiv:2112.10752).
 
-    The autoencoder is loaded when it is first needed: training needs it for pictures and metrics alone.
+    Where images are stored, as bytes, they are encoded to the latents that `prepare` would store. The autoencoder is
+    loaded when it is first needed: training on stored latents needs it for pictures and metrics alone.
 
     Args:
         autoencoder: its folder, as diffusers writes it. The same autoencoder in another place is the same space.
@@ -105,17 +110,30 @@ class LatentSpace(Space):
     def decoder(self) -> Autoencoder:
         return Autoencoder(self.autoencoder, self.sha256)
 
+    def latents(self, stored: Tensor) -> Tensor:
+        """Latents as they are stored, float16, or those of images, uint8."""
+        return stored if stored.is_floating_point() else self.decoder.encode(stored).half()
+
     def encode(self, stored: Tensor) -> Tensor:
-        return (stored.float() - self.shift) * self.scale
+        return (self.latents(stored).float() - self.shift) * self.scale
 
     def decode(self, x_0: Tensor) -> Tensor:
         return self.decoder.decode(x_0.float() / self.scale + self.shift)
 
     def images(self, stored: Tensor) -> Tensor:
-        return self.decoder.decode(stored)
+        return self.decoder.decode(self.latents(stored))
+
+    def image_channels(self, channels: int) -> int:
+        return int(self.decoder.config["in_channels"])
 
     def check(self) -> None:
         assert self.decoder.network is not None
+
+
+def latent_space(folder: str | Path) -> LatentSpace:
+    """The space of the latents of an autoencoder in a folder."""
+    autoencoder = Autoencoder(folder)
+    return LatentSpace(str(Path(folder).resolve()), autoencoder.scale, autoencoder.shift, autoencoder.sha256)
 
 
 def relocate(space: Mapping[str, Any], autoencoder: str | Path | None) -> dict[str, Any]:

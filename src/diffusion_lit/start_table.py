@@ -18,6 +18,7 @@ from diffusion_lit.callback import FID, LastCheckpoint, SampleGrid
 from diffusion_lit.callback.average import averages_of
 from diffusion_lit.csv_logger import CSVLogger
 from diffusion_lit.data import ImageDataModule
+from diffusion_lit.image import seen_as
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.terminal import table
 
@@ -76,7 +77,8 @@ def rows(cfg: DictConfig, trainer: Trainer, module: DiffusionModule) -> Iterator
     yield "batch", f"{images:,} images a step" + (f": {', '.join(factors)}" if images > data.batch_size else "")
     yield "device", f"{device(module.device, ranks)}, precision {trainer.precision}"
     yield "length", length(budget_of(trainer), steps_an_epoch(trainer), images, trainer.global_step)
-    yield "evaluation", ", ".join(evaluations(trainer)) or "none"
+    shown = denoiser.space.image_channels(denoiser.image_shape[0]) if denoiser.space.bounded else 3
+    yield "evaluation", ", ".join(evaluations(trainer, shown)) or "none"
     bytes_each = 16 * size  # weights, their average, and an optimizer's two moments, as float32
     free = shutil.disk_usage(cfg.run_dir).free
     saved = "".join(f"every {c.every_n_steps:,} steps, " for c in of_kind(trainer, LastCheckpoint))
@@ -109,9 +111,10 @@ def guidance(scale: float) -> str:
 def described(data: ImageDataModule, augmentation: str) -> str:
     counts = ", ".join(f"{len(data.splits[split]):,} {name}" for split, name in SPLITS.items() if split in data.splits)
     kind = type(data).__name__.removesuffix("Data")
-    shape = f"{data.resolution} x {data.resolution} x {data.channels}"
+    height, width = data.sides
+    shape = f"{height} x {width} x {data.channels}"
     classes = f", {data.num_classes} classes" if data.num_classes else ""
-    stored = "" if data.space.bounded else " as latents"
+    stored = "" if data.space.bounded else f" encoded by {data.latents}" if data.latents else " as latents"
     return f"{kind}: {counts} images, {shape}{stored}{classes}; augmentation {augmentation}"
 
 
@@ -145,7 +148,8 @@ def length(budget: Budget, steps: float, images: int, step: int) -> str:
     return f"{last:,.0f} steps{epochs} = {last * images:,.0f} images{limits}{begun}; time: said after the first steps"
 
 
-def evaluations(trainer: Trainer) -> Iterator[str]:
+def evaluations(trainer: Trainer, channels: int) -> Iterator[str]:
+    """What is done besides training, with images of so many channels."""
     every = trainer.val_check_interval
     if trainer.enable_validation:
         epochs = trainer.check_val_every_n_epoch
@@ -156,7 +160,8 @@ def evaluations(trainer: Trainer) -> Iterator[str]:
     for grid in of_kind(trainer, SampleGrid):
         if grid.every_n_steps or grid.every_n_epochs:
             steps = f"{grid.every_n_steps:,} steps" if grid.every_n_steps else f"{grid.every_n_epochs} epochs"
-            yield f"pictures every {steps}"
+            shown = seen_as(channels)
+            yield f"pictures every {steps}{f' ({shown})' if shown else ''}"
 
 
 def places(trainer: Trainer) -> Iterator[str]:

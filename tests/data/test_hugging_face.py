@@ -202,8 +202,8 @@ def test_no_name_and_bad_numbers(tmp_path: Path) -> None:
         HuggingFaceData(None)
     with pytest.raises(ValueError, match=r"data\.val_fraction .* got 0\.5"):
         HuggingFaceData("a", val_fraction=0.5)
-    with pytest.raises(ValueError, match=r"data\.channels must be one of 1, 3, got 2"):
-        HuggingFaceData("a", channels=2)
+    with pytest.raises(ValueError, match=r"data\.channels must be a whole number of at least 1: .*, got 0"):
+        HuggingFaceData("a", channels=0)
 
 
 def test_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -441,7 +441,7 @@ def test_a_truncated_image_is_named_when_it_is_read(tmp_path: Path, num_workers:
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("resolution", 0), ("channels", 2), ("channels", 4), ("val_fraction", 0.0), ("val_fraction", 0.5)],
+    [("resolution", 0), ("channels", 0), ("resolution", [8, 0]), ("val_fraction", 0.0), ("val_fraction", 0.5)],
 )
 def test_bad_settings_are_named(tmp_path: Path, setting: str, value: float) -> None:
     numbered(tmp_path, ["0.png", "1.png", "2.png"])

@@ -48,6 +48,20 @@ def test_it_takes_grey_as_colour_and_enlarges_small_images() -> None:
     torch.testing.assert_close(extractor()(flat), extractor()(enlarged), rtol=1e-4, atol=1e-4)
 
 
+def test_it_reads_the_first_three_channels_where_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, chosen = random_images(2, 5, 8, 8), extractor()
+    with pytest.raises(
+        ValueError, match=r"got 5: feature=pixels compares any, and feature=random_vgg feature\.first_three"
+    ):
+        chosen.check(5, 8, 8)
+    expected = chosen(images[:, :3])
+    monkeypatch.setattr(chosen, "first_three", True)
+    chosen.check(5, 8, 8)
+    assert torch.equal(chosen(images), expected)
+    with pytest.raises(ValueError, match="got 2"):
+        chosen.check(2, 8, 8)
+
+
 def test_it_sees_pixels_between_minus_one_and_one() -> None:
     """Without biases its layers are homogeneous: six tenths of black, or of white, have six tenths of the features."""
     dark, black, light, white = (extractor()(flat_image(byte, 32)) for byte in (51, 0, 204, 255))

@@ -7,8 +7,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from PIL import Image
 
+from diffusion_lit.agreement import fit_model_to_data
 from diffusion_lit.data import MemmapData
 from diffusion_lit.image import from_uint8
 from diffusion_lit.preparation.build import build
@@ -16,7 +18,7 @@ from diffusion_lit.preparation.maker import Maker
 from diffusion_lit.prepared.manifest import Manifest
 from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import Reading
-from tests.launch import run_forked, train_in
+from tests.launch import config, run_forked, train_in
 
 
 def write_images(folder: Path) -> None:
@@ -73,6 +75,33 @@ def test_latents_are_the_autoencoder_s_own(tmp_path: Path) -> None:
     write_autoencoder(tmp_path / "other", seed=1)
     with pytest.raises(ValueError, match="overwrite=true"):
         prepare(tmp_path, "set", latents="other")
+
+
+def test_images_that_are_encoded_in_training_are_the_prepared_latents(tmp_path: Path) -> None:
+    """So a run may go on from one to the other: the model's shape and its space are the same."""
+    write_images(tmp_path / "images")
+    write_autoencoder(tmp_path / "autoencoder")
+    folder = str(tmp_path / "autoencoder")
+    prepare(tmp_path, "set")
+    prepare(tmp_path, "pixels", latents=None)
+    fitted = []
+    for name, latents in (("set", "null"), ("pixels", folder)):
+        cfg = config(tmp_path, "data=memmap", f"data.root={tmp_path / name}", f"data.latents={latents}")
+        data = instantiate(cfg.data)
+        data.setup()
+        fit_model_to_data(cfg, data)
+        stored, _ = data.splits["train"].fetch(list(range(len(data.splits["train"]))))
+        fitted.append((cfg.model, cfg.space, data.space.encode(stored), data.space.images(stored), data.facts()))
+    (model, space, x_0, images, _), (same_model, same_space, same_x_0, same_images, _) = fitted
+    assert same_model == model and same_space == space and model.resolution == 8 and model.image_channels == 4
+    torch.testing.assert_close(same_x_0, x_0, rtol=2e-3, atol=2e-3)
+    assert (same_images.int() - images.int()).abs().max() <= 1
+    with pytest.raises(ValueError, match="would encode what are latents already"):
+        MemmapData(str(tmp_path / "set"), latents=folder)
+    data = MemmapData(str(tmp_path / "pixels"), latents=folder)
+    data.resolution = [16, 15]
+    with pytest.raises(ValueError, match=r"16 x 15: choose a resolution that is a multiple of 2"):
+        fit_model_to_data(config(tmp_path, "data=memmap"), data)
 
 
 def test_from_prepared_latents_to_samples(tmp_path: Path) -> None:

@@ -316,3 +316,48 @@ def test_a_pillow_without_avif_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     ):
         warnings.simplefilter("ignore")  # Pillow's
         Reading(4, 3).read(tmp_path / "a.avif")
+
+
+SPRITE = np.dstack([random_pixels(6, 8, 3), np.tile(np.uint8([0, 90, 255, 255]), (6, 2))])  # [6, 8, 4]
+
+
+@pytest.mark.parametrize(
+    ("channels", "mode", "expected"),
+    [
+        (4, "RGBA", SPRITE),
+        (4, "RGB", np.dstack([SPRITE[..., :3], np.full((6, 8), 255)])),
+        (2, "LA", None),
+        (2, "L", None),
+    ],
+)
+def test_alpha_is_kept_where_it_is_asked_for(channels: int, mode: str, expected: Pixels | None, tmp_path: Path) -> None:
+    """What has none is opaque. A palette's and a 16-bit file's are alpha too."""
+    image = Image.fromarray(SPRITE).convert(mode)
+    image.save(tmp_path / "a.png")
+    if expected is None:
+        grey = np.asarray(image.convert("LA"))
+        expected = grey if mode == "LA" else np.dstack([grey[..., 0], np.full((6, 8), 255)])
+    read = Reading([6, 8], channels).check().read(tmp_path / "a.png")
+    assert np.array_equal(read.permute(1, 2, 0), expected)
+
+
+def test_transparent_pixels_lend_no_colour_when_scaled(tmp_path: Path) -> None:
+    sprite = np.zeros((8, 8, 4), np.uint8)
+    sprite[:, 4:] = (200, 100, 50, 255)
+    sprite[:, :4, 1] = 255  # green that nobody sees
+    Image.fromarray(sprite).save(tmp_path / "a.png")
+    small = Reading([2, 3], 4, "resize", "box").read(tmp_path / "a.png").permute(1, 2, 0).numpy().astype(int)
+    seen = small[small[..., 3] > 20]
+    assert len(seen) and np.abs(seen[:, :3] - (200, 100, 50)).max() <= 1
+
+
+@pytest.mark.parametrize("fit", ["center_crop", "resize"])
+def test_rectangles_are_the_middle_of_an_image_or_all_of_it(fit: str, tmp_path: Path) -> None:
+    """The target's shape is covered and cut, or filled; a whole factor of a box filter is a mean over blocks."""
+    pixels = random_pixels(12, 24, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    read = Reading([6, 8], 3, fit, "box").read(tmp_path / "a.png").permute(1, 2, 0).numpy().astype(int)
+    wide = 2 if fit == "center_crop" else 3
+    cut = pixels[:, 4:20] if fit == "center_crop" else pixels
+    expected = cut.reshape(6, 2, 8, wide, 3).mean((1, 3))
+    assert np.abs(read - expected).max() <= 1

@@ -106,6 +106,8 @@ class FID(Callback):
         assert isinstance(pl_module, DiffusionModule)
         self.sampler.check(guided(pl_module.denoiser, self.guidance))
         pl_module.denoiser.space.check()
+        if pl_module.denoiser.space.bounded:
+            self.extractor.check(*pl_module.denoiser.image_shape)
         if (num_real := len(trainer.datamodule.splits["val"])) >= 2:  # type: ignore[attr-defined]
             for name, metric in self.metrics.items():
                 check_count(name, metric, num_real, "validation")

@@ -158,7 +158,7 @@ class ProgressBar(LightningProgressBar):
         on_gpu, denoiser = pl_module.device.type != "cpu", pl_module.denoiser
         if too_long(seconds, on_gpu):
             size = sum(p.numel() for p in denoiser.parameters())
-            log.warning(remedy(seconds, seconds_a_step, size, denoiser.image_shape[-1], on_gpu))
+            log.warning(remedy(seconds, seconds_a_step, size, denoiser.image_shape[1:], on_gpu))
             return
         log.info(
             "%.2g s a step: the rest takes about %s, besides validation, pictures and figures",

@@ -1,6 +1,7 @@
 """What every data module shares: three splits, and an order that can be resumed."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,8 @@ from torch.utils.data import DataLoader
 from diffusion_lit.augmentation import Augmentation
 from diffusion_lit.data.batch import AugmentedImages, Batch, Images, already_batched
 from diffusion_lit.data.order import EvaluationOrder, TrainingOrder
-from diffusion_lit.space import PixelSpace, Space
+from diffusion_lit.resolution import height_and_width
+from diffusion_lit.space import LatentSpace, PixelSpace, Space, latent_space
 
 __all__ = ["ImageDataModule"]
 
@@ -19,13 +21,19 @@ __all__ = ["ImageDataModule"]
 class ImageFacts:
     """What the images of a data module are, known once it is built."""
 
-    resolution: int
+    resolution: int | Sequence[int]
+    """Height and width; one number where they are alike."""
     channels: int
     class_names: list[str] | None = None
     space: Space = PixelSpace()
     """What is stored."""
     start_method: str | None = None
     """How loading processes start (see `multiprocessing`); None means the platform's way."""
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width."""
+        return height_and_width(self.resolution)
 
     @property
     def num_classes(self) -> int | None:
@@ -41,6 +49,8 @@ class ImageDataModule(ImageFacts, LightningDataModule, ABC):
         num_workers: loading processes beside each training process; 0 loads in the training process itself.
         seed: seed of the order and the augmentation.
         augmentation: augmentation of training images; None disables it.
+        latents: the folder of an autoencoder, as diffusers writes it, that encodes images as they are trained on; None
+            trains on pixels, or on what is prepared.
 
     Raises:
         ValueError: if `batch_size` is under 1 or `num_workers` negative.
@@ -50,6 +60,7 @@ class ImageDataModule(ImageFacts, LightningDataModule, ABC):
     num_workers: int = 0
     seed: int = 0
     augmentation: Augmentation | None = None
+    latents: str | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -57,8 +68,16 @@ class ImageDataModule(ImageFacts, LightningDataModule, ABC):
             raise ValueError(f"data.batch_size must be at least 1, got {self.batch_size}")
         if self.num_workers < 0:
             raise ValueError(f"data.num_workers must not be negative, got {self.num_workers}")
+        if self.latents is not None:
+            self.space = latent_space(self.latents)
         self.splits: dict[str, Images] = {}
         self.resumed = {"epoch": 0, "step": 0, "position": 0}
+
+    @property
+    def x_0_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what a model of these images works on; a ValueError if they cannot be encoded to that."""
+        shape = (self.channels, *self.sides)
+        return self.space.decoder.shape_of(*shape) if self.latents and isinstance(self.space, LatentSpace) else shape
 
     @abstractmethod
     def load(self) -> dict[str, Images]:

@@ -1,6 +1,7 @@
 """A folder of image files, as people have it."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from diffusion_lit.data.base import ImageDataModule
 from diffusion_lit.data.batch import Images
+from diffusion_lit.resolution import height_and_width, shortest
 from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import UNREADABLE, Reading, unreadable
 from diffusion_lit.source.layout import check_val_fraction
@@ -47,7 +49,9 @@ class ImageFolderData(ImageDataModule):
     are missing; folders in them are classes, unless a label file names these.
 
     Args:
-        resolution, channels: of the images after scaling and centre-cropping; 3 channels for colour, 1 for grey.
+        resolution: height and width that images are scaled and centre-cropped to; one number where they are alike.
+        channels: 1 for grey, 2 for grey and alpha, 3 for colour, 4 for colour and alpha, or as many as all files have
+            that are arrays (`.npy`, TIFF of any number of bands).
         val_fraction: share set aside for validation, and again for testing, where there are no split folders.
 
     Raises:
@@ -56,7 +60,7 @@ class ImageFolderData(ImageDataModule):
     """
 
     root: str | None
-    resolution: int
+    resolution: int | Sequence[int]
     channels: int = 3
     val_fraction: float = 0.05
     _: KW_ONLY
@@ -70,18 +74,19 @@ class ImageFolderData(ImageDataModule):
         if not Path(self.root).is_dir():
             raise ValueError(f"data.root={self.root} is not a folder")
         check_val_fraction(self.val_fraction, "data.")
+        self.resolution = shortest(*height_and_width(self.resolution, "data.resolution"))
         self.reading = Reading(self.resolution, self.channels).check("data.")
         self.source = FolderSource(Path(self.root), self.val_fraction)
         self.class_names = self.source.class_names
 
     def check_files(self) -> None:
         """Open every file, so that what cannot be read is named before training starts (broken pixels when read)."""
-        small, errors = 0, dict[str, Exception]()
+        small, errors, (height, width) = 0, dict[str, Exception](), self.sides
         for split, entries in self.source.splits.items():
             for index, entry in enumerate(entries):
                 try:
-                    with self.reading.open(self.source.file(split, index, self.reading)) as image:
-                        small += min(image.size) < self.resolution
+                    size = self.reading.size_of(self.source.file(split, index, self.reading))
+                    small += size[0] < width or size[1] < height
                 except UNREADABLE as error:
                     errors[str(self.source.root / entry.name)] = error
         if errors:

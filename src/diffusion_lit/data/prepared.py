@@ -43,6 +43,11 @@ class PreparedData(ImageDataModule):
         self.channels = self.manifest.channels
         self.class_names = self.manifest.class_names
         if (latents := self.manifest.latents) is not None:
+            if self.latents is not None:
+                raise ValueError(
+                    f"data.latents={self.latents} would encode what are latents already: data.root={self.root} was "
+                    "prepared with latents=; leave data.latents out"
+                )
             self.space = LatentSpace(latents.autoencoder, latents.scale, latents.shift, latents.sha256)
         self.max_open: int | None = None
         self.find: Callable[[ShardInfo], Path] = partial(path_of, Path(self.root))

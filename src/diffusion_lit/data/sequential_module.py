@@ -1,6 +1,7 @@
 """Training on images that come in an order of their own, which cannot be entered in its middle."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,6 +12,7 @@ from diffusion_lit.data.base import ImageDataModule
 from diffusion_lit.data.batch import ArrayImages
 from diffusion_lit.data.order import TrainingOrder
 from diffusion_lit.data.sequential import SequentialImages, Shards, head
+from diffusion_lit.resolution import height_and_width, shortest
 from diffusion_lit.source.image_file import Reading, decode
 
 __all__ = ["SequentialDataModule"]
@@ -32,7 +34,9 @@ class SequentialDataModule(ImageDataModule):
     share out shards and not images. Both are said when training starts.
 
     Args:
-        resolution, channels: of the images after scaling and centre-cropping; 3 channels for colour, 1 for grey.
+        resolution: height and width that images are scaled and centre-cropped to; one number where they are alike.
+        channels: 1 for grey, 2 for grey and alpha, 3 for colour, 4 for colour and alpha, or as many as all files have
+            that are arrays (`.npy`, TIFF of any number of bands).
         epoch_size: how many images count as an epoch; None if that is known otherwise.
         val_size: how many images to validate on, and to test on, at most.
         shuffle_buffer: how many encoded images each loading process keeps to choose the next one from.
@@ -41,7 +45,7 @@ class SequentialDataModule(ImageDataModule):
         ValueError: if a number is out of range.
     """
 
-    resolution: int = 64
+    resolution: int | Sequence[int] = 64
     channels: int = 3
     epoch_size: int | None = None
     val_size: int = 1000
@@ -57,6 +61,7 @@ class SequentialDataModule(ImageDataModule):
         for name in ("epoch_size", "val_size", "shuffle_buffer"):
             if (size := getattr(self, name)) is not None and size < 1:
                 raise ValueError(f"data.{name} must be at least 1, got {size}")
+        self.resolution = shortest(*height_and_width(self.resolution, "data.resolution"))
         self.reading = Reading(self.resolution, self.channels).check("data.")
 
     def streamed(self, shards: Shards, epoch_size: int) -> SequentialImages:

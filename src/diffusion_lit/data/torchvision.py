@@ -1,5 +1,6 @@
 """MNIST, Fashion-MNIST and CIFAR-10, through torchvision."""
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from diffusion_lit.data.base import ImageDataModule
 from diffusion_lit.data.batch import ArrayImages, Images
 from diffusion_lit.data.order import split_order
+from diffusion_lit.resolution import height_and_width, shortest
 from diffusion_lit.source.torchvision import open_dataset
 
 __all__ = ["TorchvisionData"]
@@ -25,8 +27,8 @@ class TorchvisionData(ImageDataModule):
     Args:
         dataset: `MNIST`, `FashionMNIST` or `CIFAR10`.
         root: the folder that torchvision keeps its datasets in.
-        resolution: the native one, or more: images are padded evenly with black, as 28 to 32 is for networks that
-            halve the image often.
+        resolution: the native one, or more, one number or [height, width]: images are padded evenly with black, as 28
+            to 32 is for networks that halve the image often.
         download: fetch what is not there.
         val_fraction: share of the training split set aside for validation.
 
@@ -36,7 +38,7 @@ class TorchvisionData(ImageDataModule):
 
     dataset: str
     root: str
-    resolution: int
+    resolution: int | Sequence[int]
     download: bool = True
     val_fraction: float = 0.05
     _: KW_ONLY
@@ -49,8 +51,9 @@ class TorchvisionData(ImageDataModule):
         if self.dataset not in NATIVE:
             raise ValueError(f"data.dataset must be one of {', '.join(NATIVE)}, got {self.dataset!r}")
         native, self.channels = NATIVE[self.dataset]
-        self.padding, odd = divmod(self.resolution - native, 2)
-        if self.padding < 0 or odd:
+        self.resolution = shortest(*height_and_width(self.resolution, "data.resolution"))
+        added = [side - native for side in self.sides]
+        if min(added) < 0 or any(more % 2 for more in added):
             raise ValueError(
                 f"{self.dataset} images are {native} x {native} and can only be padded evenly; "
                 f"data.resolution={self.resolution} does not fit, {native} and {native + 4} do"
@@ -76,4 +79,5 @@ class TorchvisionData(ImageDataModule):
         data = open_dataset(self.dataset, Path(self.root), download, "data.", train=train)
         pixels = torch.as_tensor(data.data)
         images = pixels.permute(0, 3, 1, 2) if pixels.ndim == 4 else pixels[:, None]
-        return F.pad(images, [self.padding] * 4).contiguous(), torch.as_tensor(data.targets)
+        above, left = ((side - size) // 2 for side, size in zip(self.sides, images.shape[2:], strict=True))
+        return F.pad(images, [left, left, above, above]).contiguous(), torch.as_tensor(data.targets)

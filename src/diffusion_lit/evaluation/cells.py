@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.collective import rank_and_size
 from diffusion_lit.evaluation.class_names import ClassNames
-from diffusion_lit.evaluation.image_files import open_images
+from diffusion_lit.evaluation.image_files import channels_of, open_images
 from diffusion_lit.evaluation.image_set import DrawnImages, ImageSet, StoredImages
 from diffusion_lit.generate import Models, Setup, set_up
 from diffusion_lit.labels import Labels, proportional_labels
@@ -37,7 +37,7 @@ def cells_of(cfg: DictConfig, models: Models | None, real: StoredImages | None, 
         ValueError: if a setting does not fit the model, or would be ignored.
     """
     if cfg.samples is not None:
-        yield Cell({}, open_images(cfg.samples, "samples", classes))
+        yield Cell({}, open_images(cfg.samples, "samples", classes, channels_of(cfg, models)))
         return
     samplers = chosen_members("sampler")
     varied = {"sampler": list(samplers), **{name: as_list(cfg[name]) for name in ("steps", "guidance", "seed")}}

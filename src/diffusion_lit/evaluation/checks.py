@@ -41,6 +41,8 @@ def check_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
         check_whole(name, cfg[name], least)
     if cfg.cache_gib is not None and not (isinstance(cfg.cache_gib, int | float) and cfg.cache_gib >= 0):
         raise ValueError(f"cache_gib must be a number of at least 0, or null for no bound, got {cfg.cache_gib}")
+    if cfg.channels is not None:
+        check_whole("channels", cfg.channels, 1)
     for name in ("steps", "seed", "guidance"):
         values = as_list(cfg[name])
         if not values or len(set(values)) < len(values):

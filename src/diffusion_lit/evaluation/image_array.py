@@ -3,7 +3,7 @@
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion_lit.source.bands import array_header
 from diffusion_lit.source.folder import stamp_of
 
 __all__ = ["NpzImages"]
@@ -47,9 +48,8 @@ class NpzImages:
                     remedy = ": such statistics are for metrics.fid.reference=" if statistics else ""
                     raise ValueError(f"it has no arr_0 [N, H, W, C] in it, but {', '.join(names) or 'nothing'}{remedy}")
                 dtype, self.stored, self.start = read_header(archive, "arr_0")
-                if dtype != np.uint8 or len(self.stored) != 4 or min(self.stored) < 1 or self.stored[3] not in (1, 3):
-                    found = f"{dtype} {list(self.stored)}"
-                    raise ValueError(f"arr_0 must be uint8 [N, H, W, C] with C 1 or 3, and is {found}")
+                if dtype != np.uint8 or len(self.stored) != 4 or min(self.stored) < 1:
+                    raise ValueError(f"arr_0 must be uint8 [N, H, W, C], and is {dtype} {list(self.stored)}")
                 self.labels = read_labels(archive, len(self)) if "arr_1" in names else None
         except DAMAGES as error:
             raise ValueError(f"{where} cannot be read: {error}") from error
@@ -86,14 +86,7 @@ class NpzImages:
 def read_header(archive: zipfile.ZipFile, name: str) -> tuple[np.dtype, tuple[int, ...], int]:
     """The type and shape of an array in numpy's format, and where its numbers begin; a ValueError for objects."""
     with archive.open(f"{name}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        readers: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, np.dtype]]]
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in readers:
-            raise ValueError(f"{name} is in version {version} of numpy's format: save it again")
-        shape, by_column, dtype = readers[version](file)
-        if dtype.hasobject:
-            raise ValueError(f"{name} holds Python objects, which are not loaded")
+        dtype, shape, by_column = array_header(file, name)
         if by_column and len(shape) > 1:
             raise ValueError(f"{name} is stored column by column: save numpy.ascontiguousarray of it")
         start = file.tell()

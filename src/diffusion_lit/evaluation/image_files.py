@@ -5,30 +5,35 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
 from diffusion_lit.evaluation.class_names import ClassNames
 from diffusion_lit.evaluation.image_array import NpzImages
 from diffusion_lit.evaluation.image_set import StoredImages
+from diffusion_lit.generate import Models
+from diffusion_lit.resolution import shortest
 from diffusion_lit.source.archive import TarSource, ZipSource
+from diffusion_lit.source.bands import open_bands
 from diffusion_lit.source.base import UNLABELLED, FileSource
 from diffusion_lit.source.folder import FolderSource, stamp_of
 from diffusion_lit.source.image_file import UNREADABLE, Reading, unreadable
 
-__all__ = ["open_images"]
+__all__ = ["channels_of", "open_images"]
 
+COLOURS = {1: "grey", 3: "in colour"}
 SHARE = 0.1  # which split an image would be in does not matter here
 SETS = {"samples": "generated", "against": "real", "training": "training"}
 """What the images of a setting are."""
 KINDS = "a folder of images, a .zip or .tar of them, or an .npz with arr_0 [N, H, W, C]"
 
 
-def open_images(path: str | Path, option: str, classes: ClassNames) -> StoredImages:
-    """All images of a file or folder, without scaling, cutting or converting any.
+def open_images(path: str | Path, option: str, classes: ClassNames, channels: int | None = None) -> StoredImages:
+    """All images of a file or folder, without scaling or cutting any.
 
     An .npz has `arr_0`, uint8 [N, H, W, C], and maybe `arr_1`, classes int64 [N], as ADM's evaluation writes it.
 
@@ -36,10 +41,11 @@ def open_images(path: str | Path, option: str, classes: ClassNames) -> StoredIma
         path: of the file or folder.
         option: the setting that names it: `samples`, `against` or `training`.
         classes: the numbers of classes that have names, which the folder's names are added to.
+        channels: as of a `Reading`; None takes grey or colour as it is, with transparency laid on white.
 
     Raises:
         FileNotFoundError: if there is nothing.
-        ValueError: if there are no images, one cannot be read, or they are not all square and of one size and colour.
+        ValueError: if there are no images, one cannot be read, or they are not all of one size and colour.
     """
     path = Path(path)
     if not path.exists():
@@ -53,8 +59,17 @@ def open_images(path: str | Path, option: str, classes: ClassNames) -> StoredIma
     source = open_source(path, option)
     names = source.class_names
     numbers = None if names is None else classes.numbers(names, SETS[option], source.numbered)
-    files = SameSizeImages.of(source, numbers)
+    files = SameSizeImages.of(source, numbers, channels)
     return StoredImages(files, named | {"formats": files.formats})
+
+
+def channels_of(cfg: DictConfig, models: Models | None) -> int | None:
+    """How many channels files are read with: what is set, or a model's that draws neither grey nor colour."""
+    if cfg.channels is not None or models is None:
+        return cfg.channels
+    denoiser = models.denoiser
+    own = denoiser.space.image_channels(denoiser.image_shape[0])
+    return None if own in (1, 3) else own
 
 
 def open_source(path: Path, option: str) -> FileSource:
@@ -81,18 +96,18 @@ class SameSizeImages:
     """The number of each class of the source; None without classes."""
 
     @classmethod
-    def of(cls, source: FileSource, numbers: list[int] | None) -> "SameSizeImages":
+    def of(cls, source: FileSource, numbers: list[int] | None, channels: int | None) -> "SameSizeImages":
         """Look at all headers; a ValueError if one cannot be read, or they differ in size or colour."""
         named = [(entry.name, split, i) for split, found in source.splits.items() for i, entry in enumerate(found)]
-        anyhow = Reading(1, 3)
+        anyhow = Reading(1, channels or 3)
         seen: dict[tuple[int, int, int], str] = {}
         broken: dict[str, Exception] = {}
         formats: Counter[str] = Counter()
         for name, split, i in sorted(named):
             try:
-                with anyhow.open(source.file(split, i, anyhow)) as image:
-                    seen.setdefault((image.width, image.height, 1 if Image.getmodebase(image.mode) == "L" else 3), name)
-                    formats[str(image.format).lower()] += 1
+                facts, kind = look(source.file(split, i, anyhow), anyhow, channels)
+                seen.setdefault(facts, name)
+                formats[kind] += 1
             except UNREADABLE as error:
                 broken[f"{name} of {source.description}"] = error
         if broken:
@@ -103,11 +118,9 @@ class SameSizeImages:
                 f"{source.description} mixes images: {first} is {worded(one)}, {second} is {worded(other)}. Figures "
                 "are of images of one size and colour; scale all of them alike first, as diffusion_lit.prepare does"
             )
-        [(width, height, channels)] = seen
-        if width != height:
-            raise ValueError(f"{source.description} has images of {width} x {height} pixels; models here draw squares")
+        [(width, height, found)] = seen
         places = [(split, i) for _, split, i in sorted(named)]
-        return cls(source, places, Reading(width, channels), dict(formats), numbers)
+        return cls(source, places, Reading(shortest(height, width), found), dict(formats), numbers)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -130,6 +143,15 @@ class SameSizeImages:
         return self.source.read(split, index, self.reading)
 
 
+def look(file: Path | BinaryIO, anyhow: Reading, channels: int | None) -> tuple[tuple[int, int, int], str]:
+    """Width, height and channels of an image that is not decoded, and its format; one of `UNREADABLE` if it is none."""
+    if (bands := open_bands(file, channels, anyhow.max_pixels)) is not None:
+        return (*bands.size, bands.channels), bands.format
+    with anyhow.open(file) as image:
+        own = 1 if Image.getmodebase(image.mode) == "L" else 3
+        return (image.width, image.height, channels or own), str(image.format).lower()
+
+
 def worded(size: Any) -> str:
     width, height, channels = size
-    return f"{width} x {height} {'grey' if channels == 1 else 'in colour'}"
+    return f"{width} x {height} {COLOURS.get(channels, f'of {channels} channels')}"

@@ -12,7 +12,7 @@ from diffusion_lit.data import ImageDataModule
 from diffusion_lit.evaluation.image_set import StoredImages
 from diffusion_lit.generate import Models
 from diffusion_lit.recorded import trusted_config
-from diffusion_lit.space import Space
+from diffusion_lit.space import LatentSpace, Space
 
 __all__ = ["OwnData", "open_own_data"]
 
@@ -77,6 +77,8 @@ def open_own_data(models: Models, origin: str, root: str | None, allow: Sequence
         config.root = root
     elif key == "root" and config.root and not Path(config.root).is_absolute() and "://" not in config.root:
         config.root = str(Path(checkpoint.get("started_in") or ".") / config.root)
+    if config.get("latents") and isinstance(models.denoiser.space, LatentSpace):
+        config.latents = models.denoiser.space.autoencoder
     try:
         data: ImageDataModule = instantiate(config)
         data.prepare_data()

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.chosen_metrics import Extractors
 from diffusion_lit.evaluation.class_names import ClassNames
-from diffusion_lit.evaluation.image_files import open_images
+from diffusion_lit.evaluation.image_files import channels_of, open_images
 from diffusion_lit.evaluation.image_set import StoredImages
 from diffusion_lit.evaluation.own_data import OwnData, open_own_data
 from diffusion_lit.feature import FeatureExtractor
@@ -51,7 +51,7 @@ def own_data(
 
 
 def open_real(
-    cfg: DictConfig, own: OwnData | None, chosen: Mapping[str, Any], classes: ClassNames
+    cfg: DictConfig, models: Models | None, own: OwnData | None, chosen: Mapping[str, Any], classes: ClassNames
 ) -> StoredImages | None:
     """The images of `cfg.against`, a split of the model's own data or files; None where no metric reads them.
 
@@ -62,13 +62,13 @@ def open_real(
     if not needs_real(chosen):
         return None
     if str(cfg.against) not in SPLITS:
-        return open_images(cfg.against, "against", classes)
+        return open_images(cfg.against, "against", classes, channels_of(cfg, models))
     assert own is not None
     return own.split(cfg.against)
 
 
 def open_training(
-    cfg: DictConfig, own: OwnData | None, chosen: Mapping[str, Any], classes: ClassNames
+    cfg: DictConfig, models: Models | None, own: OwnData | None, chosen: Mapping[str, Any], classes: ClassNames
 ) -> StoredImages | None:
     """The images that the model was trained on; None where no metric reads them.
 
@@ -87,7 +87,7 @@ def open_training(
             "against=test or against=val"
         )
     if cfg.training is not None:
-        return open_images(cfg.training, "training", classes)
+        return open_images(cfg.training, "training", classes, channels_of(cfg, models))
     assert own is not None
     return own.split("train")
 

@@ -9,7 +9,7 @@ from diffusion_lit.feature.precision import full_precision
 
 
 class FeatureExtractor(nn.Module, ABC):
-    """Maps images uint8 [N, C, H, W], C = 1 or 3, to features float32 [N, d], the same in every run.
+    """Maps images uint8 [N, C, H, W], C = 1 or 3 for most, to features float32 [N, d], the same in every run.
 
     An image's features do not depend on the others of its batch, nor on an autocast that is active around the call.
     """
@@ -34,7 +34,10 @@ class FeatureExtractor(nn.Module, ABC):
             ValueError: if `channels` is neither 1 nor 3, or the extractor has a bound of its own.
         """
         if channels not in (1, 3):
-            raise ValueError(f"feature={self.name} reads images of 1 channel (grey) or 3 (colour), got {channels}")
+            raise ValueError(
+                f"feature={self.name} reads images of 1 channel (grey) or 3 (colour), got {channels}: feature=pixels "
+                "compares any, and feature=random_vgg feature.first_three=true the first three"
+            )
 
     def prepare(
         self, training: Iterable[tuple[Tensor, Tensor | None]], num_classes: int | None, content_hash: str

@@ -7,7 +7,10 @@ from diffusion_lit.feature.base import FeatureExtractor
 
 
 class Pixels(FeatureExtractor):
-    """Pixel values in [0, 1], at most `max_resolution` high and wide; quick, and blind to what is depicted."""
+    """Pixel values in [0, 1], of any number of channels, at most `max_resolution` high and wide.
+
+    Quick, and blind to what is depicted.
+    """
 
     name = "pixels"
 
@@ -19,7 +22,6 @@ class Pixels(FeatureExtractor):
         self.sees = f"[0, 1], averaged down to at most {max_resolution} pixels a side"
 
     def check(self, channels: int, height: int, width: int) -> None:
-        super().check(channels, height, width)
         self.num_features = channels * min(height, self.max_resolution) * min(width, self.max_resolution)
 
     def features(self, images: Tensor) -> Tensor:

@@ -15,6 +15,11 @@ class RandomVGG(FeatureExtractor):
 
     Sides under 32 pixels are enlarged to 32 (bilinear). Weights are Kaiming-normal, biases zero; the last layer gives
     64 numbers in place of 1,000 classes. Figures compare only where the weights' `seed` is the same.
+
+    Args:
+        seed: seed of the weights.
+        first_three: of images of more channels, compare the first three, such as colour without alpha; false refuses
+            them.
     """
 
     name = "random_vgg"
@@ -22,11 +27,13 @@ class RandomVGG(FeatureExtractor):
     whole: Tensor
     sees = f"its own size, sides under {MIN_RESOLUTION} pixels enlarged to that (bilinear), grey as colour, [-1, 1]"
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, first_three: bool = False) -> None:
         super().__init__()
         from torchvision.models import vgg16
 
-        self.seed = seed
+        self.seed, self.first_three = seed, first_three
+        if first_three:
+            self.sees = f"the first three channels, {self.sees}"
         with torch.device("meta"):  # torchvision's own initialisation of 134 M weights would be thrown away
             network = vgg16(weights=None)
             network.classifier[-1] = nn.Linear(4096, self.num_features)
@@ -44,8 +51,11 @@ class RandomVGG(FeatureExtractor):
     def protocol(self) -> dict[str, str | int | None]:
         return {**super().protocol(), "seed": self.seed}
 
+    def check(self, channels: int, height: int, width: int) -> None:
+        super().check(3 if self.first_three and channels > 3 else channels, height, width)
+
     def features(self, images: Tensor) -> Tensor:
-        x = to_colour(images).float() / 127.5 - 1
+        x = to_colour(images[:, :3] if self.first_three else images).float() / 127.5 - 1
         size = [max(side, MIN_RESOLUTION) for side in x.shape[2:]]
         if size != list(x.shape[2:]):
             x = F.interpolate(x, size=size, mode="bilinear")

@@ -2,20 +2,21 @@
 
 from collections.abc import Sequence
 
+from diffusion_lit.resolution import multiples_near, shortest
+
 __all__ = ["check_halvings", "widths_of"]
 
 
 def check_halvings(sides: tuple[int, int], halvings: int) -> None:
     """Raise a ValueError unless both sides of the image can be halved so often."""
     factor = 2**halvings
-    for side in sides:
-        if side % factor:
-            below = max(side // factor * factor, factor)
-            raise ValueError(
-                f"the network halves the image {halvings} times, so the resolution must be a multiple of {factor}, "
-                f"and {side} is not; {below} and {below + factor} are. Set data.resolution, or shorten "
-                "model.channel_multipliers"
-            )
+    if any(side % factor for side in sides):
+        resolution = shortest(*sides)
+        below, above = multiples_near(resolution, factor)
+        raise ValueError(
+            f"the network halves the image {halvings} times, so the resolution must be a multiple of {factor}, and "
+            f"{resolution} is not; {below} and {above} are. Set data.resolution, or shorten model.channel_multipliers"
+        )
 
 
 def widths_of(channels: int, multipliers: Sequence[float], num_groups: int) -> list[int]:

@@ -77,7 +77,7 @@ class UNet(Network):
         null_class: bool = True,
     ) -> None:
         super().__init__()
-        height, width = height_and_width(resolution)
+        height, width = height_and_width(resolution, "model.resolution")
         check_halvings((height, width), len(channel_multipliers) - 1)
         widths = widths_of(channels, channel_multipliers, num_groups)
         if image_channels < 1:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from diffusion_lit.preparation.workspace import REPORT, Workspace
 from diffusion_lit.prepared.manifest import Latents, Manifest, Split
 from diffusion_lit.prepared.shard import ShardInfo, write_index
 from diffusion_lit.progress import progress
+from diffusion_lit.resolution import shortest
 
 __all__ = ["Plan", "build"]
 
@@ -30,9 +32,12 @@ class Plan:
     def __post_init__(self) -> None:
         self.latents: Latents | None = None
         if (folder := self.maker.latents) is not None:
-            a, resolution = self.maker.autoencoder, self.maker.reading.resolution
-            if resolution % a.factor:
-                raise ValueError(f"resolution={resolution} cannot be divided by {a.factor}, as the autoencoder does")
+            a, reading = self.maker.autoencoder, self.maker.reading
+            if any(side % a.factor for side in reading.sides):
+                raise ValueError(
+                    f"resolution={reading.resolution} cannot be divided by {a.factor}, as the autoencoder does"
+                )
+            self.latent_shape = a.shape_of(reading.channels, *reading.sides)
             self.latents = Latents(str(Path(folder).resolve()), a.sha256, a.scale, a.shift, a.factor)
 
     @cached_property
@@ -45,18 +50,15 @@ class Plan:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     @cached_property
-    def shape(self) -> tuple[int, int]:
-        """Channels, and height and width, of what is stored."""
-        reading, latents = self.maker.reading, self.latents
-        if latents is None:
-            return reading.channels, reading.resolution
-        return self.maker.autoencoder.channels, reading.resolution // latents.factor
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what is stored."""
+        reading = self.maker.reading
+        return (reading.channels, *reading.sides) if self.latents is None else self.latent_shape
 
     @cached_property
     def stored_bytes(self) -> int:
         """About how many an image takes; exactly, where it is raw."""
-        channels, resolution = self.shape
-        raw = channels * resolution**2 * (1 if self.latents is None else 2)
+        raw = math.prod(self.shape) * (1 if self.latents is None else 2)
         return {"raw": raw, "png": raw // 2, "jpeg": raw // 6}[self.maker.encoding] + 20
 
     @cached_property
@@ -147,7 +149,8 @@ def check_unreadable(workspace: Workspace, unreadable: list[tuple[str, str]], to
 
 def describe(plan: Plan, done: Mapping[Job, Record]) -> Manifest:
     """Write each split's index, and say what was made."""
-    maker, source, (channels, resolution) = plan.maker, plan.maker.source, plan.shape
+    maker, source, (channels, *sides) = plan.maker, plan.maker.source, plan.shape
+    resolution = shortest(*sides)
     splits: dict[str, Split] = {}
     content = hashlib.sha256(json.dumps([resolution, channels, source.class_names]).encode())
     for split in source.splits:

@@ -21,7 +21,11 @@ from diffusion_lit.prepared.shard import checksum, write_shard
 from diffusion_lit.source.base import Source
 from diffusion_lit.source.image_file import Reading
 
-__all__ = ["Job", "Maker", "Record"]
+__all__ = ["STORES", "Job", "Maker", "Record", "encoding_for"]
+
+MAX_RAW = 64  # pixels a side: up to here reading bytes beats decoding files, and they are small
+STORES = {"png": (1, 2, 3, 4), "jpeg": (1, 3)}
+"""Numbers of channels that an encoding has; raw bytes have any."""
 
 JPEG_QUALITY = 95
 LATENT_BATCH = 16
@@ -144,6 +148,12 @@ class Maker:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         batches = [torch.stack(images[i : i + LATENT_BATCH]) for i in range(0, len(images), LATENT_BATCH)]
         return [latent for batch in batches for latent in self.autoencoder.encode(batch.to(device)).half().cpu()]
+
+
+def encoding_for(reading: Reading) -> str:
+    """How images are best stored without loss."""
+    small = max(reading.sides) <= MAX_RAW
+    return "raw" if small or reading.channels not in STORES["png"] else "png"
 
 
 def digest(image: Tensor, label: int) -> str:

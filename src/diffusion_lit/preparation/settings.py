@@ -4,8 +4,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion_lit.preparation.maker import STORES, encoding_for
 from diffusion_lit.preparation.workspace import Workspace
 from diffusion_lit.prepared.manifest import ENCODINGS
+from diffusion_lit.resolution import height_and_width, shortest
 from diffusion_lit.source.archive import COMPRESSED, TarSource, ZipSource, decompressed
 from diffusion_lit.source.base import Source
 from diffusion_lit.source.folder import FolderSource
@@ -16,15 +18,14 @@ from diffusion_lit.source.torchvision import TorchvisionSource
 
 __all__ = ["open_source", "reading_of"]
 
-MAX_RAW = 64  # pixels: up to here reading bytes beats decoding files, and they are small
-
 
 def reading_of(cfg: DictConfig) -> tuple[Reading, str]:
     """How images are to be read, and how stored; a ValueError if a setting has no such value."""
     needed = ("source", "out", "resolution")
     if missing := [key for key in needed if OmegaConf.is_missing(cfg, key) or cfg[key] is None]:
         raise ValueError(f"say what to prepare, and where: {' '.join(f'{key}=' for key in missing)} is not given")
-    reading = Reading(cfg.resolution, cfg.channels, cfg.fit, cfg.filter, cfg.max_pixels).check()
+    resolution = shortest(*height_and_width(cfg.resolution))
+    reading = Reading(resolution, cfg.channels, cfg.fit, cfg.filter, cfg.max_pixels).check()
     if cfg.encoding not in ("auto", *ENCODINGS):
         raise ValueError(f"encoding must be one of auto, {', '.join(ENCODINGS)}, got {cfg.encoding}")
     for key in ("workers", "shard_megabytes"):
@@ -35,9 +36,11 @@ def reading_of(cfg: DictConfig) -> tuple[Reading, str]:
     check_val_fraction(cfg.val_fraction)
     encoding = cfg.encoding
     if encoding == "auto":
-        encoding = "raw" if cfg.latents or cfg.resolution <= MAX_RAW else "png"
+        encoding = "raw" if cfg.latents else encoding_for(reading)
     if cfg.latents and encoding != "raw":
         raise ValueError(f"latents are stored raw; encoding={encoding} is for images, leave it at auto")
+    if not cfg.latents and reading.channels not in STORES.get(encoding, (reading.channels,)):
+        raise ValueError(f"encoding={encoding} does not store channels={reading.channels}; use encoding=raw")
     return reading, encoding
 
 

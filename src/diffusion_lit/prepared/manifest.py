@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from diffusion_lit.files import write_json
 from diffusion_lit.plain import printable, read_as, read_json
 from diffusion_lit.prepared.shard import ShardInfo
+from diffusion_lit.resolution import height_and_width
 from diffusion_lit.source.layout import SPLITS
 
 __all__ = ["ENCODINGS", "FORMAT", "MANIFEST", "SHARD", "WORK", "Latents", "Manifest", "Split"]
@@ -60,10 +62,10 @@ class Latents:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A prepared set: images [channels, resolution, resolution] in shards, their classes, and where they came from."""
+    """A prepared set: images [channels, height, width] in shards, their classes, and where they came from."""
 
-    resolution: int
-    """Height and width of what is stored."""
+    resolution: int | list[int]
+    """Height and width of what is stored; one number where they are alike."""
     channels: int
     encoding: str
     """`raw` bytes [C, H, W], float16 for latents; or `png` or `jpeg` files."""
@@ -81,11 +83,16 @@ class Manifest:
     format: str = field(default=FORMAT)
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        return self.channels, *height_and_width(self.resolution)
+
+    @property
     def item_bytes(self) -> int | None:
         """Bytes of each image; None where they differ."""
         if self.encoding != "raw":
             return None
-        return self.channels * self.resolution**2 * (1 if self.latents is None else 2)
+        return math.prod(self.shape) * (1 if self.latents is None else 2)
 
     @property
     def shards(self) -> list[ShardInfo]:
@@ -125,10 +132,9 @@ class Manifest:
         Raises:
             ValueError: if something is out of range, or does not fit the rest.
         """
-        sizes_fit = 1 <= self.resolution <= MAX_RESOLUTION and 1 <= self.channels <= MAX_RESOLUTION
+        sizes_fit = all(1 <= size <= MAX_RESOLUTION for size in self.shape)
         if not sizes_fit or self.encoding not in ENCODINGS:
-            size = f"{self.channels} x {self.resolution} x {self.resolution}"
-            raise ValueError(f"images cannot be {size} and {printable(self.encoding)}")
+            raise ValueError(f"images cannot be {' x '.join(map(str, self.shape))} and {printable(self.encoding)}")
         if not self.splits or not set(self.splits) <= set(SPLITS):
             raise ValueError(f"its splits are {printable(list(self.splits))}, and there are {', '.join(SPLITS)}")
         if self.latents is not None:

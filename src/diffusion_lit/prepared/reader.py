@@ -51,7 +51,7 @@ class PreparedImages:
         """Images uint8, or latents float16, [B, C, H, W], and their classes."""
         wanted = np.asarray(indices)
         homes = np.searchsorted(self.ends, wanted, side="right")
-        shape = (len(wanted), self.manifest.channels, self.manifest.resolution, self.manifest.resolution)
+        shape = (len(wanted), *self.manifest.shape)
         images = np.empty(shape, np.uint8 if self.manifest.latents is None else np.float16)
         labels = np.empty(len(wanted), np.int64)
         for home in np.unique(homes):
@@ -74,8 +74,8 @@ class PreparedImages:
         """An encoded image as [C, H, W]."""
         try:
             with Image.open(io.BytesIO(file.tobytes()), formats=(self.manifest.encoding,)) as image:
-                size, channels = (self.manifest.resolution,) * 2, self.manifest.channels
-                if image.size != size or len(image.getbands()) != channels:
+                channels, height, width = self.manifest.shape
+                if image.size != (width, height) or len(image.getbands()) != channels:
                     raise ValueError(f"an image of {image.size} pixels and {len(image.getbands())} channels")
                 pixels = np.asarray(image)
         except UNREADABLE as error:

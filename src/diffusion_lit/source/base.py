@@ -8,7 +8,8 @@ from typing import BinaryIO
 
 from torch import Tensor
 
-from diffusion_lit.source.file_kind import HIDDEN, IMAGE, LABELS, OTHER, kind_of
+from diffusion_lit.source.bands import is_array
+from diffusion_lit.source.file_kind import ARRAY, HIDDEN, IMAGE, LABELS, MAX_BYTES, OTHER, kind_of
 from diffusion_lit.source.image_file import Reading
 from diffusion_lit.source.label_file import read_labels
 from diffusion_lit.source.layout import arrange, class_names_of, share_out, shared_folder
@@ -89,6 +90,9 @@ class FileSource(Source):
     def arrange(self, stamps: Mapping[str, str], val_fraction: float) -> None:
         """Sort files, by name with what changes when one does, into splits and classes: see `layout.arrange`."""
         kinds = {name: kind_of(name, self.open) for name in sorted(stamps)}
+        alone = IMAGE not in kinds.values()
+        for name in [name for name, kind in kinds.items() if kind == ARRAY]:
+            kinds[name] = IMAGE if alone and is_array(self.open(name, MAX_BYTES)) else OTHER
         self.left_out = {name: kind for name, kind in kinds.items() if kind in (HIDDEN, OTHER)}
         if self.wrapped:
             self.prefix = shared_folder([name for name in kinds if name not in self.left_out])

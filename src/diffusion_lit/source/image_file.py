@@ -1,7 +1,7 @@
 """One image file, of any format, size and colour mode, as the model takes it."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -12,31 +12,36 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 from torch import Tensor
 
+from diffusion_lit.resolution import height_and_width
+from diffusion_lit.source.bands import UNREADABLE, Bands, open_bands
+
 __all__ = ["FILTERS", "FITS", "UNREADABLE", "Reading", "Sample", "decode", "is_image", "unreadable"]
 
-UNREADABLE = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
 FITS = ("center_crop", "resize")
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # Ghostscript is run for another
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+"""What a picture becomes, by its number of channels; of more, a file must have as many itself."""
 PILLOW_LIMIT = 178_956_970
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How image files become uint8 [channels, resolution, resolution].
+    """How image files become uint8 [channels, height, width].
 
-    Images are turned upright, transparent pixels become white, grey of more than 8 bits keeps its highest 8, and
-    shrinking is antialiased. An animation is its first frame.
+    Images are turned upright, transparent pixels become white unless there is a channel for alpha, grey of more than 8
+    bits keeps its highest 8, and shrinking is antialiased, with colours weighted by alpha. An animation is its first
+    frame. Arrays (see `open_bands`) are only scaled, and must have as many channels as are asked for.
 
     Args:
-        resolution: height and width.
-        channels: 1 for grey, 3 for colour.
-        fit: `center_crop` scales the image to cover the square and cuts it at the centre; `resize` squeezes it into it.
+        resolution: height and width, one number where they are alike.
+        channels: 1 for grey, 2 for grey and alpha, 3 for colour, 4 for colour and alpha, or as many as arrays have.
+        fit: `center_crop` scales the image to cover height and width and cuts it at the centre; `resize` squeezes it.
         filter: `lanczos`, `bicubic` or `box`.
         max_pixels: a file that says it has more is not decoded: a small one can claim any number.
     """
 
-    resolution: int
+    resolution: int | Sequence[int]
     channels: int
     fit: str = "center_crop"
     filter: str = "bicubic"
@@ -44,10 +49,14 @@ class Reading:
 
     def check(self, prefix: str = "") -> "Reading":
         """This reading, if it can be done; a ValueError, with `prefix` before the setting's name, if not."""
-        for name in ("resolution", "max_pixels"):
-            if not isinstance(value := getattr(self, name), int) or value < 1:
-                raise ValueError(f"{prefix}{name} must be a whole number of at least 1, got {value}")
-        for name, allowed in (("channels", (1, 3)), ("fit", FITS), ("filter", tuple(FILTERS))):
+        height_and_width(self.resolution, f"{prefix}resolution")
+        for name, meaning in (
+            ("channels", ": 1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha"),
+            ("max_pixels", ""),
+        ):
+            if type(value := getattr(self, name)) is not int or value < 1:
+                raise ValueError(f"{prefix}{name} must be a whole number of at least 1{meaning}, got {value}")
+        for name, allowed in (("fit", FITS), ("filter", tuple(FILTERS))):
             if (value := getattr(self, name)) not in allowed:
                 raise ValueError(f"{prefix}{name} must be one of {', '.join(map(str, allowed))}, got {value}")
         if self.max_pixels > PILLOW_LIMIT:
@@ -55,9 +64,21 @@ class Reading:
         return self
 
     @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width."""
+        return height_and_width(self.resolution)
+
+    @property
     def max_bytes(self) -> int:
         """No file of `max_pixels` is larger: 16-bit colour with transparency, uncompressed, and its header."""
-        return 8 * self.max_pixels + 2**20
+        return 2 * max(4, self.channels) * self.max_pixels + 2**20
+
+    def size_of(self, file: Path | BinaryIO) -> tuple[int, int]:
+        """Width and height of an image that is not decoded yet; one of `UNREADABLE` as for `open`."""
+        if (bands := open_bands(file, self.channels, self.max_pixels)) is not None:
+            return bands.size
+        with self.open(file) as image:
+            return image.size
 
     def open(self, file: Path | BinaryIO) -> Image.Image:
         """An image whose pixels are not decoded yet; one of `UNREADABLE` if it can be known not to be readable."""
@@ -70,6 +91,7 @@ class Reading:
             if image.width * image.height > self.max_pixels:
                 raise ValueError(f"{image.width} x {image.height} pixels are over the limit of {self.max_pixels}")
             bits_of(image)
+            self.mode_for(image)
         except UNREADABLE:
             image.close()
             raise
@@ -78,23 +100,44 @@ class Reading:
     def read(self, file: Path | BinaryIO, name: str | None = None) -> Tensor:
         """One file; a ValueError calls it by its name, or else its path, if it is not an image that can be read."""
         try:
+            if (bands := open_bands(file, self.channels, self.max_pixels)) is not None:
+                return self.shape_bands(bands)
             with self.open(file) as image:
-                return self.square(image)
+                return self.shape(image)
         except UNREADABLE as error:
             raise ValueError(unreadable({name or str(file): error})) from error
 
-    def square(self, image: Image.Image) -> Tensor:
-        """An image in any mode; a ValueError if it has pixels of 32 bits."""
-        bits = bits_of(image)
+    def mode_for(self, image: Image.Image) -> str:
+        """The mode with as many channels as are asked for; a ValueError if a picture has none such."""
+        if self.channels not in MODES:
+            own = f"a picture of {len(image.getbands())} channels ({image.mode})"
+            raise ValueError(f"it is {own}, and channels={self.channels} takes .npy and TIFF files of that many")
+        return MODES[self.channels]
+
+    def shape(self, image: Image.Image) -> Tensor:
+        """A picture in any mode; a ValueError if it has pixels of 32 bits, or cannot have so many channels."""
+        bits, mode = bits_of(image), self.mode_for(image)
         image = ImageOps.exif_transpose(image)
         if bits > 8:  # convert() would cut everything above 255
             image = Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8))
         if image.has_transparency_data:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        image = image.convert("RGB" if self.channels == 3 else "L")
-        size, resample = (self.resolution, self.resolution), FILTERS[self.filter]
-        image = ImageOps.fit(image, size, resample) if self.fit == "center_crop" else image.resize(size, resample)
-        return torch.from_numpy(np.array(image).reshape(*size, self.channels)).permute(2, 0, 1)
+            image = image.convert("RGBA")
+            if self.channels in (1, 3):
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = self.scale(image.convert(mode))
+        return torch.from_numpy(np.array(image).reshape(*self.sides, self.channels)).permute(2, 0, 1)
+
+    def shape_bands(self, bands: Bands) -> Tensor:
+        """An array, whose channels are scaled one by one."""
+        scaled = [np.array(self.scale(Image.fromarray(band))) for band in bands.pixels()]
+        return torch.from_numpy(np.stack(scaled))
+
+    def scale(self, image: Image.Image) -> Image.Image:
+        """An image of 8 bits, scaled as this says."""
+        (height, width), resample = self.sides, FILTERS[self.filter]
+        if self.fit == "center_crop":
+            return ImageOps.fit(image, (width, height), resample)
+        return image.resize((width, height), resample)
 
 
 class Sample(NamedTuple):

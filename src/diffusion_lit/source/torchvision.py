@@ -79,7 +79,7 @@ class TorchvisionSource(TableSource):
         try:
             image = self.datasets[of][number][0]
             assert isinstance(image, Image.Image)
-            return reading.square(image)
+            return reading.shape(image)
         except UNREADABLE as error:
             name = self.splits[split][index].name
             raise ValueError(f"{name} of {self.description} cannot be read: {error}") from error
