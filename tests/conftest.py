@@ -26,6 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from tests import hydra_shortcuts
     from tests.launch import few
 
+    os.fsync = lambda descriptor: None  # type: ignore[assignment] # no machine stops here; waiting for the disk takes a tenth
     torch.set_num_threads(1)  # on images this small, threads wait for each other, and the tests run side by side
     # Seconds, instead of 5, that a loading process which raised an error is waited for: it looks rarely whether to end.
     torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 1.0  # type: ignore[attr-defined]

@@ -9,12 +9,15 @@ from functools import cache
 from typing import Any
 
 import hydra._internal.utils
+import omegaconf
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
+from omegaconf.base import Metadata
+from omegaconf.grammar_parser import parse
 
 from diffusion_lit import restore
 from diffusion_lit.command import CONFIG_FOLDER
@@ -57,9 +60,22 @@ def read_file(self: ConfigRepository, config_path: str) -> Any:
     return deepcopy(FILES[key])  # Hydra writes into it
 
 
+def copy_metadata(self: Metadata, memo: dict[int, Any]) -> Metadata:
+    """A deep copy, of what there is to copy: there is one of it in each of thousands of nodes."""
+    copied = object.__new__(type(self))
+    copied.__dict__.update(self.__dict__)
+    for name in ("flags", "resolver_cache"):
+        if (value := getattr(self, name)) is not None:
+            setattr(copied, name, deepcopy(value, memo) if value else value.copy())
+    return copied
+
+
 def install() -> None:
     """Put the shortcuts in Hydra's place, for this process and its copies."""
     restore.composed = composed
     Hydra.get_mode = read_mode  # type: ignore[method-assign]
     ConfigRepository.load_config = read_file  # type: ignore[method-assign]
+    Metadata.__deepcopy__ = copy_metadata  # type: ignore[attr-defined]
+    for module in (omegaconf.base, omegaconf._utils):
+        module.parse = cache(parse)  # type: ignore[attr-defined] # the same interpolations, again and again
     hydra._internal.utils.is_under_debugger = lambda: False  # which Hydra looks through the whole stack for

@@ -14,7 +14,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +27,7 @@ from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig
 
 from diffusion_lit import recorded
+from diffusion_lit.check import check_settings
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.data import ArrayImages, DigitsData, Images
 from diffusion_lit.shell import quote
@@ -117,6 +118,8 @@ def load() -> None:
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
         for name in ("train", "sample", "evaluate", "plot", "prepare", "inspect", "report"):
             compose(name, return_hydra_config=True)
+            with suppress(ValueError):  # of what must be given
+                check_settings(compose(name), name)  # which reads the source of all classes
 
 
 class Forked:

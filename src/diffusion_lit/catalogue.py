@@ -32,7 +32,10 @@ PATHS = {
 DIRECTIVE = re.compile(r"# (@package|yaml-language-server:) *(.*)")
 
 
-class Loader(yaml.SafeLoader):  # type: ignore[misc]
+SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with libyaml
+
+
+class Loader(SafeLoader):  # type: ignore[misc]
     """YAML as OmegaConf reads it: 1e-4 is a number."""
 
 
