@@ -15,6 +15,7 @@ gc.disable()  # until everything is imported; that stays, and looking through it
 os.environ["OMP_NUM_THREADS"] = "1"
 # This checkout's source, whatever is installed; and the tests, of which loading processes unpickle classes.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+os.environ["WANDB__SAVE_REQUIREMENTS"] = "false"  # the list of all installed packages, a third of a second for each run
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,6 +4,7 @@ import csv
 import gc
 import importlib
 import inspect
+import io
 import os
 import runpy
 import signal
@@ -110,9 +111,14 @@ def run_command(
 @cache
 def load() -> None:
     """Import what most commands import only as they need it, and read conf/, once for all copies of this process."""
-    commands = ("diffusion_lit.prepare", "diffusion_lit.evaluating")
-    for name in ("sklearn.datasets", "torchmetrics.image", "torchvision", *commands):
+    commands = ("prepare", "evaluating", "training", "sampling", "figure", "run_figure", "page.write", "contact_sheet")
+    for name in ("sklearn.datasets", "torchmetrics.image", "torchvision", *(f"diffusion_lit.{c}" for c in commands)):
         importlib.import_module(name)
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.subplots().semilogy([1, 2])
+    figure.savefig(io.BytesIO())  # matplotlib finds its fonts, and its parser of labels, at the first figure
     recorded.platform()
     inspect.stack()  # which Hydra looks through, module by module
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):

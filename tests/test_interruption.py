@@ -53,6 +53,13 @@ class Signal(Callback):
         self.send(trainer, "validation")
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    train_in(folder, *QUIET)
+    return folder
+
+
 @pytest.mark.parametrize(
     "place, number, saved",
     [
@@ -63,7 +70,7 @@ class Signal(Callback):
     ],
 )
 def test_a_signal_ends_a_run_with_its_code_and_loses_nothing(
-    place: str, number: signal.Signals, saved: int | None, tmp_path: Path
+    place: str, number: signal.Signals, saved: int | None, undisturbed: Path, tmp_path: Path
 ) -> None:
     """And the run that continues is the undisturbed one to the bit, its table of figures included."""
     probe = f"+callback.probe={{_target_: tests.test_interruption.Signal, place: {place}, number: {int(number)}, "
@@ -77,11 +84,10 @@ def test_a_signal_ends_a_run_with_its_code_and_loses_nothing(
         return
     assert f"stopped by {number.name}; everything is saved" in stopped.stderr
     assert load_checkpoint(tmp_path / "run")["global_step"] == saved
-    train_in(tmp_path / "whole", *QUIET)
     train_in(tmp_path / "next", *QUIET, "+callback.probe=null", f"resume={tmp_path / 'run'}")
-    whole, after = load_checkpoint(tmp_path / "whole"), load_checkpoint(tmp_path / "next")
+    whole, after = load_checkpoint(undisturbed), load_checkpoint(tmp_path / "next")
     assert all(torch.equal(w, after["state_dict"][name]) for name, w in whole["state_dict"].items())
-    assert model_figures(tmp_path / "whole") == model_figures(tmp_path / "next")
+    assert model_figures(undisturbed) == model_figures(tmp_path / "next")
 
 
 @pytest.mark.parametrize(
