@@ -15,6 +15,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 from omegaconf.base import Metadata
 from omegaconf.grammar_parser import parse
@@ -24,6 +25,7 @@ from diffusion_lit.command import CONFIG_FOLDER
 
 __all__ = ["composed", "install"]
 
+PARSER = OverridesParser.create()
 COMPOSED = restore.composed
 READ_MODE = Hydra.get_mode
 READ_FILE = ConfigRepository.load_config
@@ -39,9 +41,14 @@ def chosen(command: str, *groups: str) -> DictConfig:
         return compose(command, list(groups))
 
 
+@cache
+def parsed_once(override: str) -> Override:
+    return PARSER.parse_overrides([override])[0]
+
+
 def composed(overrides: Sequence[str], command: str = "train") -> DictConfig:
     """conf/COMMAND.yaml with overrides, as Hydra composes it: first the groups, then all else by its own code."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = [parsed_once(override) for override in overrides]
     groups = [o for o in parsed if (CONFIG_FOLDER / o.key_or_group).is_dir() or o.package is not None]
     cfg = deepcopy(chosen(command, *(o.input_line for o in groups if o.input_line is not None)))
     ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if o not in groups], cfg)

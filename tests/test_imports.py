@@ -53,7 +53,7 @@ LAYERS = (
     ("end_report", "progress"),
     ("status_line",),
     ("terminal", "chatter"),
-    ("shell",),
+    ("shell", "yaml_text"),
     ("catalogue", "collective", "environment", "extra", "random", "ranks", "plain", "resolution", "tensor_file"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""
