@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from diffusion_lit import interruption
 from diffusion_lit.callback import last_checkpoint
 from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.interruption import Interrupted, Interruption
@@ -126,6 +127,20 @@ def test_a_signal_to_one_of_two_ranks_stops_both_where_they_are(
     assert model_figures(tmp_path / "whole") == model_figures(run)
     for folder in (run, tmp_path / "whole"):
         assert scalars(folder) == table(folder)  # and each figure once, of two ranks and of all processes
+
+
+def test_that_a_signal_was_heard_is_said_before_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the thread that says it has little of a busy machine."""
+    said: list[int] = []
+
+    def acknowledge(number: int, when: str) -> None:
+        time.sleep(0.1)
+        said.append(number)
+
+    monkeypatch.setattr(interruption, "acknowledge", acknowledge)
+    with pytest.raises(Interrupted), Interruption():
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert said == [signal.SIGUSR1]
 
 
 def in_a_fork(task: Callable[[], None]) -> int:
