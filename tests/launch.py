@@ -126,6 +126,7 @@ def load() -> None:
             compose(name, return_hydra_config=True)
             with suppress(ValueError):  # of what must be given
                 check_settings(compose(name), name)  # which reads the source of all classes
+    gc.freeze()  # all of which stays
 
 
 class Forked:
