@@ -15,6 +15,7 @@ gc.disable()  # until everything is imported; that stays, and looking through it
 os.environ["OMP_NUM_THREADS"] = "1"
 # This checkout's source, whatever is installed; and the tests, of which loading processes unpickle classes.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+os.environ["WANDB__SAVE_REQUIREMENTS"] = "false"  # the list of all installed packages, a third of a second for each run
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from tests import hydra_shortcuts
     from tests.launch import few
 
+    os.fsync = lambda descriptor: None  # type: ignore[assignment] # no machine stops here; waiting for the disk takes a tenth
     torch.set_num_threads(1)  # on images this small, threads wait for each other, and the tests run side by side
     # Seconds, instead of 5, that a loading process which raised an error is waited for: it looks rarely whether to end.
     torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 1.0  # type: ignore[attr-defined]

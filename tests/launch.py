@@ -4,6 +4,7 @@ import csv
 import gc
 import importlib
 import inspect
+import io
 import os
 import runpy
 import signal
@@ -14,7 +15,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig
 
 from diffusion_lit import recorded
+from diffusion_lit.check import check_settings
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.data import ArrayImages, DigitsData, Images
 from diffusion_lit.shell import quote
@@ -109,14 +111,22 @@ def run_command(
 @cache
 def load() -> None:
     """Import what most commands import only as they need it, and read conf/, once for all copies of this process."""
-    commands = ("diffusion_lit.prepare", "diffusion_lit.evaluating")
-    for name in ("sklearn.datasets", "torchmetrics.image", "torchvision", *commands):
+    commands = ("prepare", "evaluating", "training", "sampling", "figure", "run_figure", "page.write", "contact_sheet")
+    for name in ("sklearn.datasets", "torchmetrics.image", "torchvision", *(f"diffusion_lit.{c}" for c in commands)):
         importlib.import_module(name)
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.subplots().semilogy([1, 2])
+    figure.savefig(io.BytesIO())  # matplotlib finds its fonts, and its parser of labels, at the first figure
     recorded.platform()
     inspect.stack()  # which Hydra looks through, module by module
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
         for name in ("train", "sample", "evaluate", "export", "plot", "prepare", "inspect", "report"):
             compose(name, return_hydra_config=True)
+            with suppress(ValueError):  # of what must be given
+                check_settings(compose(name), name)  # which reads the source of all classes
+    gc.freeze()  # all of which stays
 
 
 class Forked:

@@ -1,5 +1,6 @@
 """The commands as a user types them: help, mistakes, samples."""
 
+import multiprocessing
 import os
 import re
 import subprocess
@@ -10,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from diffusion_lit.catalogue import members
-from tests.launch import PATIENCE, ROOT, TINY, run_command, run_forked, run_launched, train_in
+from tests.launch import ROOT, TINY, run_command, run_forked, run_launched, train_in
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +50,8 @@ HELP = {
 
 @pytest.mark.parametrize("name", HELP)
 def test_help_shows_the_groups_and_examples(name: str, tmp_path: Path) -> None:
-    done = run_command(name, "--help", cwd=tmp_path)
-    assert done.returncode == 0
+    done = run_forked(name, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"python -m diffusion_lit.{name}") >= 3
     assert "A path is the text that is typed" in done.stdout
     said = " ".join(done.stdout.split())
@@ -277,12 +279,14 @@ def test_guided_and_interpolated_images_are_what_they_say(run: Path, tmp_path: P
         assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
 
 
-def test_runs_of_the_same_second_do_not_collide(tmp_path: Path) -> None:
-    """Four processes started at once."""
-    code = "import diffusion_lit.command, omegaconf; print(omegaconf.OmegaConf.create({'at': '${stamp:}'}).at)"
-    args = [sys.executable, "-c", code]
-    started = [subprocess.Popen(args, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    stamps = {process.communicate(timeout=PATIENCE)[0].strip() for process in started}
+def stamp(_: int) -> str:
+    return str(OmegaConf.create({"at": "${stamp:}"}).at)
+
+
+def test_runs_of_the_same_second_do_not_collide() -> None:
+    """Four processes started at once, which are even copies of one."""
+    with multiprocessing.get_context("fork").Pool(4, maxtasksperchild=1) as pool:
+        stamps = set(pool.map(stamp, range(4), chunksize=1))
     assert len(stamps) == 4 and all(re.fullmatch(r"[\d-]+_[\d-]+_[0-9a-f]{6}", stamp) for stamp in stamps)
 
 

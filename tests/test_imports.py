@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -54,7 +55,7 @@ LAYERS = (
     ("end_report", "progress"),
     ("status_line",),
     ("terminal", "chatter"),
-    ("position", "shell"),
+    ("position", "shell", "yaml_text"),
     ("catalogue", "collective", "environment", "extra", "random", "ranks"),
     ("plain", "resolution", "sharding", "tensor_file"),
 )
@@ -78,6 +79,7 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+@cache
 def graph() -> dict[str, set[str]]:
     """The modules that each module imports, with the folders that those are in."""
     found: dict[str, set[str]] = {}

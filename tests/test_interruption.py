@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from diffusion_lit import interruption
 from diffusion_lit.callback import last_checkpoint
 from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.interruption import Interrupted, Interruption
@@ -53,6 +54,13 @@ class Signal(Callback):
         self.send(trainer, "validation")
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    train_in(folder, *QUIET)
+    return folder
+
+
 @pytest.mark.parametrize(
     "place, number, saved",
     [
@@ -63,7 +71,7 @@ class Signal(Callback):
     ],
 )
 def test_a_signal_ends_a_run_with_its_code_and_loses_nothing(
-    place: str, number: signal.Signals, saved: int | None, tmp_path: Path
+    place: str, number: signal.Signals, saved: int | None, undisturbed: Path, tmp_path: Path
 ) -> None:
     """And the run that continues is the undisturbed one to the bit, its table of figures included."""
     probe = f"+callback.probe={{_target_: tests.test_interruption.Signal, place: {place}, number: {int(number)}, "
@@ -77,11 +85,10 @@ def test_a_signal_ends_a_run_with_its_code_and_loses_nothing(
         return
     assert f"stopped by {number.name}; everything is saved" in stopped.stderr
     assert load_checkpoint(tmp_path / "run")["global_step"] == saved
-    train_in(tmp_path / "whole", *QUIET)
     train_in(tmp_path / "next", *QUIET, "+callback.probe=null", f"resume={tmp_path / 'run'}")
-    whole, after = load_checkpoint(tmp_path / "whole"), load_checkpoint(tmp_path / "next")
+    whole, after = load_checkpoint(undisturbed), load_checkpoint(tmp_path / "next")
     assert all(torch.equal(w, after["state_dict"][name]) for name, w in whole["state_dict"].items())
-    assert model_figures(tmp_path / "whole") == model_figures(tmp_path / "next")
+    assert model_figures(undisturbed) == model_figures(tmp_path / "next")
 
 
 @pytest.mark.parametrize(
@@ -120,6 +127,20 @@ def test_a_signal_to_one_of_two_ranks_stops_both_where_they_are(
     assert model_figures(tmp_path / "whole") == model_figures(run)
     for folder in (run, tmp_path / "whole"):
         assert scalars(folder) == table(folder)  # and each figure once, of two ranks and of all processes
+
+
+def test_that_a_signal_was_heard_is_said_before_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the thread that says it has little of a busy machine."""
+    said: list[int] = []
+
+    def acknowledge(number: int, when: str) -> None:
+        time.sleep(0.1)
+        said.append(number)
+
+    monkeypatch.setattr(interruption, "acknowledge", acknowledge)
+    with pytest.raises(Interrupted), Interruption():
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert said == [signal.SIGUSR1]
 
 
 def in_a_fork(task: Callable[[], None]) -> int:

@@ -113,8 +113,8 @@ def test_two_averages_keep_apart(tmp_path: Path) -> None:
 def test_a_figure_that_cannot_be_computed_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One validation image has no covariance: said once, and training continues to its end."""
     options = ("data._target_=tests.test_training.OneToValidate", "callback.sample_grid=null")
-    trainer = train_in(tmp_path, "trainer.max_steps=7", *options)
-    assert trainer.global_step == 7 and not any(name.startswith("fid/") for name in trainer.callback_metrics)
+    trainer = train_in(tmp_path, "trainer.max_steps=4", *options)  # validated twice
+    assert trainer.global_step == 4 and not any(name.startswith("fid/") for name in trainer.callback_metrics)
     assert caplog.text.count("is left out: it takes 2 validation images, and there is 1") == 1
 
 
@@ -224,9 +224,10 @@ def test_every_kind_of_loss_trains_and_resumes_to_the_bit(name: str, tmp_path: P
     importance = ("density.num_bins=5", "density.history_size=2") if name == "importance" else ()
     quiet = ("callback.fid=null", "callback.sample_grid=null", "trainer.log_every_n_steps=1")
     options = (*STATEFUL[name], *importance, *quiet)
-    train_in(tmp_path / "whole", "trainer.max_steps=4", *options)
-    train_in(tmp_path / "a", "trainer.max_steps=2", *options)
-    train_in(tmp_path / "b", "trainer.max_steps=4", f"resume={tmp_path / 'a'}", *options)
+    kept = ("callback.last_checkpoint.every_n_steps=2", "callback.last_checkpoint.keep_last=2")
+    train_in(tmp_path / "whole", "trainer.max_steps=4", *kept, *options)
+    half = tmp_path / "whole" / "checkpoints" / "last_step_0000002.ckpt"
+    train_in(tmp_path / "b", "trainer.max_steps=4", f"resume={half}", *options)
     whole, resumed = (tmp_path / run / "checkpoints" / "last.ckpt" for run in ("whole", "b"))
     assert same(whole, resumed)
     losses = column(tmp_path / "whole", "train/loss")
@@ -306,6 +307,7 @@ def test_a_diverged_run_stops_and_keeps_what_was_good(tmp_path: Path) -> None:
         "+callback.poison.step=5",
         "callback.nan_guard.every_n_steps=100",
         "callback.fid=null",
+        "callback.sample_grid=null",
     )
     with pytest.raises(FloatingPointError, match=r"(?s)not finite at step 6.*best\.ckpt.*last\.ckpt.*optimizer\.lr"):
         train_in(tmp_path, "trainer.max_steps=10", *cfg)
@@ -380,15 +382,21 @@ class Witness(Callback):
         torch.save(record, self.folder / f"rank_{trainer.global_rank}.pt")
 
 
-def test_two_processes_share_the_data_not_the_noise_and_end_alike(tmp_path: Path) -> None:
-    done = ranks(
-        tmp_path / "two",
-        "strategy=ddp",
-        "+callback.witness._target_=tests.test_training.Witness",
-        f"+callback.witness.folder={tmp_path}",
-    )
+SHARDED = ("loss=uncertainty", "density=stratified")
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two copies of the model, with what each witnessed beside it."""
+    folder = tmp_path_factory.mktemp("replicas")
+    witness = f"+callback.witness={{_target_: tests.test_training.Witness, folder: {folder}}}"
+    done = ranks(folder / "ddp", "strategy=ddp", *SHARDED, witness)
     assert done.returncode == 0, done.stderr
-    first, second = (torch.load(tmp_path / f"rank_{rank}.pt", weights_only=True) for rank in (0, 1))
+    return folder
+
+
+def test_two_processes_share_the_data_not_the_noise_and_end_alike(replicas: Path) -> None:
+    first, second = (torch.load(replicas / f"rank_{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(w, second["weights"][name]) for name, w in first["weights"].items())
 
     data = DigitsData()
@@ -407,19 +415,27 @@ def test_two_processes_share_the_data_not_the_noise_and_end_alike(tmp_path: Path
     assert abs(float(torch.corrcoef(flat)[0, 1])) < 0.1  # 1,920 pixels: independent noise correlates by about 0.02
 
 
-@pytest.mark.parametrize("network", ["tiny", pytest.param("ncsnpp", marks=pytest.mark.slow)])
-def test_shared_out_parameters_train_as_copies_do(network: str, tmp_path: Path) -> None:
-    options = ("loss=uncertainty", "density=stratified", *NETWORKS[network])
+def test_shared_out_parameters_train_as_copies_do(replicas: Path, tmp_path: Path) -> None:
+    done = ranks(tmp_path / "fsdp", "strategy=fsdp", *SHARDED)
+    assert done.returncode == 0, done.stderr
+    assert_alike(replicas / "ddp", tmp_path / "fsdp")
+
+
+@pytest.mark.slow
+def test_shared_out_parameters_of_another_network_train_as_copies_do(tmp_path: Path) -> None:
     for strategy in ("ddp", "fsdp"):
-        done = ranks(tmp_path / strategy, f"strategy={strategy}", *options)
+        done = ranks(tmp_path / strategy, f"strategy={strategy}", *SHARDED, *NETWORKS["ncsnpp"])
         assert done.returncode == 0, done.stderr
-    a, b = (load_checkpoint(tmp_path / strategy) for strategy in ("ddp", "fsdp"))
+    assert_alike(tmp_path / "ddp", tmp_path / "fsdp")
+
+
+def assert_alike(run: Path, other: Path) -> None:
+    """To rounding: weights, average, FID."""
+    a, b = load_checkpoint(run), load_checkpoint(other)
     for key in ("state_dict", "ema"):
         for name, w in a[key].items():
             torch.testing.assert_close(b[key][name], w, rtol=1e-3, atol=1e-5)
-    assert column(tmp_path / "ddp", "fid/pixels_21") == pytest.approx(
-        column(tmp_path / "fsdp", "fid/pixels_21"), rel=1e-3
-    )
+    assert column(run, "fid/pixels_21") == pytest.approx(column(other, "fid/pixels_21"), rel=1e-3)
 
 
 HYBRID = "strategy=hsdp trainer.strategy.num_replicas=2 trainer.strategy.shard_size=2"
@@ -464,7 +480,7 @@ def test_strategies_that_cannot_be_are_refused(options: tuple[str, ...], words: 
 
 @pytest.mark.slow
 def test_a_run_with_shared_out_parameters_resumes(tmp_path: Path) -> None:
-    options = ("strategy=fsdp", "loss=uncertainty", "density=stratified")
+    options = ("strategy=fsdp", *SHARDED)
     assert ranks(tmp_path / "run", *options).returncode == 0
     done = ranks(tmp_path / "more", "trainer.max_steps=8", *options, f"resume={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
@@ -485,13 +501,13 @@ def test_a_run_that_is_asked_to_stop_saves_first(
 ) -> None:
     args = [*TINY, "trainer.max_steps=100000", "trainer.val_check_interval=100000", f"trainer.devices={devices}"]
     command = [sys.executable, "-m", "diffusion_lit.train", *args, f"hydra.run.dir={tmp_path / 'run'}"]
-    command.append("logger.csv.flush_seconds=0")
+    command += ["logger.csv.flush_seconds=0", "trainer.log_every_n_steps=1"]
     metrics, deadline = tmp_path / "run" / "metrics.csv", time.monotonic() + PATIENCE
     with (tmp_path / "stderr").open("w") as file:
         process = start(command, cwd=tmp_path, env=dict(os.environ), stderr=file.fileno())
     while not (metrics.is_file() and len(metrics.read_text().splitlines()) > 2):
         assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(0.02)
     process.send_signal(number)
     assert process.wait(PATIENCE) == 128 + number
     stderr = (tmp_path / "stderr").read_text()
@@ -510,8 +526,11 @@ def test_sweep_has_a_folder_for_each_job(tmp_path: Path) -> None:
         "model.channels=8",
         "model.num_groups=4",
         "model.head_channels=null",
+        "model.channel_multipliers=[1]",
+        "model.attention_resolutions=[]",
         "trainer.max_steps=1",
         "callback.fid=null",
+        "callback.sample_grid=null",
         "logger=[csv,wandb]",
         "logger.wandb.offline=true",
         cwd=tmp_path,
@@ -534,7 +553,10 @@ def test_sweep_has_a_folder_for_each_job(tmp_path: Path) -> None:
 
 def test_a_sweep_of_several_processes_trains_each_job_once(tmp_path: Path) -> None:
     done = run_forked(
-        "train", "-m", "seed=1,2", *TINY, "trainer.devices=2", "trainer.max_steps=2", "callback.fid=null", cwd=tmp_path
+        "train",
+        *("-m", "seed=1,2", *TINY, "trainer.devices=2", "trainer.max_steps=2"),
+        *("callback.fid=null", "callback.sample_grid=null"),
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     runs = sorted((tmp_path / "outputs" / "multirun").glob("*/*/config.yaml"))
@@ -543,17 +565,16 @@ def test_a_sweep_of_several_processes_trains_each_job_once(tmp_path: Path) -> No
     assert not (tmp_path / "outputs" / "train").exists()
 
 
-def test_sampling_while_training_leaves_no_trace(tmp_path: Path) -> None:
+def test_sampling_while_training_leaves_no_trace(run: Path, tmp_path: Path) -> None:
     """Grids and FID change neither the weights nor any random draw."""
     quiet = ("callback.fid=null", "callback.sample_grid=null")
-    train_in(tmp_path / "a", "trainer.max_steps=5", "model.dropout=0.1")
-    train_in(tmp_path / "b", "trainer.max_steps=5", "model.dropout=0.1", *quiet)
-    assert same(tmp_path / "a" / "checkpoints" / "last.ckpt", tmp_path / "b" / "checkpoints" / "last.ckpt")
+    train_in(tmp_path, "trainer.max_steps=10", "model.dropout=0.1", *quiet)
+    assert same(run / "checkpoints" / "last.ckpt", tmp_path / "checkpoints" / "last.ckpt")
 
 
 def test_a_grid_every_n_epochs(tmp_path: Path) -> None:
     options = ("callback.sample_grid.every_n_steps=null", "callback.sample_grid.every_n_epochs=2", "callback.fid=null")
-    train_in(tmp_path, "trainer.max_steps=9", *options)  # four steps an epoch
+    train_in(tmp_path, "trainer.max_steps=9", "trainer.val_check_interval=100", *options)  # four steps an epoch
     assert sorted(path.stem for path in (tmp_path / "samples").iterdir()) == ["step_0000008", "step_0000009"]
 
 

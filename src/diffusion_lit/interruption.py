@@ -83,7 +83,8 @@ class Interruption:
             self.ends = socket.socketpair()
             self.ends[1].setblocking(False)
             self.earlier = signal.set_wakeup_fd(self.ends[1].fileno(), warn_on_full_buffer=False)
-            threading.Thread(target=self.watch, args=(self.ends[0],), daemon=True).start()
+            self.watcher = threading.Thread(target=self.watch, args=(self.ends[0],), daemon=True)
+            self.watcher.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,6 +93,7 @@ class Interruption:
         if self.handlers:
             signal.set_wakeup_fd(self.earlier)
             self.ends[1].close()
+            self.watcher.join(PATIENCE)  # that a signal was heard is said before what came of it, and not cut off
         self.handlers = {}
 
     def release(self) -> None:

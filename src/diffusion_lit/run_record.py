@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from diffusion_lit.best_figures import BestFigures
 from diffusion_lit.csv_logger import CSVLogger, read_table
@@ -22,6 +22,7 @@ from diffusion_lit.resume import Origin
 from diffusion_lit.settings import UNSEEN, plain_settings, under
 from diffusion_lit.tensorboard_logger import TensorBoardLogger
 from diffusion_lit.wandb_logger import WandbLogger
+from diffusion_lit.yaml_text import yaml_text
 
 __all__ = ["carried", "continue_loggers", "end_record", "finish_wandb", "run_name", "write_record"]
 
@@ -117,7 +118,7 @@ def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, ori
             with replacing(patch) as file:
                 file.write(state.patch)
     with replacing(folder / "config.yaml") as file:
-        file.write(OmegaConf.to_yaml(OmegaConf.create(module.record["config"])).encode())
+        file.write(yaml_text(module.record["config"]).encode())
     tell_loggers(cfg, module, trainer, record, earlier, patch)
     write_json(record, folder / "run.json")
     return record

@@ -146,7 +146,7 @@ def test_all_residual_blocks_have_the_network_s_dropout(resampling: str) -> None
         ({"num_groups": 5}, ["channels=16", "num_groups=5"]),
         ({"head_channels": 3, "attention_resolutions": (8,)}, ["head_channels=3"]),
         ({"num_classes": 0}, ["num_classes", "0"]),
-        ({"resolution": [8, 9]}, ["9", "8 and 10"]),
+        ({"resolution": [8, 9]}, ["[8, 9] is not; 8 and [8, 10] are"]),
         ({"resolution": [8, 8, 8]}, ["[8, 8, 8]", "resolution=[48,64]"]),
         ({"head_channels": 4, "num_heads": 4}, ["head_channels=4", "num_heads=4", "null"]),
         ({"num_heads": 3}, ["num_heads=3"]),
