@@ -158,11 +158,12 @@ class MixtureDenoiser(Denoiser):
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition = UNCONDITIONAL) -> Prediction:
         coefficients = self.schedule.coefficients(t)
         x, alpha, sigma = x_t.double(), coefficients[0].double(), coefficients[1].double()
-        responsibility = self.joint(x, alpha, sigma).softmax(1)[..., None, None, None]  # [B, K, 1, 1, 1]
-        offset = x[:, None] - alpha[:, None] * self.means
-        variance = (self.stds**2).view(-1, 1, 1, 1)
-        gain = alpha[:, None] * variance / (alpha[:, None] ** 2 * variance + sigma[:, None] ** 2)
-        x_0 = (responsibility * (self.means + gain * offset)).sum(1).to(x_t.dtype)
+        responsibility = self.joint(x, alpha, sigma).softmax(1)  # [B, K]
+        alphas, variance = alpha.flatten()[:, None], self.stds**2
+        gain = alphas * variance / (alphas**2 * variance + sigma.flatten()[:, None] ** 2)
+        on_means = responsibility * (1 - gain * alphas)
+        x_0 = (on_means @ self.means.flatten(1)).view_as(x) + (responsibility * gain).sum(1).view(-1, 1, 1, 1) * x
+        x_0 = x_0.to(x_t.dtype)
         return prediction(self, x_0, x_t, t, coefficients)
 
     def joint(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

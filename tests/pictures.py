@@ -8,6 +8,8 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +90,17 @@ def write_tar(path: Path, files: Mapping[str, bytes], mode: str = "w", **member:
     return path
 
 
-def settings(**changed: Any) -> DictConfig:
-    """conf/prepare.yaml, changed."""
+@cache
+def defaults() -> DictConfig:
+    """conf/prepare.yaml."""
     cfg = OmegaConf.load(CONFIG_FOLDER / "prepare.yaml")
     assert isinstance(cfg, DictConfig)
+    return cfg
+
+
+def settings(**changed: Any) -> DictConfig:
+    """conf/prepare.yaml, changed."""
+    cfg = deepcopy(defaults())
     cfg.update({"out": "nowhere", "resolution": 8, "val_fraction": 0.2} | changed)
     return cfg
 

@@ -3,6 +3,7 @@
 import logging
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,23 +28,23 @@ def root(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("world_size", WORLD_SIZES)
-@pytest.mark.parametrize("num_workers", WORKERS)
+@pytest.mark.parametrize(("world_size", "num_workers"), [(1, 0), (2, 0), (3, 0), (2, 2), (3, 2)])
 def test_shares_are_disjoint_and_all_ranks_take_as_many_steps(
     kind: str, root: Path, world_size: int, num_workers: int
 ) -> None:
-    """Shards of 1 to 9 images: some shares go through theirs many times."""
-    seen = []
-    for _ in range(2):  # the second time is the same
-        epochs = {epoch: [] for epoch in (0, 1)}
-        for rank in range(world_size):
-            loader = stream(kind, root, rank, world_size, num_workers=num_workers).train_dataloader()
-            for epoch, ranks in epochs.items():
-                ranks.append(epoch_of(loader, epoch))
-                assert len(ranks[-1]) == len(loader) == 24 // (2 * world_size)
-        seen.append(epochs)
-    assert seen[0] == seen[1] and seen[0][0] != seen[0][1]
-    for ranks in seen[0].values():
+    """Shards of 1 to 9 images: some shares go through theirs many times. The second time is the same."""
+
+    def loader_of(rank: int) -> Any:
+        return stream(kind, root, rank, world_size, num_workers=num_workers).train_dataloader()
+
+    epochs: dict[int, list[list[list[int]]]] = {0: [], 1: []}
+    for rank in range(world_size):
+        loader = loader_of(rank)
+        for epoch, ranks in epochs.items():
+            ranks.append(epoch_of(loader, epoch))
+            assert len(ranks[-1]) == len(loader) == 24 // (2 * world_size)
+    assert epochs[0] != epochs[1] and epoch_of(loader_of(world_size - 1), 1) == epochs[1][-1]
+    for ranks in epochs.values():
         shares = [
             {SHARD_OF[n] for batch in batches[worker :: max(1, num_workers)] for n in batch}
             for batches in ranks
@@ -137,6 +138,7 @@ def test_a_run_resumes(
         f"data.num_workers={num_workers}",
         "model.channel_multipliers=[1]",
         "callback.fid.num_samples=4",
+        "callback.sample_grid=null",
         "trainer.val_check_interval=4",
         "trainer.log_every_n_steps=1",
     )
@@ -144,7 +146,7 @@ def test_a_run_resumes(
     before = None
     for run, (steps, epoch, step) in stands.items():
         caplog.clear()
-        resume = () if before is None else (f"resume={tmp_path / before}",)
+        resume = () if before is None else (f"resume={tmp_path / before}", "callback.fid=null")
         assert train_in(tmp_path / run, *options, *resume, f"trainer.max_steps={steps}").global_step == steps
         checkpoint = load_checkpoint(tmp_path / run)
         state = checkpoint["HuggingFaceData" if kind == "hugging_face" else "WebDatasetData"]

@@ -31,6 +31,7 @@ from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
 from diffusion_lit.prepared.shard import checksum
 from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import FILTERS, Reading
+from tests.launch import PATIENCE, Forked
 from tests.pictures import SIZE, named, pixels, png, prepare, reading, stored, tree, write_folder
 
 FILES = named(24)
@@ -299,36 +300,25 @@ def test_a_finished_set_is_left_alone(images: Path, tmp_path: Path) -> None:
     assert times(tmp_path / "out") == before and not (tmp_path / "out" / WORK).exists()
 
 
-SLOW = """
-import sys, time
-from pathlib import Path
-from diffusion_lit.source.folder import FolderSource
-read = FolderSource.read
-def slowly(*arguments):
-    time.sleep(0.02)
-    return read(*arguments)
-FolderSource.read = slowly
-sys.argv[0] = "prepare"
-from diffusion_lit.prepare import main
-main()
-"""
-"""The command, on a slow disk."""
-
-
 def options_of(images: Path, out: Path, workers: int) -> list[str]:
     options = [f"source={images}", f"out={out}", "resolution=128", "encoding=raw", f"workers={workers}"]
     return [*options, "shard_megabytes=1", "val_fraction=0.05"]
 
 
-def command(images: Path, out: Path, workers: int) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", SLOW, *options_of(images, out, workers)],
-        cwd=images.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def command(images: Path, out: Path, workers: int) -> Forked:
+    """The command, on a slow disk and in a process group of its own; what it says is in the file OUT.log."""
+    read, arguments = FolderSource.read, options_of(images, out, workers)
+
+    def slowly(source: FolderSource, split: str, index: int, reading: Reading) -> Tensor:
+        time.sleep(0.02)
+        return read(source, split, index, reading)
+
+    with pytest.MonkeyPatch.context() as patch, out.with_suffix(".log").open("w") as file:
+        patch.setattr(FolderSource, "read", slowly)
+        start = [sys.executable, "-m", "diffusion_lit.prepare", *arguments]
+        process = Forked(start, images.parent, dict(os.environ), file.fileno(), file.fileno())
+    os.setpgid(process.pid, process.pid)
+    return process
 
 
 @pytest.fixture(scope="module")
@@ -344,22 +334,22 @@ def uninterrupted(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def wait_for(what: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 60
+def wait_for(what: Callable[[], object], process: Forked) -> None:
+    end = time.monotonic() + PATIENCE
     while not what():
-        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        assert process.poll() is None and time.monotonic() < end
         time.sleep(0.01)
 
 
-def processes_in(session: int) -> list[int]:
-    """The processes of a session that still run."""
+def processes_in(group: int) -> list[int]:
+    """The processes of a group that still run."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[3]) == session and fields[0] != "Z":
+        if int(fields[2]) == group and fields[0] != "Z":
             found.append(int(path.parent.name))
     return found
 
@@ -377,8 +367,8 @@ def test_killed_and_continued(
     wait_for(lambda: list(out.glob(f"{WORK}/*.json")) and list(out.glob("*/.*.partial")), process)
     workers = [pid for pid in processes_in(process.pid) if pid != process.pid]
     assert len(workers) >= 2
-    process.kill()
-    process.communicate()
+    process.send_signal(signal.SIGKILL)
+    process.wait(PATIENCE)
     kept = {name: when for name, when in times(out).items() if (out / WORK / f"{shard_name(name)}.json").exists()}
     assert kept and not (out / MANIFEST).exists()
     leftovers = ("manifest.json", "unreadable.txt", "val/index.json", f"{WORK}/plan", f"{WORK}/train-00003.json")
@@ -412,8 +402,8 @@ def test_asked_to_stop(number: signal.Signals, workers: int, many: Path, uninter
         os.killpg(process.pid, number)  # as a terminal does
     else:
         process.send_signal(number)
-    _, mistakes = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    assert process.wait(PATIENCE) == 128 + number
+    mistakes = out.with_suffix(".log").read_text()
     assert f"stopped by {number.name}" in mistakes and "Continue with the same command" in mistakes
     assert "Traceback" not in mistakes and not processes_in(process.pid)
     assert not (out / MANIFEST).exists() and not list(out.glob("*/.*.partial"))

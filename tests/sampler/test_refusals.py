@@ -208,11 +208,11 @@ def test_samplers_start_from_pure_noise(schedule: str, name: str) -> None:
     for num_steps in (1, 2, 5):
         sampler = build("sampler", member, num_steps=num_steps, clip=None, **overrides)
         assert sampler(denoiser, ImageNoise(0, range(3), (1, 2, 2))).isfinite().all(), num_steps
-    if schedule not in ("linear", "cosine", "flow"):  # these will do, and the square-root one's last step is too long
+    if schedule not in ("cosine", "flow"):  # a chain and a path will do; the square-root one's last step is too long
         return
     gaussian = GaussianDenoiser(denoiser.schedule, MEAN, STD)
     sampler = build("sampler", member, num_steps=2 if name == "ode" else 40, clip=None, **overrides)
-    images = sampler(gaussian, ImageNoise(0, range(4), (1, 64, 64)))
+    images = sampler(gaussian, ImageNoise(0, range(4), (1, 32, 32)))
     assert float(images.mean()) == pytest.approx(MEAN, rel=0.15)
     assert float(images.std()) == pytest.approx(STD, rel=0.15)
 

@@ -236,16 +236,15 @@ def test_predictor_corrector_reproduces_the_data_in_250_steps() -> None:
     assert abs(float(images.var()) / variance - 1) < 5 * math.sqrt(2 / images.numel())
 
 
-@pytest.mark.parametrize("mean", [0.0, 0.3])
 @pytest.mark.parametrize("name", [*SAMPLERS, *VARIANTS])
-def test_every_member_draws_independent_pixels_from_real_noise(name: str, mean: float) -> None:
+def test_every_member_draws_independent_pixels_from_real_noise(name: str) -> None:
     """9600 pixels: mean and variance within 5 standard errors of the exact ones of this many steps.
 
-    The predictor-corrector's are those of many pixels, from which 48 an image differ by less than 0.1 %.
+    The predictor-corrector's are those of many pixels, from which 480 an image differ by less than 0.1 %.
     """
-    denoiser, sampler = gaussian("linear", mean), member(name, num_steps=4 if name == "ode" else 20, clip=None)
+    denoiser, sampler = gaussian("linear"), member(name, num_steps=4 if name == "ode" else 20, clip=None)
     expected_mean, expected_variance = moments_of(sampler, denoiser)
-    images = sampler(denoiser, ImageNoise(0, range(200), (3, 4, 4)))
+    images = sampler(denoiser, ImageNoise(0, range(20), (3, 40, 4)))
     num = images.numel()
     assert abs(float(images.mean()) - expected_mean) < 5 * math.sqrt(expected_variance / num)
     assert abs(float(images.var()) / expected_variance - 1) < 5 * math.sqrt(2 / num)

@@ -2,6 +2,7 @@
 their papers."""
 
 import math
+import random
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -11,8 +12,6 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import get_class
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from scipy.integrate import quad
 from torch import Tensor
@@ -38,25 +37,24 @@ SCALED = ("velocity", "edm")
 """The parameterizations whose networks see something else than unit variance of data of unit variance."""
 CONTINUOUS = [name for name in SCHEDULES if name not in members("schedule", DiscreteSchedule)]
 OF_UNIT_VARIANCE = [build("parameterization", name) for name in members("parameterization") if name not in SCALED]
-LENGTHS = st.integers(1, 70)
-EXAMPLES = settings(derandomize=True, deadline=None, max_examples=10)
+NUM_EXAMPLES = 10
 
-SETTINGS = {
-    "num_timesteps": st.integers(2, 60),
-    "s": st.floats(0, 0.02),
-    "clip_min": st.floats(1e-5, 1e-3),
-    "clip_max": st.floats(0.9, 0.9999),
-    "sigma_min": st.floats(1e-3, 0.1),
-    "sigma_max": st.floats(5, 200),
-    "rho": st.floats(1, 10),
-    "shift": st.floats(0.2, 8),
-    "log_snr_min": st.floats(-20, -4),
-    "zero_terminal_snr": st.booleans(),
+SETTINGS: dict[str, tuple[float, float]] = {
+    "num_timesteps": (2, 60),
+    "s": (0.0, 0.02),
+    "clip_min": (1e-5, 1e-3),
+    "clip_max": (0.9, 0.9999),
+    "sigma_min": (1e-3, 0.1),
+    "sigma_max": (5.0, 200.0),
+    "rho": (1.0, 10.0),
+    "shift": (0.2, 8.0),
+    "log_snr_min": (-20.0, -4.0),
+    "zero_terminal_snr": (False, True),
 }
-"""What a setting may be; one that is not named here keeps the value of its yaml."""
-RATES = {
-    True: {"beta_min": st.floats(1e-4, 0.02), "beta_max": st.floats(0.05, 0.6)},  # of the steps of a chain
-    False: {"beta_min": st.floats(0.01, 2), "beta_max": st.floats(5, 25)},  # per unit of time
+"""What a setting may be, from the least to the most; one that is not named here keeps the value of its yaml."""
+RATES: dict[bool, dict[str, tuple[float, float]]] = {
+    True: {"beta_min": (1e-4, 0.02), "beta_max": (0.05, 0.6)},  # of the steps of a chain
+    False: {"beta_min": (0.01, 2.0), "beta_max": (5.0, 25.0)},  # per unit of time
 }
 
 
@@ -75,17 +73,48 @@ def make(name: str, **overrides: object) -> Schedule:
         return schedule(**config | overrides)
 
 
-@st.composite
-def schedules(draw: st.DrawFn, name: str) -> Schedule:
-    """The schedule `name` with random settings."""
-    ranges = SETTINGS | RATES[name not in CONTINUOUS]
-    return make(name, **{key: draw(ranges[key]) for key in described(name)[1] if key in ranges})
+class Draws(random.Random):
+    """Random numbers that are at the ends of what they may be more often than by chance."""
+
+    def number(self, least: float, most: float) -> float:
+        """Of the type of the ends; one of the two in 40 % of the draws."""
+        if isinstance(least, bool) or self.random() < 0.4:
+            return self.choice([least, most])
+        return self.randint(least, int(most)) if isinstance(least, int) else self.uniform(least, most)
+
+    def moments(self, num: int, most: int = 10_000) -> Tensor:
+        """`num` times from late to early, at least 1e-4 apart; steps of a chain and t = 1 are among them."""
+        numbers: set[float] = set()
+        while len(numbers) < num:
+            numbers.add(self.number(1, most))
+        return torch.tensor(sorted(numbers, reverse=True), dtype=torch.float64) / 10_000
 
 
-def moments(num: int, most: int = 10_000) -> st.SearchStrategy[Tensor]:
-    """`num` times from late to early, at least 1e-4 apart; steps of a chain and t = 1 may be among them."""
-    numbers = st.lists(st.integers(1, most), min_size=num, max_size=num, unique=True)
-    return numbers.map(lambda ks: torch.tensor(sorted(ks, reverse=True), dtype=torch.float64) / 10_000)
+@cache
+def examples(name: str) -> list[tuple[dict[str, float], Schedule]]:
+    """The schedule `name` with random settings, and with the least and the most of each."""
+    draws, ranges = Draws(name), SETTINGS | RATES[name not in CONTINUOUS]
+    mine = {key: ranges[key] for key in described(name)[1] if key in ranges}
+    chosen = [{key: ends[i] for key, ends in mine.items()} for i in (0, 1)]
+    chosen += [{key: draws.number(*ends) for key, ends in mine.items()} for _ in range(NUM_EXAMPLES - 2)]
+    return [(settings, make(name, **settings)) for settings in chosen]
+
+
+def of_any_settings(test: Callable[[Schedule, Draws], None]) -> Callable[[str], None]:
+    """A test of each member of the group, with all of its examples; what fails says with which settings."""
+
+    @pytest.mark.parametrize("name", SCHEDULES)
+    def tests(name: str) -> None:
+        draws = Draws(f"{name} {test.__name__}")
+        for settings, schedule in examples(name):
+            try:
+                test(schedule, draws)
+            except BaseException as error:
+                error.add_note(f"with {settings}")
+                raise
+
+    tests.__doc__ = test.__doc__
+    return tests
 
 
 def time(value: float) -> Tensor:
@@ -110,11 +139,9 @@ def check(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@EXAMPLES
-@given(data=st.data())
-def test_log_snr_falls_from_infinity(name: str, data: st.DataObject) -> None:
-    schedule, times = data.draw(schedules(name)), data.draw(moments(8)).flip(0)
+@of_any_settings
+def test_log_snr_falls_from_infinity(schedule: Schedule, draw: Draws) -> None:
+    times = draw.moments(8).flip(0)
     assert (schedule.log_snr(times).diff() < 0).all()
     assert (schedule.alpha(times).diff() <= 0).all()
     assert (schedule.sigma(times).diff() >= 0).all()
@@ -123,21 +150,17 @@ def test_log_snr_falls_from_infinity(name: str, data: st.DataObject) -> None:
     assert float(schedule.log_snr(start)) == math.inf
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@EXAMPLES
-@given(data=st.data())
-def test_alpha_sigma_and_snr_are_those_of_log_snr(name: str, data: st.DataObject) -> None:
-    schedule, t = data.draw(schedules(name)), data.draw(moments(8, 9_999))
+@of_any_settings
+def test_alpha_sigma_and_snr_are_those_of_log_snr(schedule: Schedule, draw: Draws) -> None:
+    t = draw.moments(8, 9_999)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     torch.testing.assert_close(2 * (alpha.log() - sigma.log()), schedule.log_snr(t), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(schedule.snr(t), (alpha / sigma) ** 2, rtol=1e-10, atol=0)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@EXAMPLES
-@given(data=st.data())
-def test_the_path_is_a_circle_or_a_straight_line(name: str, data: st.DataObject) -> None:
-    schedule, t = data.draw(schedules(name)), data.draw(moments(8))
+@of_any_settings
+def test_the_path_is_a_circle_or_a_straight_line(schedule: Schedule, draw: Draws) -> None:
+    t = draw.moments(8)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     if schedule.variance_preserving:
         torch.testing.assert_close(alpha**2 + sigma**2, torch.ones_like(t), rtol=1e-14, atol=0)
@@ -146,23 +169,18 @@ def test_the_path_is_a_circle_or_a_straight_line(name: str, data: st.DataObject)
         torch.testing.assert_close(across, torch.zeros_like(across), rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@EXAMPLES
-@given(data=st.data())
-def test_time_inverts_log_snr(name: str, data: st.DataObject) -> None:
-    schedule = data.draw(schedules(name))
-    t = torch.tensor([0.0, *data.draw(st.lists(st.floats(1e-6, 1), min_size=5)), 1.0], dtype=torch.float64)
+@of_any_settings
+def test_time_inverts_log_snr(schedule: Schedule, draw: Draws) -> None:
+    t = torch.tensor([0.0, *(draw.number(1e-6, 1.0) for _ in range(8)), 1.0], dtype=torch.float64)
     torch.testing.assert_close(schedule.time(schedule.log_snr(t)), t, rtol=0, atol=1e-9)
     most, least = schedule.log_snr(torch.tensor([1e-4, 0.999], dtype=torch.float64)).tolist()
-    log_snr = torch.tensor(data.draw(st.lists(st.floats(least, most), min_size=5)), dtype=torch.float64)
+    log_snr = torch.tensor([draw.number(least, most) for _ in range(8)], dtype=torch.float64)
     torch.testing.assert_close(schedule.log_snr(schedule.time(log_snr)), log_snr, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@EXAMPLES
-@given(data=st.data())
-def test_times_in_float32_give_float64_s_values_rounded(name: str, data: st.DataObject) -> None:
-    schedule, t = data.draw(schedules(name)), data.draw(moments(8, 9_999)).float()
+@of_any_settings
+def test_times_in_float32_give_float64_s_values_rounded(schedule: Schedule, draw: Draws) -> None:
+    t = draw.moments(8, 9_999).float()
     for function in (schedule.alpha, schedule.sigma, schedule.snr, schedule.c_noise):
         assert function(t).dtype == torch.float32
         torch.testing.assert_close(function(t), function(t.double()).float(), rtol=1e-4, atol=1e-6)
@@ -171,13 +189,11 @@ def test_times_in_float32_give_float64_s_values_rounded(name: str, data: st.Data
     torch.testing.assert_close(schedule.log_snr(t), schedule.log_snr(t.double()), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@EXAMPLES
-@given(data=st.data())
-def test_posteriors_compose_over_a_chain(name: str, data: st.DataObject) -> None:
+@of_any_settings
+def test_posteriors_compose_over_a_chain(schedule: Schedule, draw: Draws) -> None:
     """Walking down any times given x_0 is the posterior of the last given the first."""
-    schedule, times = data.draw(schedules(name)), data.draw(moments(5))
-    if data.draw(st.booleans()):
+    times = draw.moments(5)
+    if draw.random() < 0.5:
         times = torch.cat([times, torch.zeros_like(times[:1])])
     slope, offset, variance = time(1), time(0), time(0)
     for by, on, added in zip(*posterior(schedule, times[1:], times[:-1]), strict=True):
@@ -189,23 +205,19 @@ def test_posteriors_compose_over_a_chain(name: str, data: st.DataObject) -> None
     check(variance / scale, direct[2] / scale)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@EXAMPLES
-@given(data=st.data())
-def test_the_posterior_averages_to_the_marginal(name: str, data: st.DataObject) -> None:
+@of_any_settings
+def test_the_posterior_averages_to_the_marginal(schedule: Schedule, draw: Draws) -> None:
     """Over x_t ~ q(x_t | x_0) its mean and variance are those of q(x_s | x_0)."""
-    schedule, (t, s) = data.draw(schedules(name)), data.draw(moments(2))
+    (t, s) = draw.moments(2)
     slope, offset, variance = posterior(schedule, s, t)
     check(slope * schedule.alpha(t) + offset, schedule.alpha(s))
     check((slope**2 * schedule.sigma(t) ** 2 + variance) / schedule.sigma(s) ** 2, time(1))
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@EXAMPLES
-@given(data=st.data())
-def test_the_posterior_is_bayes_rule(name: str, data: st.DataObject) -> None:
+@of_any_settings
+def test_the_posterior_is_bayes_rule(schedule: Schedule, draw: Draws) -> None:
     """The product of the Gaussians q(x_t | x_s) and q(x_s | x_0), by their precisions."""
-    schedule, (t, s) = data.draw(schedules(name)), data.draw(moments(2))
+    (t, s) = draw.moments(2)
     slope, offset, variance = posterior(schedule, s, t)
     ratio, spread = transition(schedule, s, t)
     alpha, noise = schedule.alpha(s), schedule.sigma(s) ** 2
@@ -215,11 +227,9 @@ def test_the_posterior_is_bayes_rule(name: str, data: st.DataObject) -> None:
     check(slope, ratio / spread / precision)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@EXAMPLES
-@given(data=st.data())
-def test_diffusing_composes_to_adding_noise(name: str, data: st.DataObject) -> None:
-    schedule, times = data.draw(schedules(name)), data.draw(moments(4)).flip(0)
+@of_any_settings
+def test_diffusing_composes_to_adding_noise(schedule: Schedule, draw: Draws) -> None:
+    times = draw.moments(4).flip(0)
     times = torch.cat([torch.zeros_like(times[:1]), times])
     ratio, variance = time(1), time(0)
     for by, added in zip(*transition(schedule, times[:-1], times[1:]), strict=True):
@@ -228,11 +238,9 @@ def test_diffusing_composes_to_adding_noise(name: str, data: st.DataObject) -> N
     check(variance / schedule.add_noise(time(0), time(1), times[-1]) ** 2, time(1))
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@EXAMPLES
-@given(data=st.data())
-def test_denoised_fraction_is_a_share_of_snr(name: str, data: st.DataObject) -> None:
-    schedule, (t, s) = data.draw(schedules(name)), data.draw(moments(2))
+@of_any_settings
+def test_denoised_fraction_is_a_share_of_snr(schedule: Schedule, draw: Draws) -> None:
+    (t, s) = draw.moments(2)
     fraction = schedule.denoised_fraction(s, t)
     assert 0 < float(fraction) <= 1
     check(fraction, 1 - schedule.snr(t) / schedule.snr(s))
@@ -242,24 +250,20 @@ def test_denoised_fraction_is_a_share_of_snr(name: str, data: st.DataObject) -> 
         assert 0 <= float(schedule.denoised_fraction(s.to(low), t.to(low))) <= 1 or s.to(low) == t.to(low) == 1
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@EXAMPLES
-@given(data=st.data())
-def test_log_variance_lies_between_the_small_and_the_large(name: str, data: st.DataObject) -> None:
-    schedule, (t, s) = data.draw(schedules(name)), data.draw(moments(2))
+@of_any_settings
+def test_log_variance_lies_between_the_small_and_the_large(schedule: Schedule, draw: Draws) -> None:
+    (t, s) = draw.moments(2)
     small, large = posterior(schedule, s, t)[2], schedule.diffuse(time(0), time(1), s, t) ** 2
     check(schedule.log_variance(s, t, 0), small.log())
     check(schedule.log_variance(s, t, 1), large.log())
-    fraction = data.draw(st.floats(0, 1))
+    fraction = draw.number(0.0, 1.0)
     check(schedule.log_variance(s, t, fraction), (1 - fraction) * small.log() + fraction * large.log())
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@EXAMPLES
-@given(data=st.data())
-def test_the_step_to_the_data_has_the_small_variance_of_the_step_before(name: str, data: st.DataObject) -> None:
+@of_any_settings
+def test_the_step_to_the_data_has_the_small_variance_of_the_step_before(schedule: Schedule, draw: Draws) -> None:
     """Improved DDPM's clipping of the first of a chain's log variances, for any step."""
-    schedule, (t,) = data.draw(schedules(name)), data.draw(moments(1, 9_999))
+    (t,) = draw.moments(1, 9_999)
     small = posterior(schedule, t, (2 * t).clamp(max=1))[2]
     check(schedule.log_variance(time(0), t, 0), small.log())
     check(schedule.log_variance(time(0), t, 1), 2 * schedule.sigma(t).log())
@@ -274,29 +278,27 @@ def test_a_single_step_from_noise_to_data_has_the_variance_of_the_noise(name: st
         torch.testing.assert_close(schedule.log_variance(time(0), time(1), fraction), expected, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@EXAMPLES
-@given(data=st.data())
-def test_networks_see_unit_variance(name: str, data: st.DataObject) -> None:
+@of_any_settings
+def test_networks_see_unit_variance(schedule: Schedule, draw: Draws) -> None:
     """Of data of unit variance, or of EDM's sigma_data; velocity keeps to the scale alpha + sigma = 1."""
-    schedule, t = data.draw(schedules(name)), data.draw(moments(6))
+    t = draw.moments(6)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-    spread = data.draw(st.floats(0.05, 3))
+    spread = draw.number(0.05, 3.0)
     for member, std in [*((member, 1.0) for member in OF_UNIT_VARIANCE), (EDMParameterization(spread), spread)]:
         variance = member(alpha, sigma).c_in ** 2 * (alpha**2 * std**2 + sigma**2)
         torch.testing.assert_close(variance, torch.ones_like(t), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("name", [name for name in SCHEDULES if "shift" in described(name)[1]])
-@EXAMPLES
-@given(data=st.data())
-def test_shift_divides_the_ratio_of_signal_to_noise(name: str, data: st.DataObject) -> None:
+def test_shift_divides_the_ratio_of_signal_to_noise(name: str) -> None:
     """alpha / sigma by `shift` at every time (Hoogeboom et al. 2023, eq. 4)."""
-    shift, t = data.draw(SETTINGS["shift"]), data.draw(moments(6, 9_999))
-    moved, plain = make(name, shift=shift), make(name)
-    torch.testing.assert_close(moved.log_snr(t), plain.log_snr(t) - 2 * math.log(shift), rtol=0, atol=1e-9)
-    ratio = plain.alpha(t) / plain.sigma(t) / shift
-    torch.testing.assert_close(moved.alpha(t) / moved.sigma(t), ratio, rtol=1e-9, atol=0)
+    draw, plain = Draws(name), make(name)
+    for _ in range(8):
+        shift, t = draw.number(*SETTINGS["shift"]), draw.moments(6, 9_999)
+        moved = make(name, shift=shift)
+        torch.testing.assert_close(moved.log_snr(t), plain.log_snr(t) - 2 * math.log(shift), rtol=0, atol=1e-9)
+        ratio = plain.alpha(t) / plain.sigma(t) / shift
+        torch.testing.assert_close(moved.alpha(t) / moved.sigma(t), ratio, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("name", [name for name in CONTINUOUS if "shift" in described(name)[1]])
@@ -436,27 +438,26 @@ def test_spacings_are_their_formulas(name: str, spacing: str) -> None:
         torch.testing.assert_close(spaced_times(schedule, n, spacing).tolist(), expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@settings(EXAMPLES, max_examples=30)
-@given(data=st.data())
-def test_times_go_down_to_the_data(name: str, data: st.DataObject) -> None:
+@of_any_settings
+def test_times_go_down_to_the_data(schedule: Schedule, draw: Draws) -> None:
     """Strictly, and from 1 but for `leading`; a refusal says what to do instead."""
-    schedule, spacing, n = (data.draw(values) for values in (schedules(name), st.sampled_from(SPACINGS), LENGTHS))
-    try:
-        times = spaced_times(schedule, n, spacing)
-    except ValueError as error:
-        infinite = spacing in ("karras", "log_snr") and schedule.log_snr(time(1)) == -math.inf
-        crowded = schedule.num_timesteps is not None and n > math.isqrt(schedule.num_timesteps)
-        assert infinite or crowded, error
-        assert any(remedy in str(error) for remedy in ("set sampler.num_steps", "sampler.spacing=", "spacing=uniform"))
-        return
-    assert (len(times), float(times[-1])) == (n + 1, 0)
-    assert (times.diff() < 0).all()
-    if spacing == "leading":
-        assert float(times[0]) == pytest.approx(1 - 1 / n + schedule.t_min, abs=schedule.t_min)
-    else:
-        assert float(times[0]) == 1
-    assert float(times[-2]) >= 0.999 * schedule.t_min
+    for spacing in SPACINGS:
+        n = int(draw.number(1, 70))
+        try:
+            times = spaced_times(schedule, n, spacing)
+        except ValueError as error:
+            infinite = spacing in ("karras", "log_snr") and schedule.log_snr(time(1)) == -math.inf
+            crowded = schedule.num_timesteps is not None and n > math.isqrt(schedule.num_timesteps)
+            assert infinite or crowded, error
+            assert any(word in str(error) for word in ("set sampler.num_steps", "sampler.spacing=", "spacing=uniform"))
+            continue
+        assert (len(times), float(times[-1])) == (n + 1, 0)
+        assert (times.diff() < 0).all()
+        if spacing == "leading":
+            assert float(times[0]) == pytest.approx(1 - 1 / n + schedule.t_min, abs=schedule.t_min)
+        else:
+            assert float(times[0]) == 1
+        assert float(times[-2]) >= 0.999 * schedule.t_min
 
 
 def test_impossible_times_are_refused() -> None:

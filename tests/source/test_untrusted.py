@@ -368,11 +368,11 @@ def test_a_wrong_checksum_in_a_zip(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
 def test_whatever_bytes_are_changed_only_user_errors_are_reported(tmp_path: Path, kind: str) -> None:
     """No other error than those that the command shows without a traceback, and no other file."""
-    path, generator = tmp_path / "in" / f"a.{kind}", random.Random(0)
+    path, files, generator = tmp_path / "in" / f"a.{kind}", named(8), random.Random(0)
     if kind == "zip":
-        write_zip(path, FILES)
+        write_zip(path, files)
     else:
-        write_tar(path, FILES, "w" if kind == "tar" else "w:gz")
+        write_tar(path, files, "w" if kind == "tar" else "w:gz")
     whole = path.read_bytes()
     told = 0
     with warnings.catch_warnings():

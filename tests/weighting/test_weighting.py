@@ -89,10 +89,14 @@ def refused(parameterization: str, schedule: Schedule) -> bool:
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_training_is_that_on_the_weighted_error_of_x_0(weighting: str, parameterization: str) -> None:
-    """The same loss and the same gradient of the network's parameters, on every schedule."""
+    """The same loss and the same gradient of the network's parameters.
+
+    On every third schedule, such that each of them meets every weighting, and every parameterization.
+    """
+    place = WEIGHTINGS.index(weighting) + PARAMETERIZATIONS.index(parameterization)
     x_0 = torch.randn(6, 1, 3, 3, generator=Generator().manual_seed(5), dtype=torch.float64)
     eps = torch.randn(6, 1, 3, 3, generator=Generator().manual_seed(6), dtype=torch.float64)
-    for name in SCHEDULES:
+    for name in SCHEDULES[place % 3 :: 3]:
         schedule, network = build("schedule", name), Small()
         if refused(parameterization, schedule):
             continue

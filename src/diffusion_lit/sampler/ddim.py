@@ -31,8 +31,9 @@ class DDIMSampler(Sampler):
 
     def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         schedule, p = walk.schedule, walk.predict(x_t, t)
+        alpha, sigma, _ = schedule.coefficients(s)
         if not self.stochastic:
-            return schedule.alpha(s) * p.x_0 + schedule.sigma(s) * p.eps
+            return alpha * p.x_0 + sigma * p.eps
         spread = self.eta * schedule.posterior(p.x_0, x_t, s, t)[1].sqrt()
-        remaining = (schedule.sigma(s) ** 2 - spread**2).clamp(min=0).sqrt()  # rounding can make it -1e-9 at eta = 1
-        return schedule.alpha(s) * p.x_0 + remaining * p.eps + spread * walk.noise()
+        remaining = (sigma**2 - spread**2).clamp(min=0).sqrt()  # rounding can make it -1e-9 at eta = 1
+        return alpha * p.x_0 + remaining * p.eps + spread * walk.noise()

@@ -21,12 +21,13 @@ class DPMpp2MSampler(Sampler):
     num_previous = 1
 
     def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        schedule, p = walk.schedule, walk.predict(x_t, t)
-        h = (schedule.log_snr(s) - p.log_snr) / 2
+        p = walk.predict(x_t, t)
+        alpha, sigma, log_snr = walk.schedule.coefficients(s)
+        h = (log_snr - p.log_snr) / 2
         middle = p.x_0
         if walk.history and (s > 0).all():
             q = walk.history[-1]
             h_previous = (p.log_snr - q.log_snr) / 2
             middle = p.x_0 + (h / h_previous / 2).to(t.dtype) * (p.x_0 - q.x_0)
         walk.remember(p)
-        return schedule.sigma(s) / p.sigma * x_t - schedule.alpha(s) * torch.expm1(-h).to(t.dtype) * middle
+        return sigma / p.sigma * x_t - alpha * torch.expm1(-h).to(t.dtype) * middle

@@ -21,9 +21,10 @@ class DPMpp3MSampler(Sampler):
     num_previous = 2
 
     def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        schedule, p = walk.schedule, walk.predict(x_t, t)
+        p = walk.predict(x_t, t)
+        alpha, sigma, log_snr = walk.schedule.coefficients(s)
         here = p.log_snr / 2
-        h = schedule.log_snr(s) / 2 - here
+        h = log_snr / 2 - here
         phi_1 = -torch.expm1(-h)  # integral of e^(u - h) over (0, h)
         drift = phi_1.to(t.dtype) * p.x_0
         if walk.history and (s > 0).all():
@@ -38,4 +39,4 @@ class DPMpp3MSampler(Sampler):
                 bend = ((x_2 - x_1) / (u_2 - u_1) - slope_1) / u_2
                 drift = drift + phi_2 * (slope_1 - bend * u_1) + phi_3 * bend
         walk.remember(p)
-        return schedule.sigma(s) / p.sigma * x_t + schedule.alpha(s) * drift
+        return sigma / p.sigma * x_t + alpha * drift

@@ -44,7 +44,8 @@ class EulerSampler(Sampler):
     def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         x_t, t = self.churned(walk, x_t, t)
         p = walk.predict(x_t, t)
-        return walk.schedule.alpha(s) * p.x_0 + walk.schedule.sigma(s) * p.eps
+        alpha, sigma, _ = walk.schedule.coefficients(s)
+        return alpha * p.x_0 + sigma * p.eps
 
     def churned(self, walk: Walk, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The image with more noise, and the later time to which it then belongs."""

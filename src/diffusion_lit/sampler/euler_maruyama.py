@@ -29,6 +29,7 @@ class EulerMaruyamaSampler(Sampler):
 
     def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         p = walk.predict(x_t, t)
-        drift = torch.log(walk.schedule.alpha(s) / p.alpha)
-        diffusion = p.sigma**2 - walk.schedule.sigma(s) ** 2 + 2 * drift * p.sigma**2
+        alpha, sigma, _ = walk.schedule.coefficients(s)
+        drift = torch.log(alpha / p.alpha)
+        diffusion = p.sigma**2 - sigma**2 + 2 * drift * p.sigma**2
         return (1 + drift) * x_t + diffusion * p.score + (s > 0) * diffusion.sqrt() * walk.noise()

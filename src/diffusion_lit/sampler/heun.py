@@ -35,7 +35,7 @@ class HeunSampler(EulerSampler):
     def step(self, walk: Walk, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         x_t, t = self.churned(walk, x_t, t)
         p = walk.predict(x_t, t)
-        alpha, sigma = walk.schedule.alpha(s), walk.schedule.sigma(s)
+        alpha, sigma, _ = walk.schedule.coefficients(s)
         euler = alpha * p.x_0 + sigma * p.eps
         if not (s > 0).all():
             return euler

@@ -42,9 +42,10 @@ class UniPCSampler(Sampler):
 
 def advance(steps: list[Prediction], s: Tensor, x_0: Tensor | None = None) -> Tensor:
     """x_s from the last of `steps` and the estimates of x_0 in all of them; with `x_0`, that at `s`, too."""
-    p, schedule = steps[-1], steps[-1].schedule
+    p = steps[-1]
+    alpha, sigma, log_snr = p.schedule.coefficients(s)
     here = p.log_snr / 2
-    h = schedule.log_snr(s) / 2 - here
+    h = log_snr / 2 - here
     places = [(q.log_snr / 2 - here) / h for q in reversed(steps[:-1])]
     others = [q.x_0 for q in reversed(steps[:-1])]
     if x_0 is not None:
@@ -53,8 +54,8 @@ def advance(steps: list[Prediction], s: Tensor, x_0: Tensor | None = None) -> Te
     bend = torch.zeros_like(p.x_0)
     for weight, place, other in zip(weights(places, h), places, others, strict=True):
         bend = bend + (weight / place).to(bend.dtype) * (other - p.x_0)
-    drift = (schedule.alpha(s) * torch.expm1(-h)).to(bend.dtype)
-    return schedule.sigma(s) / p.sigma * p.x_t - drift * (p.x_0 + bend)
+    drift = (alpha * torch.expm1(-h)).to(bend.dtype)
+    return sigma / p.sigma * p.x_t - drift * (p.x_0 + bend)
 
 
 def weights(places: list[Tensor], h: Tensor) -> list[Tensor]:
