@@ -4,7 +4,7 @@ BIN := .venv/bin
 SETUP := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sample test test-slow mutants chaos docs lint format check-digits clean
+.PHONY: help setup train sample test test-slow mutants chaos performance gpu-check docs lint format check-digits clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -40,6 +40,12 @@ mutants: setup ## Look for MINUTES (10) for changes that no test notices; ARGS='
 
 chaos: setup ## Kill runs at random for MINUTES (10), resume them, and see that nothing is lost; ARGS='--seed 1'
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(ARGS)
+
+performance: setup ## Measure speed and memory against diffusers, and write docs/performance.md; ARGS='--quick' tries it
+	$(BIN)/python benchmark/performance.py docs/performance.md $(ARGS)
+
+gpu-check: setup ## Check a GPU in under 8 minutes, and write docs/gpu.md; ARGS='--device cpu --quick' tries it without one
+	$(BIN)/python benchmark/gpu_check.py docs/gpu.md $(ARGS)
 
 docs: .venv/.docs ## Build the documentation's site into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -1,6 +1,6 @@
 """How a step grows with the image and the network, and how a start grows with the set.
 
-    python benchmark/growth.py [--device cpu] [--resolutions 32 64 128 256] [--widths 16 32 64 128 212]
+    python benchmark/growth.py [--device cpu] [--resolutions 32 64 128 256] [--widths 32 64 128 192]
 
 A step: DDPM's network, at 32 channels for images of growing size and at growing width for 32 x 32 images; seconds, the
 median of `--repeats`, and the memory that it takes beside weights and optimizer, each in a process of its own.
@@ -115,7 +115,7 @@ def report(args: argparse.Namespace) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resolutions", type=int, nargs="+", default=[32, 64, 128, 256])
-    parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 212])
+    parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 192])
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

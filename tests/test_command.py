@@ -236,7 +236,7 @@ def test_seed_labels_guidance_and_weights_matter(run: Path, tmp_path: Path) -> N
         (["weights=ema"], "weights=raw"),
         (["weights=raw", "sampler.num_steps=501"], "between 1 and 500"),
         (["weights=both"], "no weights named both; use weights=raw"),
-        (["weights=raw", "format=gif"], "grid, png, npz"),
+        (["weights=raw", "format=gif"], "grid, png, npy, npz"),
         (["weights=raw", "num_samples=0"], "num_samples"),
     ],
 )

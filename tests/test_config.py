@@ -12,7 +12,7 @@ from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.lr_schedule import LRSchedule
 from diffusion_lit.schedule import CosineSchedule
 from tests.launch import config
-from tests.model.test_published import PUBLISHED
+from tests.model.test_published_networks import PUBLISHED
 
 ALONE = ("schedule", "parameterization", "density", "weighting", "sampler", "augmentation")
 

@@ -76,7 +76,7 @@ class NoBlocks(Network):
 
 @pytest.mark.parametrize("option", ["compile", "gradient_checkpointing"])
 def test_a_network_that_lists_no_blocks_is_refused(option: str) -> None:
-    with pytest.raises(ValueError, match=rf"{option}=true works block by block, and NoBlocks has none"):
+    with pytest.raises(ValueError, match=rf"execution.{option}=true works block by block, and NoBlocks has none"):
         Execution(**{option: True}).apply(NoBlocks(), CPU)
 
 
@@ -93,7 +93,10 @@ def test_a_run_takes_the_settings_together(tmp_path: Path) -> None:
     """They leave the run's numbers, and the form of its checkpoint, alone."""
     options = ("trainer.max_steps=2", "callback.fid=null", "callback.sample_grid=null", "trainer.log_every_n_steps=1")
     losses, names = [], []
-    for run, more in (("plain", ()), ("other", ("gradient_checkpointing=true", "channels_last=true"))):
+    for run, more in (
+        ("plain", ()),
+        ("other", ("execution.gradient_checkpointing=true", "execution.channels_last=true")),
+    ):
         train_in(tmp_path / run, *options, *more)
         losses.append(list(column(tmp_path / run, "train/loss").values()))
         names.append(load_checkpoint(tmp_path / run)["state_dict"].keys())

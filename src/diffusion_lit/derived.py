@@ -6,7 +6,7 @@ from typing import Any
 __all__ = ["DERIVED", "denoiser_settings", "distinct", "leaves", "without_repeats"]
 
 REPEATS = {
-    "module": ("denoiser", "loss", "augmentation", "optimizer", "lr_schedule", "label_dropout", "seed"),
+    "module": ("denoiser", "loss", "augmentation", "optimizer", "lr_schedule", "label_dropout", "seed", "execution"),
     "denoiser": ("network", "schedule", "parameterization", "space"),
 }
 """What a part has from elsewhere in the settings; the outer part first."""

@@ -45,8 +45,8 @@ class Execution:
         asked = [name for name in ("compile", "gradient_checkpointing") if getattr(self, name)]
         if asked and not blocks:
             raise ValueError(
-                f"{asked[0]}=true works block by block, and {type(network).__name__} has none: let its blocks() list "
-                f"them, or use {asked[0]}=false"
+                f"execution.{asked[0]}=true works block by block, and {type(network).__name__} has none: let its "
+                f"blocks() list them, or use execution.{asked[0]}=false"
             )
         if self.channels_last:
             network.to(memory_format=torch.channels_last)

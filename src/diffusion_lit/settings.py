@@ -27,7 +27,7 @@ PLACES = ("run_dir", "output_root", "resume", "init")
 UNSEEN = (
     *(*PLACES, "logger", "progress", "callback.progress", "callback.throughput", "callback.dashboard"),
     *("callback.raw_loss", "callback.update_ratio", "data.num_workers", "data.verify"),
-    *("compile", "gradient_checkpointing", "channels_last", "data.cache", "data.ahead", "objective", "allow"),
+    *("execution", "data.cache", "data.ahead", "objective", "allow"),
     *("trainer.default_root_dir", "trainer.log_every_n_steps"),
     *("trainer.enable", "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "trainer.strategy", "sweep"),
 )
