@@ -21,6 +21,7 @@ __all__ = ["own_packages", "remember_own_packages", "trusted_config"]
 
 KINDS = {
     "augmentation": "diffusion_lit.augmentation.Augmentation",
+    "execution": "diffusion_lit.execution.Execution",
     "callback": "lightning.pytorch.Callback",
     "data": "diffusion_lit.data.ImageDataModule",
     "denoiser": "diffusion_lit.denoiser.Denoiser",
