@@ -22,23 +22,27 @@ def text() -> str:
     return json.dumps(build(), indent=1, sort_keys=True) + "\n"
 
 
+WRITTEN_OUT = ("denoiser", "execution", "module")
+"""Parts of a run that have no group: conf/train.yaml has all of them."""
+
+
 def build() -> dict[str, Any]:
     """The schema of conf/train.yaml and the other commands' files, of experiments, and of a group's members."""
     groups = sorted({group for command in COMMANDS for group in groups_of(command)} - {"experiment"})
     parts = {group: part_schema(group) for group in groups}
     properties: dict[str, Any] = {"defaults": defaults_schema(), "hydra": HYDRA}
     properties |= {group: {"$ref": f"#/$defs/{group}"} for group in groups}
-    properties |= {name: {"$ref": f"#/$defs/{name}"} for name in ("denoiser", "module")}
+    properties |= {name: {"$ref": f"#/$defs/{name}"} for name in WRITTEN_OUT}
     for command in COMMANDS:
         for key, setting in read(CONFIG_FOLDER / f"{command}.yaml").settings.items():
             if "." not in key:
                 own = described(top_kind(command, key, setting.value), setting, f"of {command}")
                 properties[key] = merged(properties[key], own) if key in properties else own
     train = read(CONFIG_FOLDER / "train.yaml").settings
-    for name in ("denoiser", "module"):
+    for name in WRITTEN_OUT:
         parts[name] = {
             "type": "object",
-            "properties": {k.partition(".")[2]: {} for k in train if k.startswith(f"{name}.")},
+            "properties": {k.partition(".")[2]: described({}, train[k]) for k in train if k.startswith(f"{name}.")},
         }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
