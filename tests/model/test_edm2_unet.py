@@ -27,6 +27,11 @@ from diffusion_lit.model.magnitude import (
 from tests.hydra_shortcuts import composed
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
 def small(**options: object) -> EDM2UNet:
     settings = {"resolution": 8, "image_channels": 1, "channels": 8, "channel_multipliers": (1, 2), "num_res_blocks": 1}
     return EDM2UNet(**{**settings, "attention_resolutions": (8, 4), "head_channels": 4, **options})  # type: ignore[arg-type]
