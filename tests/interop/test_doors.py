@@ -13,6 +13,7 @@ import torch
 import diffusion_lit as dl
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.condition import Condition
+from diffusion_lit.interop.readers import read_foreign
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.shell import quote
 from diffusion_lit.training import train
@@ -227,3 +228,10 @@ def test_altered_settings_are_a_users_mistake(pipeline: Path, tmp_path: Path) ->
         assert refusals(25, alter, lambda: load_denoiser(copied)) > 2, file
         file.write_bytes(whole)
     load_denoiser(copied)
+
+
+def test_a_flag_that_begins_like_dit_s_is_not_dit_s(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "model.pt")
+    (tmp_path / "model.flags").write_text("--model_path model.pt --image_size 64")
+    with pytest.raises(ValueError, match="--model_path. is not a flag of their network or process"):
+        read_foreign(tmp_path / "model.pt")

@@ -21,7 +21,8 @@ from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.condition import Condition
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.interop import nvlabs_pickle
-from diffusion_lit.interop.edm import METADATA, denoiser_settings, network_settings, settings_from, weights_from
+from diffusion_lit.interop.edm import denoiser_settings, network_settings, weights_from
+from diffusion_lit.interop.published import KEY, described, read
 from tests.launch import run_forked
 from tests.test_imports import imported
 
@@ -168,10 +169,9 @@ def test_the_recipe_rewrites_a_pickle_that_its_owner_trusts(tmp_path: Path, monk
     done = run_forked("interop.nvlabs_pickle", "network.pkl", str(folder / "out.safetensors"), cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     with safe_open(folder / "out.safetensors", "pt") as file:
-        settings = settings_from(file.metadata())
-        weights = weights_from({name: file.get_tensor(name) for name in file.keys()}, settings["network"])  # noqa: SIM118
-    assert settings == denoiser_settings(RECORDED["ddpmpp"]["config"])
-    own = ours("ddpmpp").network.state_dict()
+        assert described(file.metadata()) == ("edm", denoiser_settings(RECORDED["ddpmpp"]["config"]))
+    weights = read(folder / "out.safetensors").weights
+    own = {f"network.{name}": w for name, w in ours("ddpmpp").network.state_dict().items()}
     assert weights.keys() == own.keys() and all(torch.equal(w, own[name]) for name, w in weights.items())
 
 
@@ -183,7 +183,10 @@ def test_the_recipe_needs_none_of_this_project() -> None:
 
 
 def test_other_files_metadata_are_none_of_edm_s() -> None:
-    assert settings_from({}) is settings_from({"format": "pt"}) is settings_from({METADATA: "[]"}) is None
-    assert settings_from({METADATA: '{"class_name": "Precond"}'}) is None  # EDM2's
+    assert described({}) is described({"format": "pt"}) is None
+    with pytest.raises(ValueError, match="should hold settings by name"):
+        described({KEY: "[]"})
+    with pytest.raises(ValueError, match="an EDM2 network's configuration must have"):
+        described({KEY: '{"class_name": "Precond"}'})
     with pytest.raises(ValueError, match="metadata nvlabs is not JSON"):
-        settings_from({METADATA: "{"})
+        described({KEY: "{"})

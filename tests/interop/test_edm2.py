@@ -13,7 +13,8 @@ from torch import Tensor
 from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.density import UniformDensity
-from diffusion_lit.interop.edm2 import denoiser_settings, names, network_settings, settings_from, weights_from
+from diffusion_lit.interop.edm2 import denoiser_settings, names, network_settings, weights_from
+from diffusion_lit.interop.published import described
 from diffusion_lit.loss import UncertaintyLoss
 from diffusion_lit.model.magnitude import force_unit_weights
 from diffusion_lit.weighting import UnitWeighting
@@ -107,10 +108,12 @@ def test_what_cannot_be_expressed_is_refused_by_name(config: dict[str, Any], wor
 def test_a_configuration_is_read_from_the_metadata_of_a_file() -> None:
     """As the script writes it; of other files there is nothing to say, and damage is named."""
     metadata = {"nvlabs": json.dumps({**CONFIG, "class_name": "Precond"})}
-    assert settings_from(metadata) == denoiser_settings(CONFIG)
-    assert settings_from({}) is settings_from({"nvlabs": json.dumps({**CONFIG, "class_name": "EDMPrecond"})}) is None
+    assert described(metadata) == ("edm2", denoiser_settings(CONFIG))
+    assert described({}) is None
+    with pytest.raises(ValueError, match="is not an option of EDMPrecond"):  # EDM's, which has none of these
+        described({"nvlabs": json.dumps({**CONFIG, "class_name": "EDMPrecond"})})
     with pytest.raises(ValueError, match="nvlabs is not JSON"):
-        settings_from({"nvlabs": metadata["nvlabs"][:-1]})
+        described({"nvlabs": metadata["nvlabs"][:-1]})
 
 
 def test_weights_of_another_configuration_are_refused_by_name() -> None:

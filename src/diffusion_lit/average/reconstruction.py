@@ -40,7 +40,7 @@ def asked_length(weights: str) -> float | None:
     """The length that `power_LENGTH` asks for, such as power_0.13; None where it asks for something else.
 
     Raises:
-        ValueError: if it is no length.
+        ValueError: if it is not a length.
     """
     match = re.fullmatch(r"power_(\d*\.?\d+)", weights)
     return None if match is None else check_std(float(match[1]), f"the LENGTH of weights=power_LENGTH ({weights})")

@@ -80,7 +80,7 @@ def read(path: Path) -> Foreign:
 
     Raises:
         FileNotFoundError: if a part is missing.
-        ValueError: if there is no equal of it here, or it is damaged.
+        ValueError: if nothing here is equal to it, or it is damaged.
     """
     folder, scheduler = parts(path)
     config, process = read_settings(folder / CONFIG), read_settings(scheduler)

@@ -57,7 +57,7 @@ def sampler_overrides(config: Mapping[str, Any]) -> list[str]:
 
 
 def sampling_config(variance: str, clip: float | None) -> dict[str, Any]:
-    """What a DDPMScheduler is told of how to draw, so that DDIM and DDPM draw what ours do.
+    """How a DDPMScheduler must draw, so that DDIM and DDPM draw what ours do.
 
     Steps are `trailing`, our chains' own spacing.
 

@@ -4,18 +4,14 @@ There a model is `EDMPrecond(**options)`, or another of four such classes, which
 and what it is told of the noise. A configuration here is the options with that `class_name` among them.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from diffusion_lit.interop.edm_weights import weights_from
-from diffusion_lit.plain import plain, printable, read_as
+from diffusion_lit.plain import printable, read_as
 
-__all__ = ["METADATA", "denoiser_settings", "network_settings", "settings_from", "weights_from"]
-
-METADATA = "nvlabs"
-"""The key in a safetensors file's metadata under which the recipe, `nvlabs_pickle.py`, writes the configuration."""
+__all__ = ["denoiser_settings", "network_settings", "weights_from"]
 
 IMAGES: Mapping[str, Any] = {"img_resolution": int, "img_channels": int}
 """What must be given, and its type."""
@@ -57,20 +53,6 @@ RUNNING: Mapping[str, Any] = {"use_fp16": False, "label_dropout": 0.0}
 """Options of how a model is run or trained, and not of what it is: here `precision=` and `label_dropout=`."""
 
 
-def settings_from(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """A file's model, as `denoiser_settings`, from the metadata that the recipe wrote; None of another file's.
-
-    Raises:
-        ValueError: if the metadata is damaged, or describes what cannot be expressed.
-    """
-    try:
-        config = plain(json.loads(metadata.get(METADATA, "{}")), f"metadata {METADATA}")
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"the metadata {METADATA} is not JSON ({error}): convert the pickle again") from error
-    known = type(config) is dict and config.get("class_name") in (*PRECONDITIONERS, "VEPrecond")
-    return denoiser_settings(config) if known else None
-
-
 def denoiser_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the whole model, by the names of `Denoiser`'s arguments: network, schedule, parameterization.
 
@@ -87,7 +69,7 @@ def denoiser_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         parameterization = {"_target_": "diffusion_lit.parameterization.EDMParameterization"}
         parameterization |= {"sigma_data": options["sigma_data"]}
         return {"network": network_settings(config), "schedule": schedule, "parameterization": parameterization}
-    refuse(options, "M", (1000,), "its networks are told the time as 0..999 here")
+    refuse(options, "M", (1000,), "its networks receive the time as 0..999 here")
     if name == "VPPrecond":
         schedule = {"_target_": "diffusion_lit.schedule.VPSchedule", "beta_min": options["beta_min"]}
         schedule |= {"beta_max": options["beta_min"] + options["beta_d"]}

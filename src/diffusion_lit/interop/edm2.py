@@ -4,7 +4,6 @@ There a network is `Precond(**config)`. Their files are pickles, which are not r
 rewrites one as a safetensors file, with `config` and the class's name in its metadata.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,12 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_lit.plain import plain, printable, read_as
+from diffusion_lit.plain import printable, read_as
 
-__all__ = ["METADATA", "denoiser_settings", "network_settings", "settings_from", "weights_from"]
+__all__ = ["denoiser_settings", "network_settings", "weights_from"]
 
-METADATA = "nvlabs"
-"""The key of the configuration, as JSON, in a safetensors file's metadata."""
 CLASS = "Precond"
 
 DEFAULTS: Mapping[str, Any] = {
@@ -39,19 +36,6 @@ ONLY: Mapping[str, Any] = {"channel_mult_noise": None, "channel_mult_emb": None,
 REQUIRED = ("img_resolution", "img_channels", "label_dim")
 ELSEWHERE = ("class_name", "use_fp16", "sigma_data", "logvar_channels")
 """Options that are not the network's: of precision, parameterization and loss."""
-
-
-def settings_from(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """A file's model, as `denoiser_settings`, from the metadata that the script wrote; None of another file's.
-
-    Raises:
-        ValueError: if the metadata is damaged, or describes what cannot be expressed.
-    """
-    try:
-        config = plain(json.loads(metadata.get(METADATA, "{}")), f"metadata {METADATA}")
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"the metadata {METADATA} is not JSON ({error}): convert the pickle again") from error
-    return denoiser_settings(config) if type(config) is dict and config.get("class_name") == CLASS else None
 
 
 def network_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,15 +36,22 @@ def files(path: Path) -> list[Path] | None:
     return [path] if path.suffix == ".safetensors" and path.is_file() and KEY in read_metadata(path) else None
 
 
-def described(metadata: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
-    """The project whose network it is, and the settings of its denoiser; a ValueError if it is none's."""
-    config = plain(json.loads(metadata[KEY]), f"its metadata {KEY}")
+def described(metadata: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
+    """The project whose network a file holds, and the settings of its denoiser; None if the recipe did not write it.
+
+    Raises:
+        ValueError: if the metadata is damaged, or describes what cannot be expressed.
+    """
+    if KEY not in metadata:
+        return None
+    try:
+        config = plain(json.loads(metadata[KEY]), f"its metadata {KEY}")
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"its metadata {KEY} is not JSON ({error}): convert the pickle again") from error
     if not isinstance(config, dict):
         raise ValueError(f"its metadata {KEY} should hold settings by name: convert the pickle again")
-    if config.get("class_name") == "Precond":
-        settings = door("edm2").denoiser_settings({k: v for k, v in config.items() if k != "class_name"})
-        return "edm2", settings
-    return "edm", door("edm").denoiser_settings(config)
+    name = "edm2" if config.get("class_name") == "Precond" else "edm"
+    return name, door(name).denoiser_settings(config)
 
 
 def read(path: Path) -> Foreign:
@@ -55,9 +62,11 @@ def read(path: Path) -> Foreign:
     """
     state, metadata = read_safetensors(path)
     try:
-        name, settings = described(metadata)
+        found = described(metadata)
+        assert found is not None, "`files` has looked"
+        name, settings = found
         weights = door(name).weights_from(state, settings["network"])
-    except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not hold together ({type(error).__name__}: {error})") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

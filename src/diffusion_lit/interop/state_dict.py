@@ -46,7 +46,7 @@ def read(path: Path) -> Foreign:
     """
     given = flags_file(path)
     text = within_size(given, MAX_FLAGS).read_text(errors="replace")
-    of_latents = "--model" in text  # as only DiT's scripts have it
+    of_latents = any(word.partition("=")[0] == "--model" for word in text.split())  # as only DiT's scripts have it
     network = door("dit" if of_latents else "openai_unet")
     try:
         flags = pairs(text) if of_latents else network.flags(text)
