@@ -233,5 +233,5 @@ def test_altered_settings_are_a_users_mistake(pipeline: Path, tmp_path: Path) ->
 def test_a_flag_that_begins_like_dit_s_is_not_dit_s(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1)}, tmp_path / "model.pt")
     (tmp_path / "model.flags").write_text("--model_path model.pt --image_size 64")
-    with pytest.raises(ValueError, match="--model_path. is not a flag of their network or process"):
+    with pytest.raises(ValueError, match="--model_path' is not a flag of their network or process"):
         read_foreign(tmp_path / "model.pt")
