@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sides import Step, our_side, table
+from sides import Step, command, our_side, table
 from step_time import resident, step_memory
 
 from diffusion_lit.data import MemmapData
@@ -121,11 +121,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    print(report(parser.parse_args()))
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, add_arguments, report)

@@ -22,7 +22,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
-from sides import alternate, ratio, table
+from sides import alternate, command, ratio, table
 
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.condition import Condition
@@ -197,11 +197,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    print(report(parser.parse_args()))
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, add_arguments, report)

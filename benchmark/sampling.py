@@ -20,7 +20,7 @@ from functools import partial
 
 import torch
 from diffusers import DDIMScheduler
-from sides import DIFFUSERS, OURS, alternate, our_network, ratio, table, their_network
+from sides import DIFFUSERS, OURS, alternate, command, our_network, ratio, table, their_network
 from torch import nn
 
 from diffusion_lit.denoiser import Denoiser
@@ -110,11 +110,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    print(report(parser.parse_args()))
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, add_arguments, report)

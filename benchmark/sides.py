@@ -4,6 +4,7 @@ The architecture is DDPM's for CIFAR-10 at a chosen width. `heads` is `equal`, a
 `default`, what each project gives who asks for nothing: one head here, heads of 8 channels in diffusers.
 """
 
+import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -102,6 +103,17 @@ def ratio(slow: list[float], fast: list[float]) -> str:
     ratios = [a / b for a, b in zip(slow, fast, strict=True)]
     low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
     return f"{median(ratios):.2f} ({low:.2f} to {high:.2f})"
+
+
+def command(
+    description: str | None,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    report: Callable[[argparse.Namespace], str],
+) -> None:
+    """What a benchmark does as a script: reads its arguments and prints its report."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    print(report(parser.parse_args()))
 
 
 def table(head: list[str], rows: Iterator[list[str]] | list[list[str]]) -> str:

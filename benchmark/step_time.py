@@ -18,7 +18,7 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
-from sides import DIFFUSERS, OURS, Step, alternate, our_network, our_side, ratio, table, their_side
+from sides import DIFFUSERS, OURS, Step, alternate, command, our_network, our_side, ratio, table, their_side
 from torch.profiler import ProfilerActivity, profile
 
 from diffusion_lit.callback.throughput import flops_of
@@ -173,11 +173,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    print(report(parser.parse_args()))
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, add_arguments, report)

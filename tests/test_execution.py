@@ -85,7 +85,7 @@ def test_a_machine_that_cannot_compile_is_refused(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("no compiler\nis here")
 
     monkeypatch.setattr(torch, "compile", lambda function: no_compiler)
-    with pytest.raises(ValueError, match=r"torch cannot compile here \(no compiler\); use compile=false"):
+    with pytest.raises(ValueError, match=r"torch cannot compile here \(no compiler\); use execution\.compile=false"):
         Execution(compile=True).apply(network(), CPU)
 
 

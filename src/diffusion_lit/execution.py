@@ -71,10 +71,10 @@ def check_compiler(device: torch.device) -> None:
     try:
         torch.compile(torch.sin)(torch.ones(8, device=device))
     except Exception as error:  # a missing compiler, headers, Triton: anything
-        raise not_compiled(error) from error
+        raise not_compiled("execution.compile", error) from error
 
 
-def not_compiled(error: Exception) -> ValueError:
-    """That compiling ended in `error`."""
+def not_compiled(key: str, error: Exception) -> ValueError:
+    """That compiling, which the setting `key` asked for, ended in `error`."""
     [reason, *_] = str(error).strip().splitlines() or [type(error).__name__]
-    return ValueError(f"compile=true: torch cannot compile here ({reason}); use compile=false")
+    return ValueError(f"{key}=true: torch cannot compile here ({reason}); use {key}=false")

@@ -70,4 +70,4 @@ def compile_networks(networks: Iterable[Denoiser], denoiser: BaseDenoiser, size:
         with torch.inference_mode():
             denoiser(x, t, Condition(label))
     except Exception as error:  # a missing compiler, an operation it does not know: anything
-        raise not_compiled(error) from error
+        raise not_compiled("compile", error) from error
