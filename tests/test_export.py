@@ -69,7 +69,7 @@ def test_an_export_is_the_model_to_the_bit(run: Path, weights: str, tmp_path: Pa
 def test_what_is_printed_can_be_pasted(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command after an export, and those of the card."""
     out = exported(f"ckpt={run}", f"out={tmp_path / 'a b=c'}")
-    [printed] = re.findall(r"^  (\S*python.* -m diffusion_lit\.sample.*)$", capsys.readouterr().out, re.MULTILINE)
+    [printed] = re.findall(r"^  (.*python.* -m diffusion_lit\.sample.*)$", capsys.readouterr().out, re.MULTILINE)
     card = (out / "README.md").read_text()
     [shown] = re.findall(r"```sh\n(.*)\n```", card)
     assert read_by_bash(printed) == read_by_bash(shown) == ["-m", "diffusion_lit.sample", f"ckpt={out}"]
