@@ -1,11 +1,13 @@
 """How long is a training step, where does its time go, and how much memory does it take, against diffusers?
 
-    python benchmark/step_time.py [--channels 64] [--batch-size 32] [--repeats 10] [--device cpu] [--compile]
+    python benchmark/step_time.py [--channels 64] [--batch-size 32] [--repeats 10] [--ways plain compiled]
 
 The same network on both sides (see `sides`), 32 x 32 colour images, torch's AdamW: ours with `MSELoss`, theirs as in
-diffusers' training example. Steps alternate; what counts is the ratio of a round's two steps, as its median and the
-middle half of the rounds. The peak is that of the network's own 3 x 3 convolutions, forward, timed alone; the share of
-it is MFU, 1 where a step were nothing but these convolutions at their best.
+diffusers' training example. Both are run as they come (`plain`), with channels last in memory (`channels_last`), and
+compiled so (`compiled`: ours by `execution`, block by block, theirs by `torch.compile`, whole). Steps take turns; what
+counts is the ratio of a round's two steps, as its median and the middle half of the rounds. The peak is that of the
+network's own 3 x 3 convolutions, forward, timed alone; the share of it is MFU, 1 where a step were nothing but these
+convolutions at their best.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 from sides import DIFFUSERS, OURS, Step, alternate, command, our_network, our_side, ratio, table, their_side
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from diffusion_lit.callback.throughput import flops_of
@@ -40,19 +43,27 @@ KINDS = {
 }
 """By a part of an operation's name, the first that fits; the rest is other element-wise work and Python."""
 REST = "the rest"
+WAYS = ("plain", "channels_last", "compiled")
 
 
 def images(args: argparse.Namespace) -> torch.Tensor:
     return torch.rand(args.batch_size, 3, 32, 32, device=args.device) * 2 - 1
 
 
-def make(side: str, args: argparse.Namespace, precision: str = "float32", heads: str = "equal") -> Step:
+def make(
+    side: str, args: argparse.Namespace, precision: str = "float32", heads: str = "equal", way: str = "plain"
+) -> Step:
     torch.manual_seed(0)
     module, loss = our_side(args.channels) if side == OURS else their_side(args.channels, heads=heads)
     step = Step(module, loss, images(args), precision)
-    if args.compile and side == OURS:
-        Execution(compile=True).apply(module.network, torch.device(args.device))  # type: ignore[union-attr,arg-type]
-    elif args.compile:
+    last, compiled = way in ("channels_last", "compiled"), way == "compiled"
+    if side == OURS:
+        execution = Execution(compile=compiled, channels_last=last)
+        execution.apply(module.network, torch.device(args.device))  # type: ignore[union-attr,arg-type]
+        return step
+    if last:
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compiled:
         module.compile()
     return step
 
@@ -62,6 +73,8 @@ def peak_flops(args: argparse.Namespace, precision: str) -> float:
     dtype, width = torch.float32 if precision == "float32" else torch.bfloat16, 2 * args.channels
     x = torch.randn(args.batch_size, width, 16, 16, device=args.device, dtype=dtype)
     weight = torch.randn(width, width, 3, 3, device=args.device, dtype=dtype)
+    if x.is_cuda:
+        x, weight = (tensor.to(memory_format=torch.channels_last) for tensor in (x, weight))
     best = float("inf")
     for _ in range(10):
         start = time.perf_counter()
@@ -85,6 +98,8 @@ def shares(step: Step) -> dict[str, float]:
         step()
     totals: dict[str, float] = defaultdict(float)
     for event in profiler.key_averages():
+        if event.device_type != DeviceType.CPU:
+            continue  # a kernel, whose time its operation has too
         own = event.self_device_time_total if step.x_0.is_cuda else event.self_cpu_time_total
         totals[kind_of(event.key)] += own
     return {kind: time / sum(totals.values()) for kind, time in totals.items()}
@@ -127,34 +142,50 @@ def memory_of(side: str, args: argparse.Namespace) -> float:
     return taken
 
 
-def report(args: argparse.Namespace) -> str:
+def rows_of(precision: str, args: argparse.Namespace) -> list[list[str]]:
+    """A line for each way to run each side."""
+    sides = {f"{side}, {way}": make(side, args, precision, way=way) for way in args.ways for side in (OURS, DIFFUSERS)}
+    sides[f"{DIFFUSERS}, plain, its own heads"] = make(DIFFUSERS, args, precision, heads="default")
+    times = alternate(sides, args.repeats, warm_up=3)
     flops = flops_of(our_network(args.channels)) * args.batch_size
-    rows, lines = [], []
-    for precision in args.precisions:
-        peak = peak_flops(args, precision)
-        for heads in ("equal", "default"):
-            sides = {OURS: make(OURS, args, precision), DIFFUSERS: make(DIFFUSERS, args, precision, heads)}
-            times = alternate(sides, args.repeats)
-            ours, theirs = (median(times[name]) for name in (OURS, DIFFUSERS))
-            mfu = f"{flops / ours / peak:.2f}, {flops / theirs / peak:.2f}"
-            faster = ratio(times[DIFFUSERS], times[OURS])
-            rows.append([precision, heads, f"{1000 * ours:.0f}", f"{1000 * theirs:.0f}", faster, mfu])
-        lines.append(f"{precision}: the convolutions alone reach {peak / 1e9:,.0f} GFLOP/s.")
-    head = ["precision", "heads", "ours, ms", "diffusers, ms", "ours is faster by", "MFU, ours and theirs"]
-    size = sum(p.numel() for p in our_network(args.channels).parameters()) / 1e6
-    parts = {name: shares(make(name, args)) for name in (OURS, DIFFUSERS)}
+    peak, rows = peak_flops(args, precision), []
+    for name, spent in times.items():
+        seconds = median(spent)
+        against = [times[f"{DIFFUSERS}, {way}"] for way in args.ways]
+        faster = ["" if peer is spent else ratio(peer, spent) for peer in against]
+        memory = [f"{step_memory(sides[name]):.0f}"] if args.device == "cuda" else []
+        rows.append([precision, name, f"{1000 * seconds:.1f}", f"{flops / seconds / peak:.2f}", *faster, *memory])
+    return rows
+
+
+def where(args: argparse.Namespace) -> str:
+    """Where the time of a step goes, in the last of the precisions."""
+    precision = args.precisions[-1]
+    parts = {name: shares(make(name, args, precision)) for name in (OURS, DIFFUSERS)}
     kinds = sorted({*parts[OURS], *parts[DIFFUSERS]}, key=lambda kind: -parts[OURS].get(kind, 0))
-    where = [[kind, *(f"{100 * parts[name].get(kind, 0):.0f} %" for name in parts)] for kind in kinds]
-    taken = {name: memory_of(name, args) for name in parts}
-    return "\n".join(
-        [
-            f"{size:.1f} M parameters, {args.batch_size} images a step{', compiled' if args.compile else ''}.",
-            *("", table(head, rows), "", *lines, ""),
-            *("Where the time of a step goes (float32, equal heads):", "", table(["", *parts], where), ""),
-            "Memory that a step takes beside weights and optimizer: "
-            f"{OURS} {taken[OURS]:.0f} MiB, {DIFFUSERS} {taken[DIFFUSERS]:.0f} MiB.",
-        ]
-    )
+    lines = [[kind, *(f"{100 * parts[name].get(kind, 0):.0f} %" for name in parts)] for kind in kinds]
+    return f"Where the time of a step goes ({precision}, plain):\n\n{table(['', *parts], lines)}"
+
+
+def report(args: argparse.Namespace) -> str:
+    head = ["precision", "what", "ms", "MFU", *(f"times as fast as {DIFFUSERS}, {way}" for way in args.ways)]
+    on_gpu = args.device == "cuda"
+    rows = [row for precision in args.precisions for row in rows_of(precision, args)]
+    size = sum(p.numel() for p in our_network(args.channels).parameters()) / 1e6
+    peaks = [f"{precision} {peak_flops(args, precision) / 1e9:,.0f}" for precision in args.precisions]
+    lines = [
+        f"{size:.1f} M parameters, {args.batch_size} images a step.",
+        *("", table([*head, *(["MiB"] if on_gpu else [])], rows), ""),
+        f"The convolutions alone reach, in GFLOP/s: {', '.join(peaks)}.",
+        *("", where(args)),
+    ]
+    if on_gpu:
+        lines += ["", "MiB: what a step takes beside weights and optimizer."]
+    else:
+        taken = {name: memory_of(name, args) for name in (OURS, DIFFUSERS)}
+        lines += ["", "Memory that a step takes beside weights and optimizer (float32, plain): "]
+        lines[-1] += ", ".join(f"{name} {mib:.0f} MiB" for name, mib in taken.items()) + "."
+    return "\n".join(lines)
 
 
 def multiplies_bfloat16() -> bool:
@@ -170,7 +201,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     fast = torch.cuda.is_available() or multiplies_bfloat16()
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"] if fast else ["float32"])
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["plain"])
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class Execution:
             log.info("compiling the network's %d blocks, which takes a minute or more", len(blocks))
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
             for block in blocks:
-                block.compile()
+                block.compile(dynamic=False)  # sizes are fixed in training; kernels for any size are slower
 
 
 def recompute(block: nn.Module) -> None:
