@@ -46,6 +46,7 @@ def run(command: list[str], limit: float) -> str:
 def gradients(execution: Execution | None, dtype: torch.dtype, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     """The output of a small network and the gradient of its first layer."""
     torch.manual_seed(0)
+    torch.backends.cudnn.allow_tf32 = False  # whose kernels round to a thousandth, each in its own way
     network = UNet(16, 3, channels=32, channel_multipliers=(1, 2), attention_resolutions=(8,), num_groups=8).to(device)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
@@ -91,9 +92,21 @@ def main() -> None:
     step += ["--repeats", "2" if args.quick else "20"]
     draw = [python, str(HERE / "sampling.py"), *common, "--batch-size", "4" if args.quick else "256"]
     draw += ["--num-samples", "8", "--num-steps", "3"] if args.quick else ["--num-samples", "1024"]
-    tests = [python, "-m", "pytest", "-q", "-n", "4" if (os.cpu_count() or 1) >= 8 else "1", "-m", "gpu", "tests"]
+    tests = [
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "4" if (os.cpu_count() or 1) >= 8 else "1",
+        "-m",
+        "gpu",
+        "--disable-warnings",
+    ]
+    tests.append("tests/test_gpu.py")
+    libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
     device_name = facts["gpus"][0] if args.device == "cuda" else facts["cpu"]
-    page = [f"# A check on {device_name}\n\n{datetime.now(UTC).date()}, {versions()}"]
+    page = [f"# A check on {device_name}\n\n{datetime.now(UTC).date()}: {libraries}"]
 
     def add(heading: str, text: str) -> None:
         page.append(f"## {heading}\n\n{text}")

@@ -52,6 +52,7 @@ def test_a_resumed_run_is_the_same_run(precision: str, tmp_path: Path, monkeypat
     """To the bit, with deterministic kernels."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     options = (*QUIET, f"trainer.precision={precision}", "+trainer.deterministic=warn", "trainer.log_every_n_steps=1")
+    options = (*options, f"optimizer.fused={str(precision != '16-mixed').lower()}")
     train_on_gpu(tmp_path / "whole", *options, "trainer.max_steps=10")
     train_on_gpu(tmp_path / "a", *options, "trainer.max_steps=5")
     train_on_gpu(tmp_path / "b", *options, "trainer.max_steps=10", f"resume={tmp_path / 'a'}")

@@ -1,5 +1,7 @@
 """Where the module's random draws come from."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,6 +52,7 @@ class Placed(DiffusionModule):
     """A module that is at any step, without a trainer."""
 
     global_step = 0  # type: ignore[assignment]
+    trainer: Any = None
 
 
 @pytest.fixture
@@ -120,3 +123,17 @@ def test_validation_batches_share_no_noise_and_have_the_same_at_each_validation(
     first, second = network.seen[: len(batches)], network.seen[len(batches) :]
     assert len(batches) > 1 and distinct([image for batch in first for image in batch]) == 10
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_float16_takes_no_fused_optimizer(module: Placed) -> None:
+    """Which would leave the gradients' scale in what is clipped; every other precision may have one."""
+    network = nn.Linear(1, 1)
+    for precision, fused, refused in (
+        ("16-mixed", True, True),
+        ("16-mixed", False, False),
+        ("bf16-mixed", True, False),
+    ):
+        module.optimizer = lambda parameters, fused=fused: torch.optim.AdamW(network.parameters(), fused=fused)
+        module.trainer = SimpleNamespace(precision=precision)
+        with pytest.raises(ValueError, match=r"use optimizer\.fused=false") if refused else nullcontext():
+            module.configure_optimizers()

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 import torch
 
-from diffusion_lit.random import ImageNoise, fold_in, randn_like, slerp
+from diffusion_lit.random import ImageNoise, fold_in, randn_like, seed_default_generators, slerp
 
 SHAPE = (2, 3, 3)
 ADDRESSES: tuple[tuple[int | str, ...], ...] = (
@@ -111,3 +111,10 @@ def test_between_equal_noise_there_is_nothing_but_it() -> None:
     noise = ImageNoise(0, range(200), SHAPE)()
     for weight in (0.0, 0.3, 0.5, 1.0):
         torch.testing.assert_close(slerp(noise, noise, weight), noise)
+
+
+def test_dropout_is_seeded_as_torch_seeds_it() -> None:
+    torch.manual_seed(2**40 + 7)
+    expected = torch.rand(3)
+    seed_default_generators(2**40 + 7, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)

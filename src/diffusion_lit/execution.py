@@ -28,7 +28,7 @@ class Execution:
         gradient_checkpointing: keep the inputs of blocks alone for the backward pass, and compute what is within them
             again (Chen et al. 2016, arXiv:1604.06174): about a third more time, for a fraction of the memory.
         channels_last: let images lie in memory with their channels last, as the convolutions of most GPUs like them in
-            half precision.
+            half precision, and GroupNorm does not: on its own it is slower (docs/gpu.md).
     """
 
     compile: bool = False

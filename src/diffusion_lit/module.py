@@ -23,7 +23,7 @@ from diffusion_lit.hybrid_shard import HybridShardStrategy
 from diffusion_lit.loss import Loss, LossTerms
 from diffusion_lit.lr_schedule import LRSchedule
 from diffusion_lit.model.magnitude import force_unit_weights
-from diffusion_lit.random import fold_in
+from diffusion_lit.random import fold_in, seed_default_generators
 from diffusion_lit.sharding import shard, unsharded
 from diffusion_lit.training_figures import TrainingFigures
 from diffusion_lit.training_log import log_point, log_sizes
@@ -98,7 +98,7 @@ class DiffusionModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         address = (self.accumulation.column, self.global_step, self.accumulation.step)
-        torch.manual_seed(fold_in(self.seed, "dropout", *address).initial_seed())  # dropout has no generator of its own
+        seed_default_generators(fold_in(self.seed, "dropout", *address).initial_seed(), self.device)  # for dropout
         generator = fold_in(self.seed, "train", *address, device=self.device)
         x_0, condition = self.denoiser.space.encode(batch.images), batch.condition
         if self.label_dropout > 0 and self.denoiser.num_classes is not None:
@@ -170,6 +170,11 @@ class DiffusionModule(LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         optimizer = self.optimizer([*self.denoiser.parameters(), *self.loss.parameters()])
+        if self.trainer.precision == "16-mixed" and getattr(optimizer, "_step_supports_amp_scaling", False):
+            raise ValueError(
+                "a fused optimizer sees gradients only after they were clipped and judged, and trainer.precision="
+                "16-mixed leaves their scale to it; use optimizer.fused=false, or trainer.precision=bf16-mixed"
+            )
         self.base_groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         return optimizer
 

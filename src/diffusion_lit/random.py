@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["ImageNoise", "fold_in", "interpolated_noise", "randn_like", "slerp"]
+__all__ = ["ImageNoise", "fold_in", "interpolated_noise", "randn_like", "seed_default_generators", "slerp"]
 
 _ODD = 0x9E3779B1  # 2^32 / golden ratio: multiplication by an odd number permutes the integers mod 2^32
 
@@ -27,6 +27,21 @@ def fold_in(seed: int, *address: int | str, device: torch.device | str = "cpu") 
     digest = hashlib.blake2b(repr(path).encode(), digest_size=8).digest()
     high, low = divmod(int.from_bytes(digest, "big"), 2**32)
     return Generator(device).manual_seed((high >> 1) << 32 | (low + int(last) * _ODD) % 2**32)
+
+
+def seed_default_generators(seed: int, device: torch.device) -> None:
+    """Seed what draws without a generator of its own, such as dropout, on the CPU and on `device`.
+
+    `torch.manual_seed` does so on every kind of device, and notes its caller for each that has not been used yet: it
+    takes a hundred times as long.
+    """
+    if device.type not in ("cpu", "cuda"):
+        torch.manual_seed(seed)
+        return
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
 
 
 def randn_like(x: Tensor, generator: Generator | None = None) -> Tensor:
