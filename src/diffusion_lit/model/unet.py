@@ -182,6 +182,9 @@ class UNet(Network):
     def blocks(self) -> Iterable[nn.Module]:
         return (layer for layer in self.modules() if isinstance(layer, ResBlock | Attention))
 
+    def matrices(self) -> Iterable[nn.Parameter]:  # of convolutions that resample too
+        return (p for part in (self.down, self.middle, self.up) for p in part.parameters() if p.ndim > 1)
+
     def class_parameters(self) -> Iterable[str]:
         return () if self.label is None else ("label.weight",)
 
