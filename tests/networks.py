@@ -40,6 +40,11 @@ NETWORKS = {
         {"channels": 8, "channel_multipliers": [1, 2], "attention_resolutions": [8], "num_groups": 4}
         | {"head_channels": 4, "time_conditioning": "scale_shift", "resampling": "residual"},
     ),
+    "unet_folded": Tiny(
+        UNet,
+        {"channels": 8, "channel_multipliers": [1, 2], "attention_resolutions": [4], "num_groups": 4, "fold": 2}
+        | {"num_res_blocks": 1},
+    ),
     "ddpmpp": Tiny(
         SongUNet,
         {"channels": 8, "channel_multipliers": [1, 2], "num_res_blocks": 1, "attention_resolutions": [4]}

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,16 @@ class Shares(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self.shares.append(budget_of(trainer).share(trainer))
+
+
+class Minutes(Shares):
+    """A clock on which each step takes a minute; it is never set back."""
+
+    now = 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        super().on_train_batch_start(trainer, pl_module)
+        Minutes.now += 60
 
 
 @pytest.mark.parametrize(
@@ -50,6 +61,24 @@ def test_a_rate_that_follows_the_budget_follows_a_larger_one(tmp_path: Path) -> 
     train_in(tmp_path / "long", *options, "trainer.max_steps=8", f"resume={tmp_path / 'short'}")
     rate = load_checkpoint(tmp_path / "long")["optimizer_states"][0]["param_groups"][0]["lr"]
     assert rate == pytest.approx(1e-3 * (1 + math.cos(math.pi * 7 / 8)) / 2)
+
+
+def test_a_rate_falls_to_the_end_of_the_minutes_also_over_a_resumption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two minutes, an hour of pause, and two minutes more of what are now four."""
+    monkeypatch.setattr("diffusion_lit.budget.time", SimpleNamespace(monotonic=lambda: Minutes.now))
+    options = (*QUIET, "lr_schedule=warmup_cosine", "lr_schedule.num_steps=0", "optimizer.lr=1e-3")
+    options += ("+callback.probe._target_=tests.test_budget.Minutes",)
+    shares, resume = [], "resume=null"
+    for minutes in (2, 4):
+        trainer = train_in(tmp_path / str(minutes), *options, f"trainer.max_minutes={minutes}", resume)
+        assert trainer is not None and trainer.global_step == minutes == budget_of(trainer).minutes
+        shares += [c.shares for c in trainer.callbacks if isinstance(c, Minutes)]  # type: ignore[attr-defined]
+        Minutes.now, resume = Minutes.now + 3600, f"resume={tmp_path / '2'}"
+    assert shares == [[0, 1 / 2], [2 / 4, 3 / 4]]
+    rate = load_checkpoint(tmp_path / "4")["optimizer_states"][0]["param_groups"][0]["lr"]
+    assert rate == pytest.approx(1e-3 * (1 + math.cos(math.pi * 3 / 4)) / 2)
 
 
 def test_images_and_minutes_are_counted_over_resumptions(tmp_path: Path) -> None:

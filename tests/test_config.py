@@ -78,7 +78,8 @@ def test_every_model_is_built_for_32_pixels(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("lr_schedule", members("lr_schedule"))
 def test_every_learning_rate_schedule_ends_where_it_says(optimizer: str, lr_schedule: str, tmp_path: Path) -> None:
     cfg = config(tmp_path, f"optimizer={optimizer}", f"lr_schedule={lr_schedule}")
-    chosen = instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+    weights = [torch.nn.Parameter(torch.zeros(1, 1))]
+    chosen = instantiate(cfg.optimizer)(weights, **({"matrices": weights} if optimizer == "muon" else {}))
     schedule: LRSchedule = instantiate(cfg.lr_schedule)
     full = chosen.param_groups[0]["lr"]
     rates = [full * schedule.factor(step, step / 100_000) for step in range(0, 100_001, 50)]

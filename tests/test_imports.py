@@ -40,7 +40,7 @@ LAYERS = (
     ("guidance", "weighting", "bound", "preparation"),
     ("denoiser", "density", "execution", "metrics", "noise_level", "ode", "prepared"),
     ("schedule", "parameterization", "source", "augmentation", "feature", "model", "space"),
-    ("average", "condition", "autoencoder", "fixed_precision", "recorded"),
+    ("average", "condition", "autoencoder", "fixed_precision", "optimizer", "recorded"),
     ("interop",),
     ("gate", "lr_schedule", "derived", "best_figures", "call"),
     ("command",),

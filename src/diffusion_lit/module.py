@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
@@ -43,7 +44,7 @@ class DiffusionModule(LightningModule):
 
     Args:
         denoiser, loss: the model, and what is minimised.
-        optimizer: parameters -> optimizer.
+        optimizer: parameters -> optimizer; one that takes `matrices` too gets the network's.
         lr_schedule: what the optimizer's learning rate is multiplied by at each step.
         label_dropout: the probability of training an image without its class, for classifier-free guidance
             (Ho & Salimans 2022, algorithm 1, arXiv:2207.12598).
@@ -59,7 +60,7 @@ class DiffusionModule(LightningModule):
         self,
         denoiser: Denoiser,
         loss: Loss,
-        optimizer: Callable[[list[nn.Parameter]], Optimizer],
+        optimizer: Callable[..., Optimizer],
         lr_schedule: LRSchedule,
         label_dropout: float = 0.1,
         seed: int = 0,
@@ -169,7 +170,9 @@ class DiffusionModule(LightningModule):
         self.held_out.reset()
 
     def configure_optimizers(self) -> Optimizer:
-        optimizer = self.optimizer([*self.denoiser.parameters(), *self.loss.parameters()])
+        parameters, network = [*self.denoiser.parameters(), *self.loss.parameters()], self.denoiser.network
+        asks = "matrices" in signature(self.optimizer).parameters
+        optimizer = self.optimizer(parameters, **({"matrices": network.matrices()} if asks else {}))
         if self.trainer.precision == "16-mixed" and getattr(optimizer, "_step_supports_amp_scaling", False):
             raise ValueError(
                 "a fused optimizer sees gradients only after they were clipped and judged, and trainer.precision="

@@ -42,7 +42,10 @@ SPECTATORS = (
 
 BUDGET = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_images", "trainer.max_minutes")
 
-KEPT_STATE = ("optimizer.lr", "optimizer.betas", "optimizer.eps", "optimizer.weight_decay", "optimizer.fused")
+KEPT_STATE = (
+    *("optimizer.lr", "optimizer.betas", "optimizer.eps", "optimizer.weight_decay", "optimizer.fused"),
+    *("optimizer.adam_lr", "optimizer.momentum"),
+)
 """Settings of an optimizer under which its state means the same."""
 
 

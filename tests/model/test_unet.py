@@ -152,6 +152,9 @@ def test_all_residual_blocks_have_the_network_s_dropout(resampling: str) -> None
         ({"num_heads": 3}, ["num_heads=3"]),
         ({"channel_multipliers": (1, 1.1)}, ["channel_multipliers", "num_groups=4"]),
         ({"time_channels": 15}, ["time_channels=15", "even"]),
+        ({"fold": 0}, ["model.fold", "at least 1", "0"]),
+        ({"fold": 3}, ["folds the image by 3 and halves it 1 times", "multiple of 6", "6 and 12", "lower model.fold"]),
+        ({"fold": 2, "resolution": [8, 10]}, ["[8, 10] is not; 8 and [8, 12] are"]),
         ({"frequency_shift": 8}, ["frequency_shift=8", "time_channels=16"]),
     ],
 )
@@ -248,3 +251,38 @@ def test_images_without_a_class_are_found_before_training_without_a_null_class()
     check_labelled(data, denoisers[0])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="1 of the 5 images of train"):
         check_labelled(data, denoisers[1])  # type: ignore[arg-type]
+
+
+def folded(x: torch.Tensor, fold: int) -> torch.Tensor:
+    """Squares of pixels as channels, by a literal reshape."""
+    b, c, h, w = x.shape
+    squares = x.reshape(b, c, h // fold, fold, w // fold, fold)
+    return squares.permute(0, 1, 3, 5, 2, 4).reshape(b, c * fold**2, h // fold, w // fold)
+
+
+@pytest.mark.parametrize("learn_variance", [False, True])
+def test_a_folding_network_is_a_network_of_folded_images(learn_variance: bool) -> None:
+    """With the same weights; the images wider than high, of two channels, and attention at a size after folding."""
+    options = {"attention_resolutions": (4,), "learn_variance": learn_variance, "num_classes": 3}
+    network = small(resolution=[8, 16], image_channels=2, fold=2, **options)
+    inner = small(resolution=[4, 8], image_channels=8, **options)
+    randomise(inner)
+    network.load_state_dict(inner.state_dict())
+    assert network.image_shape == (2, 8, 16)
+    x, t, condition = torch.randn(3, 2, 8, 16), torch.tensor([1.0, 5.0, 9.0]), Condition(torch.tensor([0, 2, NO_CLASS]))
+    expected = inner(folded(x, 2), t, condition)
+    output = network(x, t, condition)
+    assert output.shape == (3, 2 * (1 + learn_variance), 8, 16)
+    torch.testing.assert_close(folded(output, 2), expected, rtol=0, atol=0)
+
+
+def test_the_variance_of_a_folding_network_is_of_the_very_pixel() -> None:
+    """The last bias alone speaks: channel c of the image, row i and column j of each square."""
+    network = small(image_channels=2, fold=2, learn_variance=True)
+    bias = torch.arange(16.0)
+    network.last[2].bias.data.copy_(bias)
+    output, variance = network(torch.zeros(1, 2, 8, 8), torch.zeros(1), UNCONDITIONAL)[0].chunk(2)
+    square = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
+    for c in range(2):
+        assert torch.equal(output[c], (square + 4 * c).repeat(4, 4))
+        assert torch.equal(variance[c], (square + 4 * c + 8).repeat(4, 4))

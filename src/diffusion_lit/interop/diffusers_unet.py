@@ -35,7 +35,7 @@ ONLY: Mapping[str, tuple[Any, ...]] = {
 
 UNWRITTEN: Mapping[str, Any] = {
     **{"num_heads": None, "qkv_by_head": False, "norm_eps": 1e-5, "time_channels": None, "time_scale": 1.0},
-    **{"frequency_shift": 0.0, "cosine_first": False, "null_class": True},
+    **{"frequency_shift": 0.0, "cosine_first": False, "null_class": True, "fold": 1},
 }
 """What our settings mean that were written before these options were there."""
 
@@ -98,8 +98,8 @@ def network_settings(config: Mapping[str, Any], null_class: bool = False) -> dic
         "resampling": "conv_same" if resampling == "conv" and c["downsample_padding"] == 0 else resampling,
         "num_classes": None if embeddings is None else embeddings - null_class,
         "null_class": null_class or embeddings is None,
-        "augmentation_dim": 0,
         "learn_variance": c["out_channels"] != c["in_channels"],
+        **{"augmentation_dim": 0, "fold": 1},
     }
 
 
@@ -115,7 +115,7 @@ def config_from(settings: Mapping[str, Any]) -> dict[str, Any]:
     if s["_target_"] != TARGET:
         raise ValueError(f"{s['_target_']} is not {TARGET}: UNet2DModel cannot express it")
     channels, multipliers = s["channels"], s["channel_multipliers"]
-    for option, expected in {"augmentation_dim": 0, "time_scale": 1, "time_channels": channels}.items():
+    for option, expected in {"augmentation_dim": 0, "time_scale": 1, "time_channels": channels, "fold": 1}.items():
         if s[option] not in (expected, None):
             raise ValueError(f"UNet2DModel cannot express model.{option}={s[option]}: it has {expected} alone")
     if multipliers[0] != 1:

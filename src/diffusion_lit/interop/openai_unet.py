@@ -89,6 +89,7 @@ def network_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "null_class": not c["class_cond"],
         "augmentation_dim": 0,
         "learn_variance": c["learn_sigma"],
+        "fold": 1,
     }
 
 

@@ -36,6 +36,14 @@ class Network(nn.Module, ABC):
         """The repeated parts, in which a sharded, compiled or checkpointed network is wrapped one by one."""
         return ()
 
+    def matrices(self) -> Iterable[nn.Parameter]:
+        """The weights that take features to features, and that `optimizer=muon` treats as matrices.
+
+        Those of `blocks` with two dimensions or more, unless a network says otherwise; not the first and last layers,
+        nor embeddings.
+        """
+        return (p for block in self.blocks() for p in block.parameters() if p.ndim > 1)
+
     def class_parameters(self) -> Iterable[str]:
         """The names of the parameters that belong to the classes, which another set's classes make new."""
         return ()

@@ -7,15 +7,19 @@ from diffusion_lit.resolution import multiples_near, shortest
 __all__ = ["check_halvings", "widths_of"]
 
 
-def check_halvings(sides: tuple[int, int], halvings: int) -> None:
-    """Raise a ValueError unless both sides of the image can be halved so often."""
-    factor = 2**halvings
+def check_halvings(sides: tuple[int, int], halvings: int, fold: int = 1) -> None:
+    """Raise a ValueError unless both sides of the image can be folded, and then halved, so often."""
+    if fold < 1:
+        raise ValueError(f"model.fold must be at least 1, which leaves images as they are, got {fold}")
+    factor = fold * 2**halvings
     if any(side % factor for side in sides):
         resolution = shortest(*sides)
         below, above = multiples_near(resolution, factor)
+        folds, shorter = ("", "") if fold == 1 else (f"folds the image by {fold} and ", "lower model.fold, ")
         raise ValueError(
-            f"the network halves the image {halvings} times, so the resolution must be a multiple of {factor}, and "
-            f"{resolution} is not; {below} and {above} are. Set data.resolution, or shorten model.channel_multipliers"
+            f"the network {folds}halves {'it' if folds else 'the image'} {halvings} times, so the resolution must be a "
+            f"multiple of {factor}, and {resolution} is not; {below} and {above} are. Set data.resolution, {shorter}or "
+            "shorten model.channel_multipliers"
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_lit.condition import Condition
@@ -22,14 +23,14 @@ class UNet(Network):
     arXiv:2102.09672) and ADM (Dhariwal & Nichol 2021, arXiv:2105.05233), each exactly: conf/model has their settings.
 
     Args:
-        resolution: height and width of the images, one number or two; each must be divisible by 2 for each level after
-            the first.
+        resolution: height and width of the images, one number or two; each must be divisible by `fold`, and then by 2
+            for each level after the first.
         image_channels: in and out: 1 or 3, or those of latents.
         channels: width of the first level.
         channel_multipliers: width of each level, as multiples of `channels`; the resolution halves between levels.
         num_res_blocks: residual blocks on each level on the way down; one more on the way up.
-        attention_resolutions: the feature maps' sizes, of the shorter side, at which residual blocks are followed by
-            self-attention. The middle always has it.
+        attention_resolutions: the feature maps' sizes, of the shorter side and after folding, at which residual blocks
+            are followed by self-attention. The middle always has it.
         head_channels: the size of each attention head; or
         num_heads: how many heads each attention has, whatever its width. With neither, a single head.
         qkv_by_head: the order of rows in attention's projection (see `Attention`).
@@ -46,6 +47,9 @@ class UNet(Network):
         augmentation_dim: how many numbers of EDM's augment label it takes; 0 for none.
         learn_variance: twice as many channels out as in; the second half says how uncertain a reverse step is
             (Nichol & Dhariwal 2021, section 3.1).
+        fold: each square of `fold` x `fold` pixels becomes one pixel of `fold`^2 times the channels before the first
+            layer, and is spread out again after the last ("space to depth", Shi et al. 2016, arXiv:1609.05158): the
+            network runs at a smaller resolution. 1 leaves images as they are.
 
     Raises:
         ValueError: if the resolution does not fit, or an option has a value not listed here.
@@ -75,10 +79,11 @@ class UNet(Network):
         frequency_shift: float = 0.0,
         cosine_first: bool = False,
         null_class: bool = True,
+        fold: int = 1,
     ) -> None:
         super().__init__()
         height, width = height_and_width(resolution, "model.resolution")
-        check_halvings((height, width), len(channel_multipliers) - 1)
+        check_halvings((height, width), len(channel_multipliers) - 1, fold)
         widths = widths_of(channels, channel_multipliers, num_groups)
         if image_channels < 1:
             raise ValueError(f"model.image_channels must be at least 1, got {image_channels}; auto takes the data's")
@@ -99,7 +104,7 @@ class UNet(Network):
 
         self.image_shape = (image_channels, height, width)
         self.num_classes, self.learn_variance, self.augmentation_dim = num_classes, learn_variance, augmentation_dim
-        self.null_class = null_class
+        self.null_class, self.fold = null_class, fold
         emb_channels = 4 * time_channels
 
         res_block = partial(
@@ -135,10 +140,10 @@ class UNet(Network):
         self.label = nn.Embedding(num_classes + null_class, emb_channels) if num_classes is not None else None
         # without a bias, and so without effect on an image left as it is
         self.augmentation = nn.Linear(augmentation_dim, emb_channels, bias=False) if augmentation_dim else None
-        self.first = nn.Conv2d(image_channels, channels, 3, padding=1)
+        self.first = nn.Conv2d(fold**2 * image_channels, channels, 3, padding=1)
 
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        c, size, skips = channels, min(height, width), [channels]
+        c, size, skips = channels, min(height, width) // fold, [channels]
         for i, c_out in enumerate(widths):
             if i > 0:
                 size //= 2
@@ -159,12 +164,12 @@ class UNet(Network):
                 size *= 2
                 self.up[-1] = nn.ModuleList([*self.up[-1].children(), enlarge(c)])
 
-        last = zero(nn.Conv2d(c, 2 * image_channels if learn_variance else image_channels, 3, padding=1))
+        last = zero(nn.Conv2d(c, fold**2 * image_channels * (1 + learn_variance), 3, padding=1))
         self.last = nn.Sequential(nn.GroupNorm(num_groups, c, norm_eps), nn.SiLU(), last)
 
     def forward(self, x: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
         emb = add_condition(self.time(c_noise), condition, self.label, self.augmentation, self.null_class)
-        h = self.first(x.to(self.first.weight.dtype))
+        h = self.first(F.pixel_unshuffle(x, self.fold).to(self.first.weight.dtype))
         skips = [h]
         for layers in self.down:
             h = apply(layers, h, emb)
@@ -172,10 +177,13 @@ class UNet(Network):
         h = apply(self.middle, h, emb)
         for layers in self.up:
             h = apply(layers, torch.cat([h, skips.pop()], dim=1), emb)
-        return self.last(h)
+        return F.pixel_shuffle(self.last(h), self.fold)
 
     def blocks(self) -> Iterable[nn.Module]:
         return (layer for layer in self.modules() if isinstance(layer, ResBlock | Attention))
+
+    def matrices(self) -> Iterable[nn.Parameter]:  # of convolutions that resample too
+        return (p for part in (self.down, self.middle, self.up) for p in part.parameters() if p.ndim > 1)
 
     def class_parameters(self) -> Iterable[str]:
         return () if self.label is None else ("label.weight",)

@@ -1,0 +1,1 @@
+from diffusion_lit.optimizer.muon import Muon as Muon
