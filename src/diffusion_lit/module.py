@@ -24,6 +24,7 @@ from diffusion_lit.hybrid_shard import HybridShardStrategy
 from diffusion_lit.loss import Loss, LossTerms
 from diffusion_lit.lr_schedule import LRSchedule
 from diffusion_lit.model.magnitude import force_unit_weights
+from diffusion_lit.optimizer import check_scale
 from diffusion_lit.random import fold_in, seed_default_generators
 from diffusion_lit.sharding import shard, unsharded
 from diffusion_lit.training_figures import TrainingFigures
@@ -173,11 +174,7 @@ class DiffusionModule(LightningModule):
         parameters, network = [*self.denoiser.parameters(), *self.loss.parameters()], self.denoiser.network
         asks = "matrices" in signature(self.optimizer).parameters
         optimizer = self.optimizer(parameters, **({"matrices": network.matrices()} if asks else {}))
-        if self.trainer.precision == "16-mixed" and getattr(optimizer, "_step_supports_amp_scaling", False):
-            raise ValueError(
-                "a fused optimizer sees gradients only after they were clipped and judged, and trainer.precision="
-                "16-mixed leaves their scale to it; use optimizer.fused=false, or trainer.precision=bf16-mixed"
-            )
+        check_scale(optimizer, str(self.trainer.precision))
         self.base_groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         return optimizer
 
