@@ -95,6 +95,7 @@ def picture(side: str, args: argparse.Namespace) -> Path:
 def report(args: argparse.Namespace) -> str:
     if args.quick:
         args.minutes, args.num_samples, args.calls = 0.05, 100, 2
+        args.overrides += ["callback.fid=null", "callback.sample_grid=null", "sampler.num_steps=2"]
     sides = [side for side in SIDES if side == OURS or importlib.util.find_spec(MODULES[side])]
     training, held_out = digits(args)
     for name in (*sides, HELD_OUT):
