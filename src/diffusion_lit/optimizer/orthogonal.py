@@ -18,9 +18,9 @@ def orthogonal(matrices: Tensor, num_steps: int = 5) -> Tensor:
 
         X <- R X,   R = a + b X X^T + c (X X^T)^2.
 
-    Kernels are many times wider than high, so that what is iterated is X X^T <- R X X^T R and the product of all R, both
-    small, and only that product meets X. Singular values of less than about a thousandth of the matrix's norm get part
-    of the way.
+    Kernels are many times wider than high, so that what is iterated is X X^T <- R X X^T R and the product of all R,
+    both small, and only that product meets X. Singular values of less than about a thousandth of the matrix's norm get
+    part of the way.
 
     Args:
         matrices: [N, rows, columns]; of zeros become zeros.
