@@ -180,6 +180,7 @@ def test_attention_without_a_norm_is_refused() -> None:
         ("_target_", "diffusion_lit.model.dit.DiT"),
         ("augmentation_dim", 9),
         ("time_scale", 0.25),
+        ("fold", 2),
         ("time_channels", 32),
         ("channel_multipliers", [2, 2]),
     ],
