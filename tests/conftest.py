@@ -5,6 +5,7 @@ import logging
 import os
 import random
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     import torch
 
     from diffusion_lit.data import DigitsData
+    from diffusion_lit.feature import random_vgg
     from tests import hydra_shortcuts
     from tests.launch import few
 
@@ -33,6 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 1.0  # type: ignore[attr-defined]
     hydra_shortcuts.install()
     DigitsData.load = few  # type: ignore[method-assign, assignment]
+    # The default extractor of most commands draws 134 M weights, which nothing changes, for over a second.
+    random_vgg.seeded_vgg16 = lru_cache(maxsize=1)(random_vgg.seeded_vgg16)
 
 
 @pytest.fixture(autouse=True)

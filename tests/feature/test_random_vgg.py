@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from diffusion_lit.feature import RandomVGG
+from diffusion_lit.feature import RandomVGG, random_vgg
 from tests.feature.stand_ins import random_images
 
 
@@ -28,6 +28,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
         return network
 
     monkeypatch.setattr("torchvision.models.vgg16", narrowed)
+    monkeypatch.setattr(random_vgg, "seeded_vgg16", random_vgg.seeded_vgg16.__wrapped__)  # drawn each time
 
 
 def test_it_is_the_same_in_every_run(narrow: None) -> None:
