@@ -5,7 +5,7 @@ import logging
 import os
 import random
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,10 +23,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None) is not None and not hasattr(config, "workerinput"):
         return  # the process that only hands out tests would import for ten seconds what it does not use
     import torch
+    from lightning.fabric.utilities import registry
 
     from diffusion_lit.data import DigitsData
     from diffusion_lit.feature import random_vgg
     from tests import hydra_shortcuts
+    from tests.feature.narrow_vgg import narrow_vgg16
     from tests.launch import few
 
     os.fsync = lambda descriptor: None  # type: ignore[assignment] # no machine stops here; waiting for the disk takes a tenth
@@ -35,8 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 1.0  # type: ignore[attr-defined]
     hydra_shortcuts.install()
     DigitsData.load = few  # type: ignore[method-assign, assignment]
-    # The default extractor of most commands draws 134 M weights, which nothing changes, for over a second.
-    random_vgg.seeded_vgg16 = lru_cache(maxsize=1)(random_vgg.seeded_vgg16)
+    random_vgg.seeded_vgg16 = narrow_vgg16
+    registry.entry_points = cache(registry.entry_points)  # Lightning looks through all packages for each trainer
 
 
 @pytest.fixture(autouse=True)
