@@ -1,6 +1,7 @@
 """Hydra's answers, sooner: composing takes it longer than the training steps of most tests.
 
-What it reads from conf/, it reads once; processes that are copies of this one have it read already.
+What it reads from conf/, and what a choice of groups comes to, it finds out once; processes that are copies of this one
+know it already.
 """
 
 from collections.abc import Sequence
