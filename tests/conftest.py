@@ -76,5 +76,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)  # as it is set at first, a twentieth of the time goes into looking for garbage
+    gc.set_threshold(20_000, 10, 5)  # as it is set at first, a twentieth of the time goes into looking for garbage
     gc.enable()

@@ -23,7 +23,7 @@ def narrowed(**options: Any) -> torchvision.models.VGG:
 
 
 @cache
-def narrow_vgg16(seed: int, num_features: int) -> nn.Module:
+def narrow_vgg16(seed: int, num_features: int) -> Any:
     """As `random_vgg.seeded_vgg16`; drawn once, for nothing changes it."""
     with patch("torchvision.models.vgg16", narrowed):
         return AS_PUBLISHED(seed, num_features)

@@ -1,5 +1,7 @@
 """A VGG16 that never saw an image."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -54,7 +56,7 @@ class RandomVGG(FeatureExtractor):
         return self.network.classifier[1:](F.linear(x.flatten(1), self.whole))
 
 
-def seeded_vgg16(seed: int, num_features: int) -> nn.Module:
+def seeded_vgg16(seed: int, num_features: int) -> Any:
     """A VGG16 with `num_features` outputs, drawn from `seed` alone."""
     from torchvision.models import vgg16
 
