@@ -5,6 +5,7 @@ import logging
 import os
 import random
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None) is not None and not hasattr(config, "workerinput"):
         return  # the process that only hands out tests would import for ten seconds what it does not use
     import torch
+    from lightning.fabric.utilities import registry
 
     from diffusion_lit.data import DigitsData
+    from diffusion_lit.feature import random_vgg
     from tests import hydra_shortcuts
+    from tests.feature.narrow_vgg import narrow_vgg16
     from tests.launch import few
 
     os.fsync = lambda descriptor: None  # type: ignore[assignment] # no machine stops here; waiting for the disk takes a tenth
@@ -33,6 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 1.0  # type: ignore[attr-defined]
     hydra_shortcuts.install()
     DigitsData.load = few  # type: ignore[method-assign, assignment]
+    random_vgg.seeded_vgg16 = narrow_vgg16
+    registry.entry_points = cache(registry.entry_points)  # Lightning looks through all packages for each trainer
 
 
 @pytest.fixture(autouse=True)
@@ -70,4 +76,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     gc.freeze()
+    gc.set_threshold(20_000, 10, 5)  # as it is set at first, a twentieth of the time goes into looking for garbage
     gc.enable()

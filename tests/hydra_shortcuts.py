@@ -1,19 +1,24 @@
 """Hydra's answers, sooner: composing takes it longer than the training steps of most tests.
 
-What it reads from conf/, it reads once; processes that are copies of this one have it read already.
+What it reads from conf/, and what a choice of groups comes to, it finds out once; processes that are copies of this one
+know it already.
 """
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import hydra._internal.config_loader_impl
 import hydra._internal.utils
 import omegaconf
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
+from hydra._internal.defaults_list import DefaultsList, create_defaults_list
 from hydra._internal.hydra import Hydra
+from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
@@ -29,7 +34,11 @@ PARSER = OverridesParser.create()
 COMPOSED = restore.composed
 READ_MODE = Hydra.get_mode
 READ_FILE = ConfigRepository.load_config
+LIST = create_defaults_list
+MERGE = ConfigLoaderImpl._compose_config_from_defaults_list
 FILES: dict[tuple[str, ...], Any] = {}
+LISTS: dict[tuple[Any, ...], DefaultsList] = {}
+MERGED: dict[tuple[Any, ...], DictConfig] = {}
 
 
 @cache
@@ -61,10 +70,35 @@ def read_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any
 
 
 def read_file(self: ConfigRepository, config_path: str) -> Any:
-    key = (config_path, *(source.path for source in self.sources))
+    key = (config_path, *sources(self))
     if key not in FILES:
         FILES[key] = READ_FILE(self, config_path)
     return deepcopy(FILES[key])  # Hydra writes into it
+
+
+def listed(
+    repo: IConfigRepository, config_name: str | None, overrides_list: list[Override], **options: bool
+) -> DefaultsList:
+    """What the choices of groups, and they alone, come to: the files to read."""
+    chosen, others = [], []
+    for override in overrides_list:
+        choice = repo.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
+        (chosen if choice else others).append(override)
+    key = (sources(repo), config_name, *(override.input_line for override in chosen), *options.items())
+    if key not in LISTS:
+        LISTS[key] = LIST(repo=repo, config_name=config_name, overrides_list=chosen, **options)
+    return replace(LISTS[key], config_overrides=[other for other in others if not other.is_sweep_override()])
+
+
+def merged(self: ConfigLoaderImpl, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+    key = (sources(repo), *(tuple(vars(default).items()) for default in defaults))
+    if key not in MERGED:
+        MERGED[key] = MERGE(self, defaults, repo)
+    return deepcopy(MERGED[key])
+
+
+def sources(repo: IConfigRepository) -> tuple[str, ...]:
+    return tuple(source.path for source in repo.get_sources())
 
 
 def copy_metadata(self: Metadata, memo: dict[int, Any]) -> Metadata:
@@ -82,6 +116,8 @@ def install() -> None:
     restore.composed = composed
     Hydra.get_mode = read_mode  # type: ignore[method-assign]
     ConfigRepository.load_config = read_file  # type: ignore[method-assign]
+    hydra._internal.config_loader_impl.create_defaults_list = listed
+    ConfigLoaderImpl._compose_config_from_defaults_list = merged  # type: ignore[method-assign]
     Metadata.__deepcopy__ = copy_metadata  # type: ignore[attr-defined]
     for module in (omegaconf.base, omegaconf._utils):
         module.parse = cache(parse)  # type: ignore[attr-defined] # the same interpolations, again and again

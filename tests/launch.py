@@ -31,6 +31,7 @@ from diffusion_lit import recorded
 from diffusion_lit.check import check_settings
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.data import ArrayImages, DigitsData, Images
+from diffusion_lit.feature import RandomVGG
 from diffusion_lit.shell import quote
 from diffusion_lit.training import train
 from tests.hydra_shortcuts import composed
@@ -119,6 +120,7 @@ def load() -> None:
     figure = Figure()
     figure.subplots().semilogy([1, 2])
     figure.savefig(io.BytesIO())  # matplotlib finds its fonts, and its parser of labels, at the first figure
+    RandomVGG()  # whose weights are drawn once
     recorded.platform()
     inspect.stack()  # which Hydra looks through, module by module
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):

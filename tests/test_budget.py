@@ -12,7 +12,7 @@ from diffusion_lit.budget import Budget, budget_of
 from diffusion_lit.checkpoint import load_checkpoint
 from tests.launch import train_in
 
-QUIET = ("callback.fid=null", "callback.sample_grid=null", "trainer.max_steps=null")
+QUIET = ("callback.fid=null", "callback.sample_grid=null", "callback.best_checkpoint=null", "trainer.max_steps=null")
 
 
 class Shares(Callback):

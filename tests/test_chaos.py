@@ -27,7 +27,12 @@ from tests.chaos import DAMAGES, FAULTS, VARIANTS, Campaign, Reference, Variant,
 from tests.launch import TINY, run_forked, train_in
 
 SHORT = Variant(more=("trainer.max_steps=5", "callback.fid.num_samples=5", "sampler.num_steps=2"))
-QUIET = ("callback.fid=null", "callback.sample_grid=null", "trainer.log_every_n_steps=1")
+QUIET = (
+    "callback.fid=null",
+    "callback.sample_grid=null",
+    "callback.best_checkpoint=null",
+    "trainer.log_every_n_steps=1",
+)
 
 
 @pytest.fixture(scope="module")

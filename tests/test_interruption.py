@@ -20,7 +20,12 @@ from tests.chaos import wrap_drawing
 from tests.figures import scalars, table
 from tests.launch import TINY, model_figures, run_forked, train_in
 
-QUIET = ("callback.sample_grid=null", "trainer.max_steps=6", "trainer.log_every_n_steps=3")
+QUIET = (
+    "callback.sample_grid=null",
+    "callback.best_checkpoint=null",
+    "trainer.max_steps=6",
+    "trainer.log_every_n_steps=3",
+)
 
 
 class Signal(Callback):

@@ -154,7 +154,8 @@ def test_validation_is_of_the_average_on_fixed_noise(run: Path) -> None:
 )
 def test_a_resumed_run_is_the_same_run(run: Path, tmp_path: Path, stop: int) -> None:
     """Stopped in the middle of an epoch, at its end, at a validation: equal to the bit, loss by loss."""
-    options = ("model.dropout=0.1", "callback.fid=null", "callback.sample_grid=null", "trainer.log_every_n_steps=1")
+    quiet = ("callback.fid=null", "callback.sample_grid=null", "callback.best_checkpoint=null")
+    options = ("model.dropout=0.1", *quiet, "trainer.log_every_n_steps=1")
     train_in(tmp_path / "a", f"trainer.max_steps={stop}", *options)
     train_in(tmp_path / "b", "trainer.max_steps=10", f"resume={tmp_path / 'a'}", *options)
     assert same(run / "checkpoints" / "last.ckpt", tmp_path / "b" / "checkpoints" / "last.ckpt")
@@ -168,6 +169,7 @@ def test_resuming_is_exact_with_accumulation_too(tmp_path: Path) -> None:
         "data.batch_size=30",
         "callback.fid=null",
         "callback.sample_grid=null",
+        "callback.best_checkpoint=null",
     )
     train_in(tmp_path / "whole", "trainer.max_steps=8", *options)  # nine batches an epoch, the last one alone
     train_in(tmp_path / "a", "trainer.max_steps=3", *options)
@@ -222,7 +224,8 @@ STATEFUL = {
 def test_every_kind_of_loss_trains_and_resumes_to_the_bit(name: str, tmp_path: Path) -> None:
     """With what it has learnt: the importance of each part of time, the uncertainty of each noise level."""
     importance = ("density.num_bins=5", "density.history_size=2") if name == "importance" else ()
-    quiet = ("callback.fid=null", "callback.sample_grid=null", "trainer.log_every_n_steps=1")
+    quiet = ("callback.fid=null", "callback.sample_grid=null", "callback.best_checkpoint=null")
+    quiet += ("trainer.log_every_n_steps=1",)
     options = (*STATEFUL[name], *importance, *quiet)
     kept = ("callback.last_checkpoint.every_n_steps=2", "callback.last_checkpoint.keep_last=2")
     train_in(tmp_path / "whole", "trainer.max_steps=4", *kept, *options)

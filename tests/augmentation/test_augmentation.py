@@ -359,7 +359,7 @@ def test_an_augmentation_that_the_data_would_ignore_is_refused(override: str, tm
 
 # Whole runs.
 
-QUICK = ("callback.fid=null", "callback.sample_grid=null")
+QUICK = ("callback.fid=null", "callback.sample_grid=null", "callback.best_checkpoint=null")
 
 
 @pytest.fixture(scope="module")

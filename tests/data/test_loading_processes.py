@@ -79,7 +79,12 @@ def unnoticed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def lose_a_process(folder: Path, expected: type[BaseException], step: int | None) -> None:
     """The message names cause and remedy, and what was trained is saved."""
     kill = f"+callback.kill={{_target_: {__name__}.KillLoaders, step: {step or 'null'}}}"
-    quiet = ("callback.fid=null", "callback.sample_grid=null", "trainer.limit_val_batches=1")
+    quiet = (
+        "callback.fid=null",
+        "callback.sample_grid=null",
+        "callback.best_checkpoint=null",
+        "trainer.limit_val_batches=1",
+    )
     with pytest.raises(expected) as caught:
         train_in(folder, "data.num_workers=1", "data.batch_size=30", "trainer.max_steps=20", kill, *quiet)
     message = explain(caught.value)

@@ -18,6 +18,7 @@ NUM_IMAGES = 61
 QUIET = (
     "callback.fid=null",
     "callback.sample_grid=null",
+    "callback.best_checkpoint=null",
     "trainer.val_check_interval=1000",
     "trainer.log_every_n_steps=1",
 )

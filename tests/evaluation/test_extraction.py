@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,7 +54,8 @@ def test_features_are_never_another_set_s(run: Path, whole: Path, tmp_path: Path
 
 
 def test_a_seed_s_features_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nn.init, "kaiming_normal_", lambda *_, **__: None)  # takes seconds
+    network = SimpleNamespace(classifier=[nn.Linear(512, 1)])  # two times 134 M weights take seconds
+    monkeypatch.setattr("diffusion_lit.feature.random_vgg.seeded_vgg16", lambda *_: network)
     images = StoredImages(few_digits()["train"])
     folders = [FeatureFolder(tmp_path, describe(images, RandomVGG(seed)), 288).path for seed in (0, 1, 0)]
     assert folders[0] == folders[2] != folders[1]
