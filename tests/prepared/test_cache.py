@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock, Timeout
 
 from diffusion_lit.prepared import cache
 from diffusion_lit.prepared.cache import ShardCache, download
@@ -26,7 +27,7 @@ def shards(tmp_path: Path) -> tuple[ShardCache, list[ShardInfo]]:
         path.write_bytes(bytes([number]) * SIZE)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         infos.append(ShardInfo(f"train/{path.name}", 1, SIZE, sha256))
-    return ShardCache(f"local:{tmp_path / 'set'}", tmp_path / "cache", 2 * SIZE, {}), infos
+    return ShardCache(f"local:{tmp_path / 'set'}", tmp_path / "all" / "cache", 2 * SIZE, {}), infos
 
 
 def fetched(shard_cache: ShardCache, *infos: ShardInfo) -> set[str]:
@@ -46,6 +47,22 @@ def test_the_shard_that_was_used_least_recently_makes_room(shards: tuple[ShardCa
     assert list(shard_cache.sizes().values()) == [SIZE, SIZE]
 
 
+def test_processes_make_room_one_at_a_time(
+    shards: tuple[ShardCache, list[ShardInfo]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each for its own shard, and until that is there: two that count the same free bytes would overfill the folder."""
+    shard_cache, [a, *_] = shards
+    rooms: list[int] = []
+
+    def make_room(size: int) -> None:
+        rooms.append(size)
+        with pytest.raises(Timeout):
+            FileLock(shard_cache.folder / "lock", timeout=0).acquire()
+
+    monkeypatch.setattr(shard_cache, "make_room", make_room)
+    assert fetched(shard_cache, a) == {a.file} and rooms == [SIZE]
+
+
 def test_what_is_cached_counts_as_room(
     shards: tuple[ShardCache, list[ShardInfo]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,7 +79,7 @@ def test_what_is_cached_counts_as_room(
         shard_cache.check(2 * SIZE + 2)
 
 
-class Answer(Exception):
+class AnswerError(Exception):
     """An HTTP status as boto's client raises it."""
 
     def __init__(self, status: int) -> None:
@@ -74,9 +91,9 @@ class Answer(Exception):
     ("faults", "raised", "asked"),
     [
         ([TimeoutError("slow"), ConnectionError("reset")], None, 3),
-        ([Answer(500)] * 3, r"could not be fetched \(Answer: status 500\)\. Check", 3),
-        ([Answer(403)], "status 403", 1),
-        ([Answer(404)], "is not there", 1),
+        ([AnswerError(500)] * 3, r"could not be fetched \(AnswerError: status 500\)\. Check", 3),
+        ([AnswerError(403)], "status 403", 1),
+        ([AnswerError(404)], "is not there", 1),
         ([FileNotFoundError(2, "gone")], "is not there", 1),
         ([OSError(28, "No space left on device")], "No space left", 1),
         ([ValueError()] * 3, r"\(ValueError: \)", 3),
