@@ -81,7 +81,7 @@ def test_what_cannot_be_read_is_damage(name: str, tmp_path: Path) -> None:
 
 def test_another_format_is_named(tmp_path: Path) -> None:
     manifest(format="diffusion-lit 9").save(tmp_path)
-    with pytest.raises(ValueError, match="is of the format 'diffusion-lit 9', .* reads 'diffusion-lit 1'"):
+    with pytest.raises(ValueError, match=r"is of the format 'diffusion-lit 9', .* reads 'diffusion-lit 1'"):
         Manifest.load(tmp_path / "manifest.json")
 
 
