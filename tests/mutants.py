@@ -43,6 +43,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LOADED = ("torch", "torchvision", "lightning.pytorch", "torchmetrics.image", "hydra", "sklearn.datasets", "hypothesis")
 """What most tests import, once for all of them."""
+OUTCOMES = ("killed", "timeout", "survived", "untested")
 PATIENCE = 30.0
 """Seconds that tests may take, beside five times what they take on the project as it is."""
 SWAPPED: dict[type, type] = {
@@ -76,7 +77,8 @@ class Mutant:
     diff: str
     met: Counter[str] = field(default_factory=Counter)
     """How many tests of each file were run against it."""
-    outcome: str = "survived"
+    outcome: str = "untested"
+    """One of `OUTCOMES`; untested until a test is run."""
 
 
 def calls_to(node: ast.AST, names: tuple[str, ...]) -> bool:
@@ -346,16 +348,21 @@ class Project:
         return self.calls.get(key, {})
 
     def mirroring(self, path: Path) -> list[Path]:
-        """The test file of a source file's name; where there is none those of its folder, or those that import it."""
+        """The test file of a source file's name; else those of its folder and those that import from just this file.
+
+        Where there are none either, those that import from its folder.
+        """
         folder = path.relative_to(self.package).parent
         own = self.tree / "tests" / folder / f"test_{path.stem}.py"
         beside = [test for test in self.tests if test.parent.name == folder.name]
-        return [own] if own in self.tests else beside or self.importing(path, self.tests)
+        near = list(dict.fromkeys([*beside, *self.importing(path, self.tests, exactly=True)]))
+        return [own] if own in self.tests else near or self.importing(path, self.tests)
 
-    def importing(self, path: Path, files: Iterable[Path]) -> list[Path]:
-        """Those of `files` that import from a source file or its folder."""
+    def importing(self, path: Path, files: Iterable[Path], exactly: bool = False) -> list[Path]:
+        """Those of `files` that import from a source file or, unless `exactly`, its folder."""
         folder, name = path.relative_to(self.package).parent, self.package.name
-        module = rf"{name}\.{folder.name}(\.{path.stem})?" if folder.name else rf"{name}\.{path.stem}"
+        part = rf"(\.{path.stem}){'' if exactly else '?'}"
+        module = rf"{name}\.{folder.name}{part}" if folder.name else rf"{name}\.{path.stem}"
         pattern = re.compile(rf"^from {module} import ", re.MULTILINE)
         return [file for file in files if file.name != "__init__.py" and pattern.search(file.read_text())]
 
@@ -410,9 +417,9 @@ def waiting_in(path: Path, name: str, explained: set[tuple[str, str]], again: se
 
 def report_of(mutants: list[Mutant], tree: Path, title: str) -> str:
     """In Markdown, each survivor as docs/mutants.md would have it, but for the line's number and the tests."""
-    counts = {outcome: sum(m.outcome == outcome for m in mutants) for outcome in ("killed", "timeout", "survived")}
+    counts = {outcome: sum(m.outcome == outcome for m in mutants) for outcome in OUTCOMES}
     lines = [f"# {title}", "", ", ".join(f"{count} {outcome}" for outcome, count in counts.items()), ""]
-    for mutant in sorted(mutants, key=lambda m: (m.outcome, m.path, m.line)):
+    for mutant in sorted(mutants, key=lambda m: (OUTCOMES.index(m.outcome), m.path, m.line)):
         if mutant.outcome != "killed":
             met = ", ".join(f"{count} tests of {file}" for file, count in mutant.met.items()) or "no tests were run"
             lines += [f"## {mutant.path.relative_to(tree)}:{mutant.line}", "", f"```diff\n{mutant.diff}\n```"]
@@ -464,7 +471,7 @@ def main(argv: list[str]) -> list[Mutant]:
                     print(f"{mutant.outcome:9} {path.relative_to(project.tree)}:{mutant.line}", flush=True)
         for mutant in tried:
             for file in project.others(mutant.path):
-                if mutant.outcome == "survived":
+                if mutant.outcome in ("survived", "untested"):
                     project.try_out(mutant, [file])
         title = f"Mutants of {', '.join(map(str, args.paths)) or 'src'}, seed {args.seed}"
         report = report_of(tried, project.tree, title)
