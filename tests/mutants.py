@@ -348,15 +348,15 @@ class Project:
         return self.calls.get(key, {})
 
     def mirroring(self, path: Path) -> list[Path]:
-        """The test file of a source file's name; else those of its folder and those that import from just this file.
+        """The test file of a source file's name; else those that import from just this file, or are of its folder.
 
         Where there are none either, those that import from its folder.
         """
         folder = path.relative_to(self.package).parent
         own = self.tree / "tests" / folder / f"test_{path.stem}.py"
         beside = [test for test in self.tests if test.parent.name == folder.name]
-        near = list(dict.fromkeys([*beside, *self.importing(path, self.tests, exactly=True)]))
-        return [own] if own in self.tests else near or self.importing(path, self.tests)
+        exact = self.importing(path, self.tests, exactly=True)
+        return [own] if own in self.tests else exact or beside or self.importing(path, self.tests)
 
     def importing(self, path: Path, files: Iterable[Path], exactly: bool = False) -> list[Path]:
         """Those of `files` that import from a source file or, unless `exactly`, its folder."""
