@@ -360,10 +360,11 @@ class Project:
 
     def importing(self, path: Path, files: Iterable[Path], exactly: bool = False) -> list[Path]:
         """Those of `files` that import from a source file or, unless `exactly`, its folder."""
-        folder, name = path.relative_to(self.package).parent, self.package.name
-        part = rf"(\.{path.stem}){'' if exactly else '?'}"
-        module = rf"{name}\.{folder.name}{part}" if folder.name else rf"{name}\.{path.stem}"
-        pattern = re.compile(rf"^from {module} import ", re.MULTILINE)
+        folder, name, stem = path.relative_to(self.package).parent, self.package.name, path.stem
+        home = rf"{name}\.{folder.name}" if folder.name else name
+        modules = [rf"from {home}\.{stem} import ", rf"from {home} import .*\b{stem}\b"]
+        modules += [f"from {home} import "] if folder.name and not exactly else []
+        pattern = re.compile(f"^({'|'.join(modules)})", re.MULTILINE)
         return [file for file in files if file.name != "__init__.py" and pattern.search(file.read_text())]
 
     def others(self, path: Path) -> list[Path]:
