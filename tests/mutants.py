@@ -1,14 +1,15 @@
 """Changes to the source that no test notices: `make mutants`.
 
-    python -m tests.mutants [PATH ...] [--minutes 10] [--each 10] [--seed N]
+    python -m tests.mutants [PATH ...] [--minutes 10] [--each 10] [--seed N] [--again REPORT]
 
 Each mutant is one small change to a copy of the project: another comparison, sign or number; an argument, a call or a
 statement left out. Of every source file below the PATHs `--each` are drawn, then as many again. They meet the tests
 that mirror the file; those that live meet, in the last third of the time, the tests of the modules that import it. Only
 tests that call the changed function are run: which these are is traced once. Survivors are printed, and written to
-outputs/mutants/report.md; what docs/mutants.md explains is not tried again.
+outputs/mutants/report.md; what docs/mutants.md explains is not tried again. With `--again`, only the survivors of an
+earlier report are tried, on the source and the tests as they are now.
 
-What only a process that a test starts would notice survives here.
+What only a process that a test starts anew would notice survives here; one that it forks is traced as it is itself.
 """
 
 import argparse
@@ -42,6 +43,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LOADED = ("torch", "torchvision", "lightning.pytorch", "torchmetrics.image", "hydra", "sklearn.datasets", "hypothesis")
 """What most tests import, once for all of them."""
+OUTCOMES = ("killed", "timeout", "survived", "untested")
 PATIENCE = 30.0
 """Seconds that tests may take, beside five times what they take on the project as it is."""
 SWAPPED: dict[type, type] = {
@@ -75,7 +77,8 @@ class Mutant:
     diff: str
     met: Counter[str] = field(default_factory=Counter)
     """How many tests of each file were run against it."""
-    outcome: str = "survived"
+    outcome: str = "untested"
+    """One of `OUTCOMES`; untested until a test is run."""
 
 
 def calls_to(node: ast.AST, names: tuple[str, ...]) -> bool:
@@ -183,11 +186,13 @@ def mutants_of(path: Path, source: str) -> list[Mutant]:
 class Tracer:
     """A pytest plugin: which functions of the package each test calls, its fixtures and its file's import included.
 
-    Caches of the test module are emptied first, lest only the first of several tests seem to call what they share.
+    A forked process, as a rank or a loading process may be, writes what it calls to a file. Caches of the test module
+    are emptied first, lest only the first of several tests seem to call what they share.
     """
 
     def __init__(self, package: Path, out: Path) -> None:
         self.package, self.out = f"{package}{os.sep}", out
+        self.forked = out.with_suffix(".forked")
         self.current: set[str] = set()
         self.fixtures: dict[str, set[str]] = {}
         self.calls: Calls = {}
@@ -198,10 +203,20 @@ class Tracer:
         if code not in self.names:
             inside = code.co_filename.startswith(self.package) and code.co_flags & inspect.CO_OPTIMIZED  # a function's
             self.names[code] = f"{code.co_filename[len(self.package) :]}:{code.co_firstlineno}" if inside else None
-        if name := self.names[code]:
+        if (name := self.names[code]) and name not in self.current:
             self.current.add(name)
+            if os.getpid() != self.pid:
+                with self.forked.open("a") as file:
+                    file.write(f"{name}\n")
+
+    def add_forked(self) -> None:
+        if self.forked.is_file():
+            self.current.update(self.forked.read_text().split())
+            self.forked.unlink()
 
     def pytest_sessionstart(self) -> None:
+        self.pid = os.getpid()
+        self.forked.unlink(missing_ok=True)
         threading.settrace(self.trace)
         sys.settrace(self.trace)
 
@@ -214,6 +229,7 @@ class Tracer:
         try:
             return (yield)
         finally:
+            self.add_forked()
             self.fixtures.setdefault(fixturedef.argname, set()).update(self.current)
             self.current |= outer
 
@@ -224,6 +240,7 @@ class Tracer:
                 value.cache_clear()
         self.current, start = set(), time.monotonic()
         result = yield
+        self.add_forked()
         shared = (self.fixtures.get(name, set()) for name in item.fixturenames)
         calls = sorted(self.current.union(self.imported, *shared))
         self.calls[item.nodeid] = (time.monotonic() - start, calls)
@@ -251,7 +268,7 @@ def run_tests(tree: Path, files: list[str], plugin: object, seconds: float) -> s
         code = 1
         try:
             os.setsid()
-            os.nice(10)
+            os.nice(0 if os.nice(0) else 10)  # unless the command was given its own
             os.chdir(tree)
             log = os.open(tree / "pytest.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 1)
@@ -298,7 +315,7 @@ class Project:
     def __init__(self, root: Path, folder: Path, deadline: float) -> None:
         self.folder, self.deadline = folder, deadline
         self.tree = folder / "whole"
-        left_out = shutil.ignore_patterns(".git", ".venv", "outputs", "*_cache", "__pycache__")
+        left_out = shutil.ignore_patterns(".git", ".venv", "outputs", "*_cache")  # compiled files stay: they save time
         shutil.copytree(root, self.tree, ignore=left_out)
         self.package = package_of(self.tree)
         self.tests = sorted((self.tree / "tests").rglob("test_*.py"))
@@ -306,7 +323,7 @@ class Project:
         content = [
             f"{p.relative_to(self.tree)}".encode() + p.read_bytes()
             for p in files
-            if p not in self.tests and p.name != Path(__file__).name
+            if p not in self.tests and p.name != Path(__file__).name and p.suffix != ".pyc"
         ]
         self.keys = {
             t: hashlib.sha256(b"".join([*content, t.name.encode(), t.read_bytes()])).hexdigest() for t in self.tests
@@ -325,22 +342,29 @@ class Project:
                 print(f"{name} fails without any change:\n{(self.tree / 'pytest.log').read_text()[-2000:]}")
             self.calls[key] = json.loads(out.read_text()) if outcome == "survived" else {}
             if outcome == "survived":
+                shutil.rmtree(self.tree / "tmp", ignore_errors=True)
                 self.cache.parent.mkdir(parents=True, exist_ok=True)
                 self.cache.write_text(json.dumps({key: calls for key, calls in self.calls.items() if calls}))
         return self.calls.get(key, {})
 
     def mirroring(self, path: Path) -> list[Path]:
-        """The test file of a source file's name; where there is none those of its folder, or those that import it."""
+        """The test file of a source file's name; else those that import from just this file, or are of its folder.
+
+        Where there are none either, those that import from its folder.
+        """
         folder = path.relative_to(self.package).parent
         own = self.tree / "tests" / folder / f"test_{path.stem}.py"
         beside = [test for test in self.tests if test.parent.name == folder.name]
-        return [own] if own in self.tests else beside or self.importing(path, self.tests)
+        exact = self.importing(path, self.tests, exactly=True)
+        return [own] if own in self.tests else exact or beside or self.importing(path, self.tests)
 
-    def importing(self, path: Path, files: Iterable[Path]) -> list[Path]:
-        """Those of `files` that import from a source file or its folder."""
-        folder, name = path.relative_to(self.package).parent, self.package.name
-        module = rf"{name}\.{folder.name}(\.{path.stem})?" if folder.name else rf"{name}\.{path.stem}"
-        pattern = re.compile(rf"^from {module} import ", re.MULTILINE)
+    def importing(self, path: Path, files: Iterable[Path], exactly: bool = False) -> list[Path]:
+        """Those of `files` that import from a source file or, unless `exactly`, its folder."""
+        folder, name, stem = path.relative_to(self.package).parent, self.package.name, path.stem
+        home = rf"{name}\.{folder.name}" if folder.name else name
+        modules = [rf"from {home}\.{stem} import ", rf"from {home} import .*\b{stem}\b"]
+        modules += [f"from {home} import "] if folder.name and not exactly else []
+        pattern = re.compile(f"^({'|'.join(modules)})", re.MULTILINE)
         return [file for file in files if file.name != "__init__.py" and pattern.search(file.read_text())]
 
     def others(self, path: Path) -> list[Path]:
@@ -362,8 +386,10 @@ class Project:
         seconds, left = PATIENCE + 5 * sum(tests.values()), self.deadline - time.monotonic()
         if tests and left > 0:
             tree = self.folder / "mutant"
-            shutil.copytree(self.tree, tree)
-            (tree / mutant.path.relative_to(self.tree)).write_text(mutant.source)
+            shutil.copytree(self.tree, tree, copy_function=os.link)  # 20 times as fast as copies
+            changed = tree / mutant.path.relative_to(self.tree)
+            changed.unlink()  # or the project's own copy would change with it
+            changed.write_text(mutant.source)
             outcome = run_tests(tree, list(met), Chosen(list(tests)), min(seconds, left))
             shutil.rmtree(tree)
             if outcome == "timeout" and left < seconds:
@@ -384,11 +410,17 @@ def explanations(document: Path) -> set[tuple[str, str]]:
     }
 
 
+def waiting_in(path: Path, name: str, explained: set[tuple[str, str]], again: set[tuple[str, str]]) -> list[Mutant]:
+    """A file's mutants that nothing explains; of those in `again`, if there are any there."""
+    found = [mutant for mutant in mutants_of(path, path.read_text()) if (name, mutant.diff) not in explained]
+    return [mutant for mutant in found if not again or (name, mutant.diff) in again]
+
+
 def report_of(mutants: list[Mutant], tree: Path, title: str) -> str:
     """In Markdown, each survivor as docs/mutants.md would have it, but for the line's number and the tests."""
-    counts = {outcome: sum(m.outcome == outcome for m in mutants) for outcome in ("killed", "timeout", "survived")}
+    counts = {outcome: sum(m.outcome == outcome for m in mutants) for outcome in OUTCOMES}
     lines = [f"# {title}", "", ", ".join(f"{count} {outcome}" for outcome, count in counts.items()), ""]
-    for mutant in sorted(mutants, key=lambda m: (m.outcome, m.path, m.line)):
+    for mutant in sorted(mutants, key=lambda m: (OUTCOMES.index(m.outcome), m.path, m.line)):
         if mutant.outcome != "killed":
             met = ", ".join(f"{count} tests of {file}" for file, count in mutant.met.items()) or "no tests were run"
             lines += [f"## {mutant.path.relative_to(tree)}:{mutant.line}", "", f"```diff\n{mutant.diff}\n```"]
@@ -403,11 +435,15 @@ def main(argv: list[str]) -> list[Mutant]:
     parser.add_argument("--minutes", type=float, default=10, help="when to stop (10)")
     parser.add_argument("--each", type=int, default=10, help="mutants of a file before the next file's turn (10)")
     parser.add_argument("--seed", type=int, default=random.randrange(1000), help="of the draw; any by default")
+    parser.add_argument("--again", type=Path, metavar="REPORT", help="try only the survivors of this report")
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     start, root = time.monotonic(), args.root.resolve()
     paths = [path.resolve() for path in args.paths or [root / "src"]]
     explained = explanations(root / "docs" / "mutants.md")
+    again = explanations(args.again) if args.again else set()
+    if args.again and not again:
+        parser.error(f"--again: {args.again} has no survivors, or is not a report of this command's")
     for name, diff in sorted(explained):
         lines = {line.strip() for line in (root / name).read_text().splitlines()} if (root / name).is_file() else set()
         if not {line[2:] for line in diff.splitlines() if line.startswith("- ")} <= lines:
@@ -421,7 +457,7 @@ def main(argv: list[str]) -> list[Mutant]:
         for path in sorted(project.package.rglob("*.py")):
             name = str(path.relative_to(project.tree))
             if any((root / name).is_relative_to(chosen) for chosen in paths):
-                waiting[path] = [m for m in mutants_of(path, path.read_text()) if (name, m.diff) not in explained]
+                waiting[path] = waiting_in(path, name, explained, again)
                 draw.shuffle(waiting[path])
         order = list(waiting)
         draw.shuffle(order)
@@ -436,7 +472,7 @@ def main(argv: list[str]) -> list[Mutant]:
                     print(f"{mutant.outcome:9} {path.relative_to(project.tree)}:{mutant.line}", flush=True)
         for mutant in tried:
             for file in project.others(mutant.path):
-                if mutant.outcome == "survived":
+                if mutant.outcome in ("survived", "untested"):
                     project.try_out(mutant, [file])
         title = f"Mutants of {', '.join(map(str, args.paths)) or 'src'}, seed {args.seed}"
         report = report_of(tried, project.tree, title)

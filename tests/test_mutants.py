@@ -43,6 +43,8 @@ COUNT = """
         return n < 4
 """
 TESTS = """
+    import os
+
     import pytest
 
     from toy.count import few, spent
@@ -58,7 +60,10 @@ TESTS = """
         assert answers == [True, False]
 
     def test_spent():
-        assert spent(2) == 0
+        pid = os.fork()
+        if pid == 0:
+            os._exit(spent(2))
+        assert os.waitpid(pid, 0)[1] == 0
 """
 EXPLAINED = """# Survivors
 
@@ -121,7 +126,10 @@ def test_changes_of_the_source_are_python() -> None:
 def test_survivors_are_set_apart_from_the_killed_and_the_explained(
     toy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a copy: a hanging one is stopped, one by one is said which tests ran, and what is explained is left out."""
+    """In a copy: a hanging one is stopped, one by one is said which tests ran, and what is explained is left out.
+
+    What a test calls in a process that it forks is found out, too.
+    """
     monkeypatch.setattr(mutants, "PATIENCE", 2.0)
     before = {path: path.read_bytes() for path in toy.rglob("*.*")}
     tried = mutants.main(["--root", str(toy), "--minutes", "5", str(toy / "src" / "toy" / "count.py")])
@@ -137,4 +145,9 @@ def test_survivors_are_set_apart_from_the_killed_and_the_explained(
     assert "## src/toy/count.py:9\n\n```diff\n- return n < 4\n+ return (n <= 4)\n```\n" in report
     assert "survived: 2 tests of tests/test_count.py" in report
     printed = capsys.readouterr().out
+    count, name = toy / "src" / "toy" / "count.py", "src/toy/count.py"
+    explained, again = (mutants.explanations(toy / file) for file in ("docs/mutants.md", "outputs/mutants/report.md"))
+    assert {m.diff for m in mutants.waiting_in(count, name, explained, again)} == {
+        m.diff for m in tried if m.outcome != "killed"
+    }
     assert report in printed and "explains a line that src/toy/count.py no longer has:\n- return n < 3" in printed

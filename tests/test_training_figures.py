@@ -110,6 +110,35 @@ def test_waiting_is_a_share_of_steps_and_what_is_between_steps_is_neither(monkey
     assert set(speed.training_figures(trainer, module)) == {"memory/peak_gib"}  # no step since
 
 
+def test_speed_is_of_all_ranks_and_of_optimizer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks accumulate two batches a step; the slower one says how long it takes."""
+    resets: list[int] = []
+    timer: Any = SimpleNamespace(seconds=8.0, waited=2.0, reset=lambda: resets.append(1))
+    trainer: Any = SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(timer=timer)))
+    module: Any = SimpleNamespace(device=CPU, accumulation=SimpleNamespace(ends_step=False))
+    other = torch.tensor([[1e6, 10.0, 5.0]])
+    monkeypatch.setattr("diffusion_lit.callback.throughput.DiffusionModule", SimpleNamespace)
+    monkeypatch.setattr("diffusion_lit.callback.throughput.gathered", lambda own: torch.cat([own, other]))
+    speed = Throughput()
+    speed.flops, speed.peak = 10, 100.0
+    for run in range(2):
+        speed.on_train_start(trainer, module)
+        for batch in range(1 + 2 * 3):  # the first is of warming up
+            module.accumulation.ends_step = batch % 2 == 0
+            speed.on_train_batch_end(trainer, module, None, range(5), batch)
+        assert len(resets) == 1 + 2 * run
+        assert speed.training_figures(trainer, module) == {
+            "memory/peak_gib": 1e6,
+            "throughput/images_per_s": 2 * 6 * 5 / 10,
+            "throughput/step_seconds": pytest.approx(10 / 3),
+            "throughput/data_wait": pytest.approx((2 / 8 + 5 / 10) / 2),
+            "throughput/mfu": pytest.approx(10 * (2 * 6 * 5 / 10) / (2 * 100)),
+        }
+    trainer.fit_loop.epoch_loop = None  # another trainer's loop, without a timer
+    speed.on_train_batch_end(trainer, module, None, range(5), 0)
+    assert speed.training_figures(trainer, module) == {"memory/peak_gib": 1e6}
+
+
 def test_flops_are_those_of_training_on_an_image() -> None:
     network = UNet(resolution=8, image_channels=1, num_classes=3, channels=8, num_groups=4, channel_multipliers=[1, 2])
     before = [p.clone() for p in network.parameters()]

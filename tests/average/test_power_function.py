@@ -83,3 +83,4 @@ def test_a_tracked_length_is_itself() -> None:
 def test_what_is_no_length_is_refused(std: float) -> None:
     with pytest.raises(ValueError, match=rf"weights=power_x .* over 0 and at most 0\.2887, got {std}"):
         check_std(std, "weights=power_x")
+    assert [check_std(length, "weights=power_x") for length in (0.1, UNIFORM)] == [0.1, UNIFORM]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from diffusion_lit.callback import EMA, averaged_weights
+from diffusion_lit.callback.average import chosen_average
 
 
 class Line(LightningModule):
@@ -158,6 +159,13 @@ def test_averaged_weights_swaps_and_restores(tmp_path: Path) -> None:
         raise KeyError
     assert module.weight() == module.trained[-1]
     assert module.training
+
+
+def test_the_average_named_ema_stands_in_for_the_weights_or_else_the_first(tmp_path: Path) -> None:
+    slow, plain, fast = EMA(0.99, "ema_slow"), EMA(0.9), EMA(0.5, "ema_fast")
+    assert chosen_average(trainer(tmp_path)) is None
+    for callbacks, chosen in (([slow, plain, fast], plain), ([slow, fast], slow), ([fast, slow], fast)):
+        assert chosen_average(trainer(tmp_path, *callbacks)) is chosen
 
 
 def test_bf16_weights_are_averaged_in_float32(tmp_path: Path) -> None:

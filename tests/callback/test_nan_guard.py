@@ -1,6 +1,7 @@
 """Nothing that is not finite is saved, or called good."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,6 +96,31 @@ def test_too_many_in_a_row_end_training(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match="not finite for 3 steps in a row"):
         train_in(tmp_path, *OPTIONS, poison(4, 5, 6, 7), "callback.nan_guard.skip=2")
     assert finite(tmp_path)
+
+
+def test_no_rank_saves_where_another_would_save_what_is_not_finite() -> None:
+    asked = []
+
+    def reduce(decision: bool, all: bool) -> bool:
+        asked.append((decision, all))
+        return False
+
+    trainer: Any = SimpleNamespace(
+        strategy=SimpleNamespace(reduce_boolean_decision=reduce),
+        callbacks=[],
+        checkpoint_callbacks=[],
+        optimizers=[],
+        precision="32-true",
+    )
+    module: Any = None
+    with pytest.raises(FloatingPointError, match="what another process would save in the checkpoint"):
+        NaNGuard().on_save_checkpoint(trainer, module, {"state_dict": {"w": torch.ones(2), "empty": torch.ones(0)}})
+    with pytest.raises(FloatingPointError, match="state_dict in the checkpoint"):
+        NaNGuard().on_save_checkpoint(trainer, module, {"state_dict": {"w": torch.tensor([1.0, torch.nan])}})
+    with pytest.raises(FloatingPointError, match="optimizer_states in the checkpoint"):
+        states = [{"state": {0: {"step": torch.tensor(3), "moments": (torch.ones(1), [torch.tensor(torch.inf)])}}}]
+        NaNGuard().on_save_checkpoint(trainer, module, {"state_dict": {}, "optimizer_states": states})
+    assert asked == [(True, True), (False, True), (False, True)]
 
 
 @pytest.mark.parametrize("build", [lambda: NaNGuard(0), lambda: NaNGuard(1, -1)])

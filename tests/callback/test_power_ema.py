@@ -143,8 +143,18 @@ def test_what_cannot_be_made_is_refused_with_the_remedy(whole: tuple[Path, list[
         trainer(tmp_path, PowerEMA(0.2, str(tmp_path)), max_steps=40).fit(Line(), loader(), ckpt_path=other)
 
 
+def test_a_checkpoint_may_be_named_from_its_own_folder(
+    whole: tuple[Path, list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = whole[0] / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    monkeypatch.chdir(file.parent)
+    made = choose_weights(checkpoint, "power_0.07", Path("last.ckpt"))
+    assert float(made["layer.weight"]) == saved(whole[0], "power_0.07")
+
+
 def test_an_average_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
-    large = {"layer.weight": torch.tensor([[1e5]])}
+    large = {"layer.weight": torch.tensor([[0.0, 1e5, 1.0]])}
     Snapshot(tmp_path, 0.1, 1).write(large)
     with pytest.raises(FloatingPointError, match=r"layer\.weight .* not finite in torch\.float16 at step 2"):
         Snapshot(tmp_path, 0.1, 2).write({name: w.half() for name, w in large.items()})

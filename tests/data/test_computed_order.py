@@ -18,6 +18,17 @@ def test_every_image_comes_once(num_images: int) -> None:
         assert images.sort().values.equal(torch.arange(num_images))
 
 
+def test_few_places_lie_outside() -> None:
+    """The numbers of two halves of bits are all places, and less than four times as many."""
+    for num_images in range(2, 1026):
+        assert num_images <= 4 ** ComputedOrder(num_images, 0, 0).half < 4 * num_images
+
+
+def test_an_order_stays_what_it_is() -> None:
+    """A run that an earlier version began is resumed in its own order."""
+    assert ComputedOrder(10**8, 1, 2)[:4].tolist() == [29400993, 19155228, 51143173, 6481079]
+
+
 def test_a_part_is_what_the_whole_has_there() -> None:
     computed = ComputedOrder(1000, 1, 2)
     assert computed[300:420:3].equal(computed[:][300:420:3]) and len(computed[1000:]) == 0

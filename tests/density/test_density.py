@@ -95,6 +95,13 @@ def test_stratified_times_lie_one_in_each_part(num: int) -> None:
         torch.testing.assert_close(t.sort().values.diff(), torch.full((num - 1,), 1 / num, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_stratified_times_follow_from_one_draw(training: bool) -> None:
+    t = StratifiedDensity().train(training)(images(5), FLOW, seeded(3)).flatten()
+    u = torch.rand((), generator=seeded(3), dtype=torch.float64)
+    torch.testing.assert_close((1 - t) % 1, (u + torch.arange(5, dtype=torch.float64) / 5) % 1)
+
+
 def test_a_step_of_several_batches_is_stratified_as_one_and_recorded_as_one() -> None:
     """Gradients that are accumulated are those of one large batch, whose image i is in batch i mod 3."""
     whole, parts = StratifiedDensity(), StratifiedDensity()
@@ -322,8 +329,11 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
 
 
 def test_two_ranks_are_stratified_together(ranks: list[dict[str, Tensor]]) -> None:
-    for batch in torch.cat([rank["training"] for rank in ranks], 1):
+    """They have the times that a single process with the first one's generator gives a batch of both."""
+    alone, generator = StratifiedDensity(), seeded(0)
+    for batch in torch.stack([rank["training"] for rank in ranks], 2).flatten(1):
         assert torch.ceil(batch * 2 * BATCH).long().sort().values.tolist() == list(range(1, 2 * BATCH + 1))
+        torch.testing.assert_close(batch, alone(images(2 * BATCH), FLOW, generator).flatten())
 
 
 def test_in_validation_each_rank_is_stratified_by_itself(ranks: list[dict[str, Tensor]]) -> None:

@@ -162,7 +162,8 @@ def test_half_precision_stays_near() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             mixed = network(x, c_noise, condition).float()
         frequencies = network.features.frequencies.clone()
-        true = network.bfloat16()(x, c_noise, condition).float()
+        true = network.bfloat16()(x, c_noise, condition)
+        assert true.dtype == torch.bfloat16, "all activations, and not the weights alone"
     assert magnitude(mixed - exact) < 0.03 * magnitude(exact) and magnitude(true - exact) < 0.03 * magnitude(exact)
     assert torch.equal(network.features.frequencies, frequencies)
 
@@ -193,6 +194,13 @@ def test_what_does_not_fit_is_refused(options: dict[str, object], words: list[st
     with pytest.raises(ValueError) as error:
         small(**options)
     assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize("option", ["label_balance", "concat_balance", "residual_balance", "attention_balance"])
+@pytest.mark.parametrize("balance", [0.0, 1.0])
+def test_what_just_fits_is_built(option: str, balance: float) -> None:
+    with torch.device("meta"):
+        assert small(num_classes=1, dropout=0.0, **{option: balance}).num_classes == 1
 
 
 def test_all_sizes_differ_in_width_and_dropout_alone() -> None:

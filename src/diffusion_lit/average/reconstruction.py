@@ -77,7 +77,7 @@ def reconstruct(checkpoint: Mapping[str, Any], file: Path, std: float) -> dict[s
     run = file.resolve().parents[1]
     found = [snapshot for snapshot in snapshots_of(run) if snapshot.step < step and snapshot.std in tracked]
     expected = {Snapshot(run, average.std, n) for average in kept.values() for n in average.steps if n < step}
-    if missing := sorted((snapshot.path for snapshot in expected - {*found}), key=str):
+    if missing := sorted(snapshot.path for snapshot in expected - {*found}):
         raise ValueError(
             f"{len(missing)} of {len(expected)} snapshots of the averages are missing, such as {missing[0]}: put them "
             "back there"

@@ -91,7 +91,7 @@ class WeightAverage(Callback, ABC):
     def swap_in(self, pl_module: LightningModule) -> None:
         """Put the average into the model and keep the raw weights aside; nothing if it is there already."""
         if self.raw is None and self.average:
-            self.raw = {name: p.detach().clone() for name, p in trained_parameters(pl_module).items()}
+            self.raw = {name: p.clone() for name, p in trained_parameters(pl_module).items()}
             self.write(pl_module, self.average)
 
     def swap_out(self, pl_module: LightningModule) -> None:

@@ -76,7 +76,7 @@ class NaNGuard(Callback):
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row > self.skip:
             self.stop(trainer, f"the gradient was not finite for {self.skipped_in_a_row} steps in a row")
-        optimizer.zero_grad(set_to_none=True)  # an optimizer leaves parameters without a gradient as they are
+        optimizer.zero_grad()  # an optimizer leaves parameters without a gradient as they are
         log.warning("step %d is left out: its gradient was not finite", trainer.global_step + 1)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -26,8 +26,7 @@ class SampleGrid(Callback):
     """Samples from the same noise and the same classes each time, so that successive grids show the same images mature.
 
     Written as PNG to `folder`, named by the step, and to every active logger that takes images; other pictures to
-    folders beside it. Where the model has
-    classes, each column is a class.
+    folders beside it. Where the model has classes, each column is a class.
 
     Args:
         sampler, folder: how to sample, and the folder of the pictures.

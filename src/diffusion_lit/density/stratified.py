@@ -10,7 +10,7 @@ from diffusion_lit.schedule import Schedule
 
 
 class StratifiedDensity(Density):
-    """t_i = (u + i / B) mod 1 with one u ~ U[0, 1) for all B images of a step (Kingma et al. 2021, I.1).
+    """1 - t_i = (u + i / B) mod 1 with one u ~ U[0, 1) for all B images of a step (Kingma et al. 2021, I.1).
 
     A step is the batches of all ranks, and all those over which gradients are accumulated. Each time is uniform,
     together they are evenly spaced: the loss varies less between steps. arXiv:2107.00630.

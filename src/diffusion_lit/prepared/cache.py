@@ -151,7 +151,7 @@ def download(url: str, path: Path, storage_options: Mapping[str, Any]) -> None:
                     f"{url} could not be fetched ({type(error).__name__}: {reason}). Check the network, this machine's "
                     "credentials and data.storage_options; resume training from the last checkpoint with resume=auto"
                 ) from error
-            time.sleep(2**attempt)
+            time.sleep(2 * attempt)
 
 
 def fetch(url: str, path: Path, storage_options: Mapping[str, Any]) -> None:
