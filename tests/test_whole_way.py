@@ -121,6 +121,7 @@ def test_its_graph_draws_what_it_draws(
     name: str, format: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The program of its card, which needs nothing of this project, has the images of our DDIM from the same noise."""
+    onnxruntime = pytest.importorskip("onnxruntime")
     out = exported(f"ckpt={run}", f"out={tmp_path / 'out'}", f"format={format}", "num_steps=4")
     [difference] = re.findall(r"they differ by at most (\S+)\n", capsys.readouterr().out)
     assert float(difference) <= 1e-4
@@ -131,6 +132,10 @@ def test_its_graph_draws_what_it_draws(
     denoiser, _ = load_denoiser(run)
     expected = DDIMSampler(4, clip=1.0)(denoiser, lambda: noise, Condition(torch.arange(4)))
     torch.testing.assert_close(torch.from_numpy(names["images"]), expected, rtol=0, atol=1e-4)
+    if format == "onnx":
+        session = onnxruntime.InferenceSession(out / "denoiser.onnx", providers=["CPUExecutionProvider"])
+        axes = {value.name: value.shape[0] for value in (*session.get_inputs(), *session.get_outputs())}
+        assert set(axes.values()) == {"batch"}, axes
 
 
 @pytest.mark.slow
