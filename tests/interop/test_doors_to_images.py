@@ -169,7 +169,7 @@ def test_weights_in_parts_are_the_weights(safe: bool, tmp_path: Path) -> None:
         ({weight: f"../{outside.name}"}, f"'../{outside.name}' is not the name of a .{ending} file beside it"),
         ({weight: str(outside)}, "is not the name of a"),
         ({weight: "config.json"}, f"'config.json' is not the name of a .{ending} file"),
-        ({weight: f"x.{ending}"}, f"x.{ending} is missing, which has 1 weights by .*'{weight}'"),
+        ({weight: f"x.{ending}"}, f"x.{ending} is missing, with 1 weights by .*'{weight}'"),
         ({weight: shards[1].name}, f"has '{weight}'|lacks '{weight}'"),
         ({"more": shards[0].name}, "lacks 'more'"),
         ({other: 3}, "weight_map"),
@@ -182,7 +182,7 @@ def test_weights_in_parts_are_the_weights(safe: bool, tmp_path: Path) -> None:
         load_denoiser(folder)
     index.write_text(json.dumps(table))
     shards[1].unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{shards[1].name} is missing, which has \d+ weights by"):
+    with pytest.raises(FileNotFoundError, match=rf"{shards[1].name} is missing, with \d+ weights by"):
         load_denoiser(folder)
     shutil.copy(next((tmp_path / "one").glob(f"diffusion*.{ending}")), folder)
     with pytest.raises(ValueError, match="take out one of the two"):

@@ -71,7 +71,7 @@ def names_by_file(index: Path) -> dict[Path, set[str]]:
     for file, weights in names.items():
         if not file.is_file():
             raise FileNotFoundError(
-                f"{file} is missing, which has {len(weights)} weights by {index.name}, such as {printable(min(weights))}"
+                f"{file} is missing, with {len(weights)} weights by {index.name}, such as {printable(min(weights))}"
             )
     if not names:
         raise ValueError(f"{index}: weight_map names no file")
