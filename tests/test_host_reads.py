@@ -71,8 +71,10 @@ RUNS = {
     **{name: options(name) for name in NETWORKS},
     "averages": (*options("edm2"), "loss=uncertainty", "callback=[default,power_ema]", "augmentation=none"),
     "bound": (*options("unet"), "loss=vlb", "loss.variance=small", "schedule=cosine", "augmentation=flip"),
-    "importance": (*options("unet"), "density=importance", "augmentation=edm", "trainer.accumulate_grad_batches=2")
-    + ("density.num_bins=5", "density.history_size=2"),
+    "importance": (
+        *(*options("unet"), "density=importance", "density.num_bins=5", "density.history_size=2"),
+        *("augmentation=edm", "trainer.accumulate_grad_batches=2"),
+    ),
 }
 CHEAP = ("averages",)
 

@@ -24,6 +24,9 @@ Permutation = Callable[[int, int], Tensor | ComputedOrder | ComputedShardOrder]
 MAX_TABLE = 2**22
 """Images up to which each process keeps the order of an epoch: 32 MiB."""
 
+BLOCK = 4096
+"""Images of a rank whose places in an order are computed at once: of a few at a time, most time is between them."""
+
 
 def split_order(num_images: int) -> Tensor:
     """The order of a set's images from which splits are cut: part of the set, whatever a run's seed."""
@@ -142,9 +145,14 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
         order = self.permute(self.seed, self.epoch)
         # Lightning steps after every A-th batch of an epoch, and after its last.
         cuts = chain([done], islice(range(done // count * count, end, count), 1, None), [end])
-        for a, b in pairwise(cuts):
-            begin, stop = (first + (number - done) * self.round_size for number in (a, b))
-            yield order[begin + self.rank : stop : self.world_size].view(self.batch_size, b - a).T.flatten()
+        steps, at_once = pairwise(cuts), max(1, BLOCK // (count * self.batch_size))
+        while block := list(islice(steps, at_once)):
+            begin, stop = (first + (number - done) * self.round_size for number in (block[0][0], block[-1][1]))
+            shares = order[begin + self.rank : stop : self.world_size].split(
+                [(b - a) * self.batch_size for a, b in block]
+            )
+            for share in shares:
+                yield share.view(self.batch_size, -1).T.flatten() if len(share) else share
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for share in self.steps():  # not before the first is asked for: the epoch is announced late
