@@ -37,10 +37,10 @@ def bound_term(p: Prediction, x_0: Tensor, s: Tensor, variance: str) -> Tensor:
     true_mean, _ = schedule.posterior(x_0, x_t, s, t)
     mean, _ = schedule.posterior(p.x_0, x_t, s, t)
     log_variance = p.log_variance(s, variance)
-    terms = gaussian_kl(true_mean, schedule.log_variance(s, t, 0), mean, log_variance).mean((1, 2, 3))
-    last = (s == 0).expand(len(x_0), 1, 1, 1).flatten().nonzero().flatten()
-    nll = discretized_gaussian_nll(x_0[last], mean[last], log_variance.expand_as(mean)[last] / 2).mean((1, 2, 3))
-    return terms.index_copy(0, last, nll) / math.log(2)
+    kl = gaussian_kl(true_mean, schedule.log_variance(s, t, 0), mean, log_variance)
+    last = s == 0  # stays on the device; elsewhere than at the end, the other formula is given numbers that do no harm
+    at_end = (torch.where(last, value, 0.0) for value in (x_0, mean, log_variance / 2))
+    return torch.where(last, discretized_gaussian_nll(*at_end), kl).mean((1, 2, 3)) / math.log(2)
 
 
 def gaussian_kl(mean_q: Tensor, log_variance_q: Tensor, mean_p: Tensor, log_variance_p: Tensor) -> Tensor:

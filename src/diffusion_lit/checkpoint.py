@@ -18,14 +18,13 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from torch import Tensor
 
 from diffusion_lit.average.reconstruction import asked_length, reconstruct
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.derived import denoiser_settings
 from diffusion_lit.gate import trusted
 from diffusion_lit.interop.readers import files_of, read_foreign
-from diffusion_lit.interop.state_dict import missing_flags
+from diffusion_lit.interop.state_dict import is_state, missing_flags
 from diffusion_lit.plain import plain, read_as
 from diffusion_lit.space import relocate
 from diffusion_lit.tensor_file import load_tensors
@@ -106,18 +105,19 @@ def peek(file: Path, mmap: bool = True) -> tuple[dict[str, Any] | None, str | No
     """A checkpoint, by default with its tensors left on the disk until they are used; or None, and what is wrong."""
     try:
         foreign = read_foreign(file)
+    except (ValueError, FileNotFoundError) as error:
+        return None, str(error)
+    try:
         checkpoint = load_tensors(file, mmap=mmap) if foreign is None else foreign.checkpoint()
         ours = isinstance(checkpoint, dict) and all(isinstance(key, str) for key in checkpoint)
         if not ours or not isinstance(checkpoint.get("config"), dict) or not checkpoint["config"]:
-            if ours and checkpoint and all(isinstance(weight, Tensor) for weight in checkpoint.values()):
-                raise ValueError(missing_flags(file))
             raise ValueError(f"{file} has no configuration in it: it was not written by diffusion_lit.train")
         checkpoint["config"] = plain(checkpoint["config"], str(file))
         if "class_names" in checkpoint:
             read_as(list[str] | None, checkpoint["class_names"], f"{file}: class_names")
         read_as(list[int] | None, checkpoint.get("class_counts"), f"{file}: class_counts")
-    except (ValueError, FileNotFoundError) as error:
-        return None, str(error)
+    except ValueError as error:
+        return None, missing_flags(file) if foreign is None and is_state(file) else str(error)
     return checkpoint, None
 
 

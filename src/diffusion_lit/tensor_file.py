@@ -3,6 +3,7 @@
 import pickle
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -12,19 +13,25 @@ import torch
 __all__ = ["load_tensors"]
 
 
-def load_tensors(file: Path, otherwise: str = "is not a checkpoint, or is damaged", mmap: bool = False) -> Any:
+def load_tensors(
+    file: Path,
+    otherwise: str = "is not a checkpoint, or is damaged",
+    mmap: bool = False,
+    known: Sequence[type] = (),
+) -> Any:
     """What `torch.save` has written to `file`: tensors, plain values and containers of them, in memory.
 
     Args:
         file: the file.
         otherwise: what is said of a file that cannot be read, and what to do.
         mmap: leave the tensors on the disk until they are used.
+        known: classes that may be in it beside tensors, and do nothing when they are made and given attributes.
 
     Raises:
         ValueError: if it is not such a file, is damaged, or is a pickle of anything else.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(known)):
             warnings.simplefilter("ignore")  # torch's, on the protocol of a pickle that it then refuses
             return torch.load(file, map_location="cpu", weights_only=True, mmap=(mmap and is_zipfile(file)) or None)
     except Exception as error:  # damaged bytes raise nearly anything

@@ -5,18 +5,21 @@ import pickle
 import shutil
 import time
 from collections import Counter
+from functools import partial
+from itertools import islice
 from multiprocessing.forkserver import ensure_running, set_forkserver_preload
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_lit import files
-from diffusion_lit.data import StreamData
-from diffusion_lit.data.order import permute_shards
+from diffusion_lit.data import StreamData, order
+from diffusion_lit.data.computed_shard_order import ComputedShardOrder
+from diffusion_lit.data.order import TrainingOrder, permute_shards
 from diffusion_lit.prepared.cache import ShardCache
 from tests.data.prepared_set import data_module, numbers, prepare, write_folder
 from tests.data.s3_server import s3_server
@@ -47,30 +50,80 @@ def visited(data: StreamData) -> list[int]:
 # The order.
 
 
+@pytest.fixture(params=["table", "computed"])
+def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether an epoch's order is kept, or computed as that of a large set."""
+    monkeypatch.setattr(order, "MAX_TABLE", 2**22 if request.param == "table" else 0)
+
+
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=12), st.integers(1, 8), st.integers(0, 3), st.integers(0, 3))
 def test_an_order_of_shards_is_a_permutation(sizes: list[int], num_lanes: int, seed: int, epoch: int) -> None:
-    order = permute_shards(sizes, num_lanes, seed, epoch)
-    assert sorted(order.tolist()) == list(range(sum(sizes)))
-    assert torch.equal(order, permute_shards(sizes, num_lanes, seed, epoch))
+    """A computed one walks through the same shards, and orders the images of each in its own way."""
+    table, computed = permute_shards(sizes, num_lanes, seed, epoch), ComputedShardOrder(sizes, num_lanes, seed, epoch)
+    assert torch.equal(table[:], permute_shards(sizes, num_lanes, seed, epoch)[:])
+    for found in (table[:], computed[:]):
+        assert sorted(found.tolist()) == list(range(sum(sizes)))
+    of_image = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    assert torch.equal(of_image[table[:]], of_image[computed[:]])
+    assert torch.equal(computed[1:7:2], computed[:][1:7:2]) and len(computed) == sum(sizes)
 
 
+@pytest.mark.usefixtures("kept")
 def test_few_shards_are_being_read_at_a_time() -> None:
     """From its first image to its last, a shard is open; with equal shards no more than the lanes are, and one more."""
     sizes, num_lanes = [50] * 24, 6
-    homes = torch.div(permute_shards(sizes, num_lanes, 0, 0), 50, rounding_mode="floor")
+    homes = torch.div(permute_shards(sizes, num_lanes, 0, 0)[:], 50, rounding_mode="floor")
     spans = [(int(where[0]), int(where[-1])) for shard in range(24) for where in [torch.nonzero(homes == shard)[:, 0]]]
     for place in range(len(homes)):
         assert sum(first <= place <= last for first, last in spans) <= num_lanes + 1
-    assert len({tuple(permute_shards(sizes, num_lanes, 0, epoch).tolist()) for epoch in range(5)}) == 5
+    assert len({tuple(permute_shards(sizes, num_lanes, 0, epoch)[:].tolist()) for epoch in range(5)}) == 5
     mixed = [len(set(homes[i : i + num_lanes].tolist())) for i in range(0, len(homes) - num_lanes, num_lanes)]
     assert sum(mixed) / len(mixed) > 0.9 * num_lanes, "neighbours come from different shards"
 
 
+@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_read_shards_of_their_own(world_size: int) -> None:
-    order = permute_shards([50] * 24, 6, 0, 0)
-    shares = [set((order[rank::world_size] // 50).tolist()) for rank in range(world_size)]
+    shares = [set((permute_shards([50] * 24, 6, 0, 0)[rank::world_size] // 50).tolist()) for rank in range(world_size)]
     assert not set.intersection(*shares)
+
+
+def test_images_of_a_shard_are_equally_likely_at_its_places() -> None:
+    """Chi squared of the images at the first place of a shard of five, over 100 epochs: within 5 sigma."""
+    first = [ComputedShardOrder([5, 5, 5], 1, 0, epoch)[:] for epoch in range(100)]
+    counts = torch.bincount(torch.stack([images[images < 5][0] for images in first]), minlength=5)
+    assert ((counts - 20).double().square() / 20).sum() < 4 + 5 * (2 * 4) ** 0.5
+    alike = sum(torch.equal(images[images < 5], images[images >= 10] - 10) for images in first)
+    assert alike < 10, "shards have orders of their own"
+
+
+def test_an_order_of_a_hundred_million_streamed_images_begins_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On 64 processes, in the middle of an epoch: no table of images, each image in one share, few shards at a time."""
+    randperm = torch.randperm
+    monkeypatch.setattr(
+        torch, "randperm", lambda n, **options: randperm(n, **options) if n <= 10**4 else pytest.fail("a table")
+    )
+    permutation, seen = partial(permute_shards, [10**4] * 10**4, 64), set()
+    for rank in range(0, 64, 9):
+        training = TrainingOrder(10**8, 32, 0, rank, 64, permutation)
+        training.resume(3, 64 * 32 * 1000)
+        images = [image for batch in islice(training, 2) for _, image in batch]
+        assert len({image // 10**4 for image in images}) <= 2
+        seen |= set(images)
+    assert len(seen) == 8 * 64
+
+
+@pytest.mark.usefixtures("kept")
+def test_prefetching_takes_the_images_that_it_is_asked_for(root: Path, tmp_path: Path) -> None:
+    """From storage as from a folder, on two processes, resumed in the middle of an epoch."""
+    orders = []
+    for kind in ("remote", "stream"):
+        for rank in range(2):
+            training = data_module(kind, root, rank, 2, num_lanes=2, batch_size=3, cache=str(tmp_path)).training_order()
+            training.resume(1, 12)
+            orders.append(list(training))
+    assert orders[0] == orders[2] and orders[1] == orders[3] and orders[0] and orders[0] != orders[1]
 
 
 # The storage.

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from diffusion_lit.random import fold_in
 
-__all__ = ["ComputedOrder"]
+__all__ = ["ROUNDS", "ComputedOrder", "half_bits", "permuted"]
 
 ROUNDS = 8
 MASK = 2**32 - 1
@@ -26,28 +26,43 @@ class ComputedOrder:
 
     def __init__(self, num_images: int, seed: int, epoch: int) -> None:
         self.num_images = num_images
-        self.half = -(-(num_images - 1).bit_length() // 2)
-        """Bits of half a number, rounded up."""
+        self.half = half_bits(num_images)
         generator = fold_in(seed, "order", epoch)
-        self.keys: list[int] = torch.randint(2**32, (ROUNDS,), generator=generator).tolist()
+        self.keys = torch.randint(2**32, (ROUNDS, 1), generator=generator)
 
     def __len__(self) -> int:
         return self.num_images
 
     def __getitem__(self, places: slice) -> Tensor:
         """The images at these places, int64."""
-        images = self.mix(torch.arange(*places.indices(self.num_images)))
-        while (outside := images >= self.num_images).any():
-            images[outside] = self.mix(images[outside])
-        return images
+        numbers = torch.arange(*places.indices(self.num_images))
+        sizes, half = (torch.full_like(numbers, value) for value in (self.num_images, self.half))
+        return permuted(numbers, sizes, half, self.keys.expand(-1, len(numbers)))
 
-    def mix(self, numbers: Tensor) -> Tensor:
-        """A permutation of the numbers of two halves."""
-        low = 2**self.half - 1
-        left, right = numbers >> self.half, numbers & low
-        for key in self.keys:
-            left, right = right, left ^ (scrambled(right ^ key) & low)
-        return left << self.half | right
+
+def half_bits(num_images: int) -> int:
+    """Bits of half a number below `num_images`, rounded up."""
+    return -(-(num_images - 1).bit_length() // 2)
+
+
+def permuted(numbers: Tensor, sizes: Tensor, half: Tensor, keys: Tensor) -> Tensor:
+    """What each of `numbers` [n] is in a permutation of 0..size - 1 by its own `keys` [ROUNDS, n], of `half_bits`."""
+    images = mixed(numbers, half, keys)
+    outside = (images >= sizes).nonzero()[:, 0]
+    while len(outside):
+        again = mixed(images[outside], half[outside], keys[:, outside])
+        images[outside] = again
+        outside = outside[again >= sizes[outside]]
+    return images
+
+
+def mixed(numbers: Tensor, half: Tensor, keys: Tensor) -> Tensor:
+    """A permutation of the numbers of two halves."""
+    low = (1 << half) - 1
+    left, right = numbers >> half, numbers & low
+    for key in keys:
+        left, right = right, left ^ (scrambled(right ^ key) & low)
+    return left << half | right
 
 
 def scrambled(numbers: Tensor) -> Tensor:

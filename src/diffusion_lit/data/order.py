@@ -11,17 +11,21 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from diffusion_lit.data.computed_order import ComputedOrder
+from diffusion_lit.data.computed_shard_order import ComputedShardOrder
 from diffusion_lit.random import fold_in
 
 __all__ = ["EvaluationOrder", "Permutation", "TrainingOrder", "permute", "permute_shards", "split_order"]
 
 log = logging.getLogger(__name__)
 
-Permutation = Callable[[int, int], Tensor | ComputedOrder]
+Permutation = Callable[[int, int], Tensor | ComputedOrder | ComputedShardOrder]
 """(seed, epoch) to the order of all images, int64 [N], or what can be sliced like it."""
 
 MAX_TABLE = 2**22
 """Images up to which each process keeps the order of an epoch: 32 MiB."""
+
+BLOCK = 4096
+"""Images of a rank whose places in an order are computed at once: of a few at a time, most time is between them."""
 
 
 def split_order(num_images: int) -> Tensor:
@@ -36,18 +40,21 @@ def permute(num_images: int, seed: int, epoch: int) -> Tensor | ComputedOrder:
     return torch.randperm(num_images, generator=fold_in(seed, "order", epoch))
 
 
-def permute_shards(sizes: Sequence[int], num_lanes: int, seed: int, epoch: int) -> Tensor:
+def permute_shards(sizes: Sequence[int], num_lanes: int, seed: int, epoch: int) -> Tensor | ComputedShardOrder:
     """An order in which few shards are being read at a time.
 
     The shards, and the images within each, are shuffled; the row of all images is cut into `num_lanes` lanes of equal
     length, and these are visited in turn. So each lane walks through shards one after another, and a batch mixes all
-    lanes. Of W ranks, where W divides `num_lanes`, each visits only lanes of its own.
+    lanes. Of W ranks, where W divides `num_lanes`, each visits only lanes of its own. Over `MAX_TABLE` images, they are
+    shuffled as `permute` does.
 
     Args:
         sizes: how many images each shard has; they are numbered through.
         num_lanes: shards that are being read at a time.
         seed, epoch: what the shuffles are a function of.
     """
+    if sum(sizes) > MAX_TABLE:
+        return ComputedShardOrder(sizes, num_lanes, seed, epoch)
     generator = fold_in(seed, "order", epoch)
     ends = torch.tensor(sizes).cumsum(0).tolist()
     shards = torch.randperm(len(sizes), generator=generator).tolist()
@@ -138,9 +145,14 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
         order = self.permute(self.seed, self.epoch)
         # Lightning steps after every A-th batch of an epoch, and after its last.
         cuts = chain([done], islice(range(done // count * count, end, count), 1, None), [end])
-        for a, b in pairwise(cuts):
-            taken = order[first + (a - done) * self.round_size : first + (b - done) * self.round_size]
-            yield taken[self.rank :: self.world_size].view(self.batch_size, b - a).T.flatten()
+        steps, at_once = pairwise(cuts), max(1, BLOCK // (count * self.batch_size))
+        while block := list(islice(steps, at_once)):
+            begin, stop = (first + (number - done) * self.round_size for number in (block[0][0], block[-1][1]))
+            shares = order[begin + self.rank : stop : self.world_size].split(
+                [(b - a) * self.batch_size for a, b in block]
+            )
+            for share in shares:
+                yield share.view(self.batch_size, -1).T.flatten() if len(share) else share
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for share in self.steps():  # not before the first is asked for: the epoch is announced late

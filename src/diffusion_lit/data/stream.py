@@ -2,6 +2,7 @@
 
 import multiprocessing
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from diffusion_lit.data.order import TrainingOrder, permute_shards
@@ -109,21 +109,35 @@ class FetchingOrder(TrainingOrder):
     ahead: int
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        share = torch.cat(list(self.steps()))
-        needed = self.first_needs(share)
+        steps, epoch = self.steps(), self.epoch
         horizon = self.ahead * len(self.images) // len(self.images.shards)
+        coming: deque[Tensor] = deque()
+        needed: deque[tuple[int, int]] = deque()
+        met: set[int] = set()
+        given = known = 0  # images of this rank's share
         with ThreadPoolExecutor(THREADS) as threads:
             try:
-                for number, batch in enumerate(self.batches(share)):
-                    while needed and needed[0][0] < (number + 1) * self.batch_size + horizon:
+                while True:
+                    reach = given + self.batch_size + horizon
+                    while known < reach and (share := next(steps, None)) is not None:
+                        needed.extend((known + place, shard) for place, shard in self.first_needs(share, met))
+                        coming.extend(share.split(self.batch_size))
+                        known += len(share)
+                    while needed and needed[0][0] < reach:
                         # an error is not raised here: whoever reads the shard meets it again
-                        threads.submit(self.images.find, self.images.shards[needed.pop(0)[1]])
-                    yield batch
+                        threads.submit(self.images.find, self.images.shards[needed.popleft()[1]])
+                    if not coming:
+                        return
+                    batch = coming.popleft().tolist()
+                    given += len(batch)
+                    yield [(epoch, index) for index in batch]
             finally:
                 threads.shutdown(wait=True, cancel_futures=True)
 
-    def first_needs(self, share: Tensor) -> list[tuple[int, int]]:
-        """The place in this rank's share where each shard is first needed, and the shard; in that order."""
+    def first_needs(self, share: Tensor, met: set[int]) -> list[tuple[int, int]]:
+        """The place in `share` where each shard is first needed that was not `met` before, and it; in that order."""
         homes = np.searchsorted(self.images.ends, share.numpy(), side="right")
         shards, places = np.unique(homes, return_index=True)
-        return sorted(zip(places.tolist(), shards.tolist(), strict=True))
+        found = sorted((p, s) for p, s in zip(places.tolist(), shards.tolist(), strict=True) if s not in met)
+        met.update(shards.tolist())
+        return found

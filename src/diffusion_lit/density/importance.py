@@ -51,10 +51,13 @@ class ImportanceDensity(FixedPrecision, Density):
         """Of each part of time, float32 [num_bins]."""
         num_bins, history_size = self.history.shape
         uniform = self.history.new_full((num_bins,), 1 / num_bins)
-        if not self.training or (self.counts < history_size).any():
+        if not self.training:
             return uniform
         root = self.history.square().mean(1).sqrt()
-        return torch.lerp(root / root.sum(), uniform, self.uniform_share)
+        full = (
+            self.counts >= history_size
+        ).all()  # stays on the device, as everything here: a step waits for no number
+        return torch.where(full, torch.lerp(root / root.sum(), uniform, self.uniform_share), uniform)
 
     def forward(self, x_0: Tensor, schedule: Schedule, generator: Generator | None = None) -> Tensor:
         part = torch.multinomial(self.probabilities(), len(x_0), replacement=True, generator=generator)
@@ -81,14 +84,17 @@ class ImportanceDensity(FixedPrecision, Density):
         if batch + 1 < batches:
             return
         part, loss = (torch.cat(of_batches) for of_batches in zip(*self.unrecorded, strict=True))
-        finite = loss.isfinite()  # a step that is left out for others must leave no trace
-        part, loss = part[finite], loss[finite]
+        num_bins, size = self.history.shape
+        # What leaves no trace goes into one more part: losses of a step that is left out for others, and those beyond
+        # the last that fit.
+        part = torch.where(loss.isfinite(), part, num_bins)
         order = part.argsort(stable=True)
         part, loss = part[order], loss[order]
-        num = torch.bincount(part, minlength=len(self.counts))
+        num = self.counts.new_zeros(num_bins + 1).index_add(0, part, torch.ones_like(part))
         nth = torch.arange(len(part), device=part.device) - (num.cumsum(0) - num)[part]  # of its part in this batch
-        size = self.history.shape[1]
-        kept = nth >= num[part] - size  # more than fit: the last ones
-        place = (self.counts[part] + nth) % size
-        self.history[part[kept], place[kept]] = loss[kept]
-        self.counts += num
+        place = (torch.nn.functional.pad(self.counts, (0, 1))[part] + nth) % size
+        part = torch.where(nth >= num[part] - size, part, num_bins)
+        history = torch.nn.functional.pad(self.history, (0, 0, 0, 1))
+        history[part, place] = loss
+        self.history.copy_(history[:-1])
+        self.counts += num[:-1]

@@ -1,6 +1,7 @@
 """Graphs in files: ONNX for any runtime, and torch's own program."""
 
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,6 +70,7 @@ def write_onnx(graph: GraphDenoiser, record: Mapping[str, Any], folder: Path) ->
                 verbose=False,
             )
         assert written is not None
+        name_batch(written.model)
         written.model.metadata_props[METADATA] = json.dumps(record)
         size = sum(w.numel() * w.element_size() for w in graph.parameters())
         written.save(file, external_data=size > ONE_FILE)
@@ -83,3 +85,13 @@ def write_onnx(graph: GraphDenoiser, record: Mapping[str, Any], folder: Path) ->
         return [torch.from_numpy(value) for value in found]
 
     return check_equal(graph, run, file.name)
+
+
+def name_batch(model: Any) -> None:
+    """Call the axis of an ONNX model's batch `batch`, everywhere: tracing has numbered it, s13 or so."""
+    traced_as = re.compile(rf"\b{re.escape(model.graph.inputs[0].shape[0].value)}\b")
+    inside = (value for node in model.graph.all_nodes() for value in node.outputs)
+    for value in (*model.graph.inputs, *inside):
+        for axis, size in enumerate(value.shape or ()):
+            if isinstance(name := getattr(size, "value", None), str):
+                value.shape[axis] = traced_as.sub("batch", name)

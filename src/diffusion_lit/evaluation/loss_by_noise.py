@@ -28,5 +28,5 @@ class LossByNoise(Metric):
         self.sums = self.sums.float() + self.levels.sums(loss, t)
 
     def compute(self) -> dict[str, Tensor]:
-        """The means; a level that no time fell into is left out."""
-        return means_by_level(self.sums)
+        """The means, on the host, which reads them often; a level that no time fell into is left out."""
+        return means_by_level(self.sums.cpu())

@@ -123,7 +123,7 @@ def config_from(settings: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"resolution={[height, width]} cannot be expressed: {CLASS} takes square images alone")
     if settings["num_classes"] is None:
         raise ValueError(f"num_classes=null cannot be expressed: {CLASS} has no network without classes")
-    theirs = {name: dit.SETTINGS[name] for name in ("mlp_ratio", "augmentation_dim")}
+    theirs = {name: dit.SETTINGS[name] for name in ("mlp_ratio", "augmentation_dim", "time_scale")}
     theirs["frequency_shift"] = FREQUENCY_SHIFT
     for name, value in theirs.items():
         if settings[name] != value:

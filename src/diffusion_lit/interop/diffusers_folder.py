@@ -6,16 +6,22 @@ from typing import Any
 
 from diffusion_lit.interop.diffusers_sampler import sampler_overrides
 from diffusion_lit.interop.diffusers_scheduler import process_settings
-from diffusion_lit.interop.foreign import PIXELS, Foreign, door, of_network, read_settings, read_state
+from diffusion_lit.interop.foreign import PIXELS, Foreign, door, of_network, read_settings
+from diffusion_lit.interop.weight_files import read_weights, weight_files
 from diffusion_lit.plain import printable, read_as
 
-__all__ = ["CONFIG", "INDEX", "NOTE", "SCHEDULER", "WEIGHTS", "files", "read"]
+__all__ = ["CONFIG", "INDEX", "NETWORKS", "NOTE", "SCHEDULER", "files", "latents", "read"]
 
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
 NOTE = "diffusion_lit.json"
 """What an export of ours says beside what diffusers' files can."""
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-PIPELINES = {"DDPMPipeline": "unet", "DDIMPipeline": "unet", "DiTPipeline": "transformer"}
+PIPELINES = {
+    "DDPMPipeline": "unet",
+    "DDIMPipeline": "unet",
+    "PNDMPipeline": "unet",
+    "LDMPipeline": "unet",
+    "DiTPipeline": "transformer",
+}
 """Pipelines, and where each has its network."""
 NETWORKS = {
     "UNet2DModel": "diffusers_unet",
@@ -24,8 +30,10 @@ NETWORKS = {
 }
 """Networks, and the modules here that know them."""
 OF_LATENTS = ("DiTTransformer2DModel", "Transformer2DModel")
+AUTOENCODERS = ("vae", "vqvae")
+"""Where a pipeline of latents has its autoencoder."""
 SCALE = 0.18215
-"""Of the latents that DiT is trained on, where no autoencoder says (Rombach et al. 2022)."""
+"""Of latents, where no autoencoder says: what DiT is trained on, and diffusers assumes (Rombach et al. 2022)."""
 
 
 def files(path: Path) -> list[Path] | None:
@@ -41,7 +49,7 @@ def files(path: Path) -> list[Path] | None:
         return None
     network, scheduler = parts(path)
     own = [file for file in (path / INDEX, path / NOTE) if file.is_file()]
-    return [weights_file(network), network / CONFIG, scheduler, *own]
+    return [*weight_files(network), network / CONFIG, scheduler, *own]
 
 
 def parts(path: Path) -> tuple[Path, Path]:
@@ -65,16 +73,6 @@ def parts(path: Path) -> tuple[Path, Path]:
     return network, scheduler / SCHEDULER
 
 
-def weights_file(folder: Path) -> Path:
-    """The file of a network's weights, safetensors before torch's."""
-    found = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if found is None:
-        cut = sorted(folder.glob("diffusion_pytorch_model*"))
-        others = f"; {cut[0].name} is of another kind: write it with save_pretrained, in one file" if cut else ""
-        raise FileNotFoundError(f"{folder} has no {WEIGHTS[0]}{others}")
-    return found
-
-
 def read(path: Path) -> Foreign:
     """The model of a folder.
 
@@ -90,8 +88,7 @@ def read(path: Path) -> Foreign:
             f"{folder / CONFIG} describes a {printable(name)}; of these there is an equal: {', '.join(NETWORKS)}"
         )
     network = door(NETWORKS[name])
-    file = weights_file(folder)
-    state = read_state(file)
+    state = read_weights(folder)
     note = read_settings(path / NOTE) if (path / NOTE).is_file() else {}
     own = {name: read_as(bool, note[name], f"{path / NOTE}: {name}") for name in ("null_class",) if name in note}
     try:
@@ -102,14 +99,17 @@ def read(path: Path) -> Foreign:
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
     own_space = read_as(dict[str, Any] | None, note.get("space"), f"{path / NOTE}: space")
-    space = own_space or (latents(path) if name in OF_LATENTS else PIXELS)
+    home = scheduler.parent.parent if scheduler.parent.name == "scheduler" else path
+    index = read_settings(home / INDEX) if (home / INDEX).is_file() else {}
+    encoded = name in OF_LATENTS or any(part in index or (home / part).is_dir() for part in AUTOENCODERS)
+    space = own_space or (latents(home) if encoded else PIXELS)
     described = of_network(settings, process_settings(process, str(scheduler)), space)
     return Foreign(
         f"{name} with {process['_class_name']}, of diffusers",
         described,
         {f"network.{key}": weight for key, weight in weights.items()},
         read_as(str | None, note.get("weights"), f"{path / NOTE}: weights"),
-        class_names(path, note),
+        class_names(note, path / NOTE, index, home / INDEX),
         read_as(list[int] | None, note.get("class_counts"), f"{path / NOTE}: class_counts"),
         read_as(int, note.get("step", 0), f"{path / NOTE}: step"),
         sampling=said_of(process),
@@ -124,22 +124,21 @@ def said_of(process: Mapping[str, Any]) -> str:
         return f"how its {process['_class_name']} draws cannot be repeated here to the letter: {error}"
 
 
-def class_names(path: Path, note: Mapping[str, Any]) -> list[str] | None:
+def class_names(note: Mapping[str, Any], note_file: Path, index: Mapping[str, Any], file: Path) -> list[str] | None:
     """What the classes are called: as an export of ours says, or DiT's pipeline, which knows ImageNet's."""
     if note.get("class_names") is not None:
-        return read_as(list[str], note["class_names"], f"{path / NOTE}: class_names")
-    index = read_settings(path / INDEX) if (path / INDEX).is_file() else {}
+        return read_as(list[str], note["class_names"], f"{note_file}: class_names")
     if (table := index.get("id2label")) is None:
         return None
-    named = read_as(dict[str, str], table, f"{path / INDEX}: id2label")
+    named = read_as(dict[str, str], table, f"{file}: id2label")
     if sorted(named) != sorted(map(str, range(len(named)))):
-        raise ValueError(f"{path / INDEX}: id2label must name the classes 0 to {len(named) - 1}, each once")
+        raise ValueError(f"{file}: id2label must name the classes 0 to {len(named) - 1}, each once")
     return [named[str(i)] for i in range(len(named))]
 
 
 def latents(path: Path) -> dict[str, Any]:
     """The space of a model of latents; its autoencoder is the pipeline's, or given by `autoencoder=`."""
-    folder = path / "vae"
+    folder = next((path / part for part in AUTOENCODERS if (path / part).is_dir()), path / AUTOENCODERS[0])
     config = read_settings(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     scale, shift = config.get("scaling_factor", SCALE), config.get("shift_factor")
     return {

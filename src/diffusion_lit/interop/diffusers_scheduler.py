@@ -14,7 +14,13 @@ from diffusion_lit.plain import printable, read_as
 __all__ = ["config_from", "process_settings"]
 
 SCHEDULE, PARAMETERIZATION = "diffusion_lit.schedule", "diffusion_lit.parameterization"
-CHAINS = ("DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler")
+CHAINS = (
+    "DDPMScheduler",
+    "DDIMScheduler",
+    "PNDMScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerDiscreteScheduler",
+)
 FLOW = "FlowMatchEulerDiscreteScheduler"
 PREDICTIONS = {"epsilon": "EpsParameterization", "sample": "X0Parameterization", "v_prediction": "VParameterization"}
 BETAS = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}

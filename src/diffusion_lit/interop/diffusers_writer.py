@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusion_lit.interop.diffusers_folder import CONFIG, INDEX, NETWORKS, SCHEDULER, WEIGHTS
+from diffusion_lit.interop.diffusers_folder import CONFIG, INDEX, NETWORKS, SCHEDULER
 from diffusion_lit.interop.diffusers_sampler import sampling_config
 from diffusion_lit.interop.diffusers_scheduler import config_from
 from diffusion_lit.interop.foreign import PIXELS, Foreign, door
+from diffusion_lit.interop.weight_files import WEIGHTS
 
 __all__ = ["DiffusersModel", "write"]
 

@@ -30,6 +30,7 @@ SETTINGS: dict[str, Any] = {
     "num_classes": None,
     "learn_variance": False,
     "augmentation_dim": 0,
+    "time_scale": 1.0,
     "frequency_shift": 0.0,
     "mlp_norm_eps": 1e-6,
 }

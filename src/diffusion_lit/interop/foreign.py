@@ -14,8 +14,8 @@ from diffusion_lit.plain import plain, printable, read_json
 from diffusion_lit.tensor_file import load_tensors
 
 __all__ = [
-    *("PIXELS", "Foreign", "door", "of_network", "read_metadata", "read_safetensors", "read_settings", "read_state"),
-    "within_size",
+    *("PIXELS", "Foreign", "door", "named_tensors", "of_network", "read_metadata", "read_safetensors"),
+    *("read_settings", "read_state", "within_size"),
 ]
 
 PIXELS = {"_target_": "diffusion_lit.space.PixelSpace"}
@@ -110,7 +110,11 @@ def read_state(file: Path) -> dict[str, Tensor]:
     """
     if file.suffix == ".safetensors":
         return read_safetensors(file)[0]
-    state = load_tensors(file, "is not a state dict, or is damaged")
+    return named_tensors(load_tensors(file, "is not a state dict, or is damaged"), file)
+
+
+def named_tensors(state: object, file: Path) -> dict[str, Tensor]:
+    """The same; a ValueError unless it is tensors by name alone."""
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(w, Tensor) for k, w in state.items()):
         raise ValueError(f"{file} should hold tensors by name alone, and holds more, or none")
     return dict(state)

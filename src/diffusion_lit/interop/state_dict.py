@@ -1,13 +1,17 @@
-"""State dicts of OpenAI's and DiT's code: weights alone, with the flags that their README prints in a file beside."""
+"""State dicts of OpenAI's, DiT's and SiT's code, with the flags that their README prints in a file beside."""
 
 import shlex
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from diffusion_lit.interop.diffusers_folder import latents
-from diffusion_lit.interop.foreign import PIXELS, Foreign, door, of_network, read_state, within_size
+from torch import Tensor
 
-__all__ = ["files", "flags_file", "missing_flags", "read"]
+from diffusion_lit.interop.diffusers_folder import latents
+from diffusion_lit.interop.foreign import PIXELS, Foreign, door, named_tensors, of_network, read_state, within_size
+from diffusion_lit.tensor_file import load_tensors
+
+__all__ = ["files", "flags_file", "is_state", "missing_flags", "read"]
 
 MAX_FLAGS = 100_000
 """Bytes."""
@@ -15,7 +19,12 @@ EXAMPLES = {
     "improved-diffusion or guided-diffusion": "--image_size 64 --num_channels 128 --num_res_blocks 3 "
     "--learn_sigma True --diffusion_steps 4000 --noise_schedule cosine",
     "DiT": "--model DiT-XL/2 --image-size 256 --num-classes 1000",
+    "SiT": "--model SiT-XL/2 --image-size 256 --num-classes 1000",
 }
+PROJECTS = {"openai_unet": "OpenAI", "dit": "DiT", "sit": "SiT"}
+"""By the modules here that know them."""
+RAW, AVERAGE = "model", "ema"
+"""What DiT's and SiT's `train.py` calls the weights, which it saves with Adam's state and its flags."""
 
 
 def flags_file(path: Path) -> Path:
@@ -46,25 +55,55 @@ def read(path: Path) -> Foreign:
     """
     given = flags_file(path)
     text = within_size(given, MAX_FLAGS).read_text(errors="replace")
-    of_latents = any(word.partition("=")[0] == "--model" for word in text.split())  # as only DiT's scripts have it
-    network = door("dit" if of_latents else "openai_unet")
+    of_latents = any(word.partition("=")[0] == "--model" for word in text.split())  # as DiT's and SiT's scripts have it
+    name = "openai_unet"
     try:
-        flags = pairs(text) if of_latents else network.flags(text)
+        flags: dict[str, Any] = {}
+        if of_latents:
+            flags = pairs(text)
+            name = "sit" if flags.get("model", "").startswith("SiT") else "dit"
+        network = door(name)
+        flags = flags or network.flags(text)
         settings = network.network_settings(flags)
         process: dict[str, Any] = network.process_settings(flags)
     except ValueError as error:
         raise ValueError(f"{given}: {error}") from error
     sampler = process.pop("sampler", {"variance": "learned"})
+    own = "ode sampler.clip=null" if name == "sit" else f"ddpm sampler.variance={sampler['variance']}"
+    state, weights_name = weights_of(path)
     try:
-        weights = network.weights_from(read_state(path), settings)
+        weights = network.weights_from(state, settings)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not fit {given.name} ({type(error).__name__}: {error})") from error
     return Foreign(
-        f"{'DiT' if of_latents else 'OpenAI'}'s network, by the flags in {given.name}",
+        f"{PROJECTS[name]}'s network, by the flags in {given.name}",
         of_network(settings, process, latents(path.parent) if of_latents else PIXELS),
         {f"network.{name}": weight for name, weight in weights.items()},
-        sampling=f"its own sampler is sampler=ddpm sampler.variance={sampler['variance']}",
+        weights_name,
+        sampling=f"its own sampler is sampler={own}",
     )
+
+
+def weights_of(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """The weights of a file, and which they are: the averages where training wrote it, else what nothing says.
+
+    Raises:
+        ValueError: if the file is damaged, or has anything else in it.
+    """
+    if path.suffix == ".safetensors":
+        return read_state(path), None
+    state = load_tensors(path, "is not a state dict, or is damaged", known=[Namespace])  # of flags
+    if isinstance(state, dict) and {RAW, AVERAGE} <= state.keys():
+        return named_tensors(state[AVERAGE], path), AVERAGE
+    return named_tensors(state, path), None
+
+
+def is_state(path: Path) -> bool:
+    """Whether a file has the weights of such a network, which nothing describes."""
+    try:
+        return bool(weights_of(path)[0])
+    except ValueError:
+        return False
 
 
 def pairs(text: str) -> dict[str, str]:

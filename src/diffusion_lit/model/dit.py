@@ -105,6 +105,7 @@ class DiT(Network):
             (Nichol & Dhariwal 2021, section 3.1).
         frequency_shift: of the time's embedding, see `TimeEmbedding`; 0 as published, 1 in diffusers' DiT.
         mlp_norm_eps: added to the variance in the norm before each MLP; 1e-6 as published, 1e-5 in diffusers' DiT.
+        time_scale: factor of c_noise before it is embedded; 1 as published, 0.001 in the public SiT.
 
     Raises:
         ValueError: if the resolution does not fit the patches, or the heads the width, or a number is below 1.
@@ -124,6 +125,7 @@ class DiT(Network):
         augmentation_dim: int = 0,
         frequency_shift: float = 0.0,
         mlp_norm_eps: float = NORM_EPS,
+        time_scale: float = 1.0,
     ) -> None:
         super().__init__()
         height, width = height_and_width(resolution)
@@ -156,7 +158,7 @@ class DiT(Network):
 
         self.first = nn.Conv2d(image_channels, channels, patch_size, stride=patch_size)
         self.positions = Positions(height // patch_size, width // patch_size, channels)
-        self.time = TimeEmbedding(TIME_CHANNELS, channels, frequency_shift=frequency_shift)
+        self.time = TimeEmbedding(TIME_CHANNELS, channels, time_scale, frequency_shift)
         self.label = nn.Embedding(num_classes + 1, channels) if num_classes is not None else None
         self.augmentation = nn.Linear(augmentation_dim, channels, bias=False) if augmentation_dim else None
         mlp_channels = int(channels * mlp_ratio)

@@ -128,5 +128,5 @@ class Schedule(FixedPrecision, ABC):
         log_large = (-torch.expm1(log_snr_t - log_snr_s)).log() + 2 * self.noise(log_snr_t).log()
         log_small = (-torch.expm1(after - before)).log() + 2 * self.noise(before).log()
         log_small = torch.where(after < before, log_small, log_large).to(t.dtype)
-        fraction = torch.as_tensor(fraction, dtype=t.dtype, device=t.device)
-        return torch.lerp(log_small, log_large.to(t.dtype), fraction)
+        weight = fraction.to(t.dtype) if isinstance(fraction, Tensor) else fraction
+        return torch.lerp(log_small, log_large.to(t.dtype), weight)
