@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from diffusion_lit.evaluation.report import ARROWS, cell_name, listed, number
+from diffusion_lit.evaluation.report import cell_name, direction, listed, number
 from diffusion_lit.page.commands import measured_again
 from diffusion_lit.page.curves import evaluation_charts
 from diffusion_lit.page.picture import LARGEST, as_data
@@ -42,7 +42,7 @@ def evaluation_of(evaluation: Evaluation, name: str, left_out: list[str]) -> dic
                 key,
                 number(figure),
                 number(floor[key]) if key in floor else "",
-                ARROWS.get(figure.get("better"), ""),
+                direction(figure.get("better")),
                 str(figure.get("feature") or ""),
             ]
             for key, figure in results[0]["figures"].items()
