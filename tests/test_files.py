@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_lit.files import UnwritableError, remove_leftovers, replacing
+from diffusion_lit.files import UnwritableError, remove_empty, remove_leftovers, replacing
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -73,6 +73,16 @@ def test_a_full_disk_is_a_message_and_the_old_file_stays(tmp_path: Path, what: s
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 2
     assert "the disk is full" in said.read_text() and str(path) in said.read_text()
+
+
+def test_empty_folders_are_removed_up_to_one_that_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And never the working directory, or anything outside of it."""
+    for inner, start in (("a/b/c", tmp_path), ("d/e", tmp_path / "d"), ("f/g", tmp_path / "a")):
+        (tmp_path / inner).mkdir(parents=True)
+        monkeypatch.chdir(start)
+        (tmp_path / "a" / "file").touch()
+        remove_empty(tmp_path / inner)
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {"a", "a/file", "d", "f"}
 
 
 def test_what_is_not_a_leftover_stays(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "final_name",
     "is_full",
     "refuse_folders",
+    "remove_empty",
     "remove_leftovers",
     "replacement",
     "replacing",
@@ -104,6 +105,18 @@ def refuse_folders(files: Iterable[Path]) -> None:
     for file in files:
         if file.is_dir():
             raise UnwritableError(f"{file} is a folder, where a file is to be; choose another folder")
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder, and those that it is in below the working directory, up to the first that holds anything."""
+    here = Path.cwd()
+    for empty in (folder, *(parent for parent in folder.absolute().parents if parent.is_relative_to(here))):
+        if empty == here:
+            return
+        try:
+            empty.rmdir()
+        except OSError:
+            return
 
 
 def is_full(error: BaseException) -> bool:

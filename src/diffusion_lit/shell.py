@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 
 from diffusion_lit.catalogue import PATHS
 
-__all__ = ["OWN_PACKAGES", "PATHS", "command_line", "quote", "read_arguments"]
+__all__ = ["OWN_PACKAGES", "PATHS", "command_line", "own_folders", "quote", "read_arguments"]
 
 READ_CHECKPOINTS = ("train", "sample", "evaluate", "export", "plot")
 OWN_PACKAGES: list[str] = []
@@ -88,7 +88,7 @@ def quote(text: str, always: bool = False) -> str:
 
 
 def own_folders(name: str) -> list[str]:
-    """What tells a command of this name where the running one, if it has the same, finds the user's configurations."""
+    """Arguments by which a command finds the user's configurations, as the running one does if it has that name."""
     if not HydraConfig.initialized() or HydraConfig.get().job.config_name != name:
         return []
     sources = [s for s in HydraConfig.get().runtime.config_sources if s.provider.endswith("command-line")]
