@@ -20,6 +20,9 @@ READ_CHECKPOINTS = ("train", "sample", "evaluate", "export", "plot")
 OWN_PACKAGES: list[str] = []
 """The user's own, whose classes the checkpoint of the run that is trained here names."""
 
+NAMES = ("labels",)
+"""Keys whose values are names of classes, which have whatever characters folders have, or numbers."""
+
 QUOTED = r"""(?P<mark>['"])(?:\\.|(?!(?P=mark))[^\\])*(?P=mark)"""
 PIECE = re.compile(rf"(?:^|,)\s*({QUOTED}(?=\s*(?:,|$))|[^,]*)", re.DOTALL)
 PARSER = OverridesParser.create()
@@ -30,7 +33,7 @@ def read_arguments(arguments: Sequence[str]) -> list[str]:
 
     The name of a file or folder that exists is that name, whatever characters it has. Otherwise `null`, values within
     quotes, lists and interpolations `${...}` mean what they do in Hydra, a comma in a multirun separates jobs, and `~`
-    is the home folder.
+    is the home folder. A class may have any name too.
 
     Raises:
         ValueError: if Hydra cannot read the value of another key; the message has the quoting that it can read.
@@ -49,9 +52,27 @@ def read_argument(argument: str, multirun: bool) -> str:
     try:
         PARSER.parse_override(argument)
     except HydraException as error:
-        remedy = shlex.quote(f"{key}={quote(value)}")
+        texts = f"{key}={with_quotes(value)}"
+        if key.lstrip("+") in NAMES:
+            return texts
+        remedy = shlex.quote(texts)
         raise ValueError(f"{argument} cannot be read as KEY=VALUE; if the value is text, type {remedy}") from error
     return argument
+
+
+def with_quotes(text: str) -> str:
+    """A value that Hydra cannot read, or each item of a list that it cannot, within quotes."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return quote(text)
+    return f"[{','.join(piece if is_readable(piece) else quote(piece) for piece in pieces(text[1:-1]))}]"
+
+
+def is_readable(text: str) -> bool:
+    try:
+        PARSER.parse_override(f"key={text}")
+    except HydraException:
+        return False
+    return True
 
 
 def read_path(text: str, multirun: bool = False) -> str:
