@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -104,11 +105,20 @@ def report(name: str, func: Callable[[], Any]) -> Any:
     try:
         return func()
     except Exception as error:
-        said = explain_composition(error, name, sys.argv[1:])
+        said = explain_composition(error, name, sys.argv[1:]) or explain_folder(error, name)
         if said is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             return hydra_report(functools.partial(reraise, error))
         print(f"\nerror: {said}", file=sys.stderr)
         sys.exit(1)
+
+
+def explain_folder(error: BaseException, command: str) -> str | None:
+    """The message for the user, if the folder that Hydra makes for a command's output cannot be made."""
+    made = any(frame.name in ("mkdir", "makedirs") for frame in traceback.extract_tb(error.__traceback__)[-2:])
+    if not (isinstance(error, OSError) and error.filename and made):
+        return None
+    setting = "output_root=FOLDER or hydra.run.dir=FOLDER" if command == "train" else "out=FOLDER"
+    return f"the folder {error.filename} cannot be made ({error.strerror}): choose another, {setting}"
 
 
 def reraise(error: Exception) -> None:

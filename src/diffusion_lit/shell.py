@@ -36,7 +36,8 @@ def read_arguments(arguments: Sequence[str]) -> list[str]:
     is the home folder. A class may have any name too.
 
     Raises:
-        ValueError: if Hydra cannot read the value of another key; the message has the quoting that it can read.
+        ValueError: if a path is empty, or Hydra cannot read the value of another key; the message has the quoting that
+            it can read.
     """
     multirun = not {"-m", "--multirun"}.isdisjoint(arguments)
     return [
@@ -48,6 +49,10 @@ def read_arguments(arguments: Sequence[str]) -> list[str]:
 def read_argument(argument: str, multirun: bool) -> str:
     key, _, value = argument.partition("=")
     if key.rpartition(".")[2].lstrip("+") in PATHS:
+        if not value:
+            raise ValueError(
+                f"{argument} is empty, as a variable of the shell is that is not set: give a path, or null for none"
+            )
         return f"{key}={read_path(value, multirun)}"
     try:
         PARSER.parse_override(argument)
