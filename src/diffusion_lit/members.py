@@ -28,11 +28,12 @@ def chosen_members(group: str) -> dict[str, DictConfig]:
     names = [chosen] if isinstance(chosen, str) else list(chosen)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"{group} must name one or more, each once; got {names}")
-    members = {}
+    members: dict[str, DictConfig] = {}
     for name in names:
         file = CONFIG_FOLDER / group / f"{name}.yaml"
-        config = OmegaConf.load(file) if file.is_file() else composed([f"{group}={name}"], hydra.job.config_name)[group]
-        member = OmegaConf.create(config)
+        own = not file.is_file()
+        member = composed([f"{group}={name}"], str(hydra.job.config_name))[group] if own else OmegaConf.load(file)
+        assert isinstance(member, DictConfig)
         member.update({key: value for key, value in settings.items() if key in member})
         members[name] = member
     return members
