@@ -73,8 +73,8 @@ def test_the_readme_has_its_recipes() -> None:
 
 
 @pytest.mark.parametrize("name", ["linear", "flow"])
-def test_the_readme_inverts_and_measures_images(name: str) -> None:
-    code = next(block for block in blocks("README.md", "python") if "ode_likelihood" in block)
+def test_the_page_on_sampling_inverts_and_measures_images(name: str) -> None:
+    code = next(block for block in blocks("docs/sampling.md", "python") if "ode_likelihood" in block)
     denoiser = mixture(build("schedule", name))
     x_0 = denoiser.sample(8, torch.Generator().manual_seed(1))
     names: dict[str, Any] = {"torch": torch, "denoiser": denoiser, "x_0": x_0, "label": None}

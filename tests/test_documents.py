@@ -38,6 +38,7 @@ NEEDED = {
 
 def for_one_run(argument: str) -> str:
     """An argument with the first value of a sweep; N is two processes."""
+    [argument] = read_arguments([argument])
     override = PARSER.parse_override(argument)
     value = override.value()
     if isinstance(value, ChoiceSweep | RangeSweep | IntervalSweep):

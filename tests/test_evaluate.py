@@ -1,6 +1,8 @@
 """The evaluate command: its figures against independent ones, however it is started, stopped, and asked again."""
 
+import json
 import os
+import re
 import signal
 import sys
 import time
@@ -241,7 +243,11 @@ def test_results_are_compared(run: Path, whole: Path, slow: Path, tmp_path: Path
     more = evaluated(tmp_path, f"ckpt={run}", *SEEN, *DRAWN, "metrics=[fid,vendi]")
     assert compare_results(one, more / "evaluation.json")[1], "what only one has figures of decides nothing"
     alone = evaluated(tmp_path, f"ckpt={run}", *SEEN, *DRAWN, "metrics=[vendi]")
-    assert "no figure is in both" in compare_results(one, alone / "evaluation.json")[0]
+    assert "no figure in common" in compare_results(one, alone / "evaluation.json")[0]
+    vgg = json.loads(one.read_text().replace('"pixels"', '"random_vgg"'))
+    (tmp_path / "vgg.json").write_text(json.dumps(vgg))
+    text, alike = compare_results(one, tmp_path / "vgg.json")
+    assert not alike and re.search(r"fid: \S+ \(pixels\) and \S+ \(random_vgg\)", text) and "\nWhat differs:" in text
     broken = tmp_path / "x.json"
     for content in ("", "{}", "[]", '{"results": []}', '{"results": [{"figures": {"fid": 1}}], "protocol": {}}'):
         broken.write_text(content)

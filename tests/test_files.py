@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_lit.files import UnwritableError, remove_leftovers, replacing
+from diffusion_lit.files import UnwritableError, is_full, remove_empty, remove_leftovers, replacing
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -73,6 +74,34 @@ def test_a_full_disk_is_a_message_and_the_old_file_stays(tmp_path: Path, what: s
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 2
     assert "the disk is full" in said.read_text() and str(path) in said.read_text()
+
+
+def test_a_full_disk_is_known_by_what_safetensors_says_of_it() -> None:
+    assert is_full(RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert not is_full(RuntimeError("No such file (os error 2)")) and not is_full(RuntimeError("x"))
+
+
+def test_what_takes_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for inner in ("file/x", "file/a/x"):
+        with (
+            pytest.raises(UnwritableError, match=r"file is a file, not a folder; choose another"),
+            replacing(tmp_path / inner) as file,
+        ):
+            file.write(b"x")
+    (tmp_path / "gone").mkdir()
+    with pytest.raises(UnwritableError, match="its folder was removed"), replacing(tmp_path / "gone" / "x"):
+        shutil.rmtree(tmp_path / "gone")
+
+
+def test_empty_folders_are_removed_up_to_one_that_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And never the working directory, or anything outside of it."""
+    for inner, start in (("a/b/c", tmp_path), ("d/e", tmp_path / "d"), ("f/g", tmp_path / "a")):
+        (tmp_path / inner).mkdir(parents=True)
+        monkeypatch.chdir(start)
+        (tmp_path / "a" / "file").touch()
+        remove_empty(tmp_path / inner)
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {"a", "a/file", "d", "f"}
 
 
 def test_what_is_not_a_leftover_stays(tmp_path: Path) -> None:

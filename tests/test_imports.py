@@ -56,7 +56,7 @@ LAYERS = (
     ("status_line",),
     ("terminal", "chatter"),
     ("position", "shell", "yaml_text"),
-    ("catalogue", "collective", "environment", "extra", "random", "ranks"),
+    ("catalogue", "collective", "counted", "environment", "extra", "random", "ranks"),
     ("plain", "resolution", "sharding", "tensor_file"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""

@@ -32,6 +32,8 @@ from diffusion_lit import shell, training
 from diffusion_lit.agreement import fit_model_to_data
 from diffusion_lit.data import DigitsData
 from diffusion_lit.interruption import Interrupted
+from diffusion_lit.page.commands import commands_of
+from diffusion_lit.past_run import read_run
 from diffusion_lit.sampler import DDIMSampler
 from tests.launch import ROOT
 
@@ -97,6 +99,9 @@ def test_printed_commands_find_own_parts(trained: Trained) -> None:
     sample, train = (line.split("-m diffusion_lit.")[1] for line in trained.said.splitlines() if "-m diffusion" in line)
     assert sample.startswith("sample ") and "'allow=[shapes]'" in sample and "--config-dir" not in sample
     assert "'allow=[shapes]'" in train and f"--config-dir={EXAMPLE / 'conf'}" in train
+    again = dict(commands_of(read_run(trained.run.folder)))
+    label = f"Train it again, with configurations of {EXAMPLE / 'conf'}: read these first if they are not yours"
+    assert f"--config-dir={EXAMPLE / 'conf'}" in again[label] and "experiment=shapes" in again[label]
 
 
 def test_a_second_run_continues_the_first_and_leaves_nothing(trained: Trained, tmp_path: Path) -> None:

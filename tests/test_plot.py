@@ -71,6 +71,13 @@ def test_the_command_draws_schedules_and_refuses_mistakes(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "one" / "schedules.png") as two:
         size_of_two = two.size
+    mine = tmp_path / "my conf" / "schedule" / "mine.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("defaults: [linear]\nnum_timesteps: 300\n")
+    done = run_forked("plot", "--config-dir=my conf", "schedule=[linear,mine]", "out=own", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "own" / "schedules.png") as own:
+        assert own.size == size_of_two, "a row for each"
     assert run_forked("plot", "schedule=vp", "out=other", cwd=tmp_path).returncode == 0
     with Image.open(tmp_path / "other" / "schedules.png") as one:
         assert one.size[1] < size_of_two[1]

@@ -279,8 +279,12 @@ def test_commands_are_arguments_of_train_and_nothing_else(tmp_path: Path) -> Non
     assert read_by_bash(told["Continue it"])[2:] == [f"resume={folder}"]
     finished = shown(finished=100)
     assert read_by_bash(finished["Train on, twice as long"])[2:] == [f"resume={folder}", "trainer.max_steps=200"]
-    for command in (["rm", "-rf", "/"], "rm", [*train[:2], "os", "x"], [*train, "--config-dir=evil"]):
-        assert "Train it again" not in shown(command=command)
+    for command in (["rm", "-rf", "/"], "rm", [*train[:2], "os", "x"], [*train, "--config-name=evil"]):
+        assert not any(text.startswith("Train it again") for text in shown(command=command))
+    for own in ("--config-dir=/a b/conf", "hydra.searchpath=[/a b/conf]"):
+        [(label, text)] = [found for found in shown(command=[*train, own]).items() if found[0].startswith("Train it a")]
+        assert read_by_bash(text.partition(" && ")[2])[1:] == [*train[2:], own]
+        assert "a b/conf" in label and label.endswith("read these first if they are not yours")
     assert not any("git" in text for text in shown(command=train, git={"commit": "x; rm -rf /"}).values())
 
 
@@ -291,7 +295,8 @@ def test_the_command_of_an_evaluation_is_one_of_evaluate(tmp_path: Path) -> None
             shlex.join(["/any/python", *given]): given,
             "rm -rf x": None,
             shlex.join(["python", *given]) + " ; rm x": [*given, ";", "rm", "x"],
-            "python -m diffusion_lit.evaluate --config-dir=x": None,
+            "python -m diffusion_lit.evaluate -cn x": None,
+            shlex.join(["python", *given, "--config-dir=c d"]): [*given, "--config-dir=c d"],
             "python -m diffusion_lit.train": None,
             "it's": None,
         }.items()
@@ -299,6 +304,8 @@ def test_the_command_of_an_evaluation_is_one_of_evaluate(tmp_path: Path) -> None
         [evaluation] = read_run(write_run(tmp_path / str(i), evaluation={"command": command})).evaluations
         again = measured_again(evaluation)
         assert (None if again is None else read_by_bash(again)) == shown, command
+        remark = content_of([read_run(evaluation.path.parents[1])])["evaluations"][0]["remark"]
+        assert ("configurations of c d" in remark) == ("c d" in command)
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,10 @@ from omegaconf import OmegaConf
 from diffusion_lit.checkpoint import damage, load_checkpoint, load_denoiser
 from diffusion_lit.csv_logger import read_table
 from diffusion_lit.data import ArrayImages, DigitsData, Images
+from diffusion_lit.derived import leaves
 from diffusion_lit.restore import restore_settings
 from diffusion_lit.resume import find_earlier_run, find_origin
-from diffusion_lit.settings import Change, changes
+from diffusion_lit.settings import ARCHITECTURE, TODAY, UNSEEN, Change, changes, plain_settings, under
 from tests.figures import scalars, table
 from tests.launch import TINY, config, run_forked, train_in
 from tests.wandb_file import read_offline_run
@@ -205,11 +206,20 @@ def test_paths_are_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ("trainer.max_minutes", False, False, "follows the budget"),
         ("callback.fid.num_samples", False, False, "the same to the bit"),
         ("sampler.num_steps", False, False, "the same to the bit"),
+        ("data.latents", False, False, "the same to the bit"),
     ],
 )
 def test_what_a_change_means(key: str, decides: bool, forbidden: bool, words: str) -> None:
     change = Change(key, 1, 2)
     assert (change.decides, change.forbidden) == (decides, forbidden) and words in change.meaning
+
+
+def test_every_setting_of_the_architecture_is_compared(tmp_path: Path) -> None:
+    """An entry that names nothing, or what is left out of every comparison, would protect nobody."""
+    cfg = config(tmp_path, tiny=False)
+    cfg.space = {"_target_": "x", "scale": 1, "shift": 0, "sha256": None}
+    keys = [key for key in leaves(plain_settings(cfg)) if not under(key, (*UNSEEN, *TODAY))]
+    assert [entry for entry in ARCHITECTURE if not any(under(key, (entry,)) for key in keys)] == []
 
 
 def test_a_part_that_is_turned_off_is_one_change(tmp_path: Path) -> None:
@@ -355,6 +365,14 @@ def test_a_run_may_continue_in_its_own_folder(copy: Path) -> None:
     assert load_checkpoint(copy)["global_step"] == 6
 
 
+@pytest.mark.parametrize("table", ["step,a\n1," + 200_000 * "1" + "\n", "step,a\n1,one\n"])
+def test_a_damaged_table_of_figures_is_named_before_anything_is_written(table: str, copy: Path, tmp_path: Path) -> None:
+    (copy / "metrics.csv").write_text(table)
+    with pytest.raises(ValueError, match=r"metrics.csv is damaged: .*(field larger|'one').*move it away"):
+        resumed(tmp_path / "new", f"resume={json.dumps(str(copy))}", "trainer.max_steps=6")
+    assert not any((tmp_path / "new").iterdir())
+
+
 def test_a_run_that_recorded_its_settings_thrice_resumes(run: Path, copy: Path, tmp_path: Path) -> None:
     """As runs once did: the network in `denoiser` and that in `module`, and Lightning's own loggers."""
     file = copy / "checkpoints" / "last.ckpt"
@@ -403,6 +421,9 @@ def test_tensorboard_and_wandb_continue_on_the_same_axis(tmp_path: Path) -> None
     first, second = (json.loads((tmp_path / name / "run.json").read_text())["wandb"] for name in ("a", "b"))
     earlier, resumed = (read_offline_run(tmp_path / name) for name in ("a", "b"))
     assert first == second == resumed.run.run_id and resumed.run.display_name == earlier.run.display_name
+    for name in ("val/loss", "train/loss"):  # the checkpoint was saved before the validation of its step
+        assert len([row for row in resumed.history if name in row]) == len(resumed.column(name)), "each once"
+        assert name == "train/loss" or 3 in earlier.column(name).keys() - resumed.column(name).keys()
     drawn = resumed.column("train/loss")
     assert drawn == pytest.approx({step: figures["train/loss"][step] for step in drawn})
     new = (f"resume={tmp_path / 'a'}", "logger.wandb.id=new", "objective_mode=max")

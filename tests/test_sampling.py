@@ -23,7 +23,7 @@ from diffusion_lit.data import MemmapData
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.drawing import draw
 from diffusion_lit.generate import Setup, generate, sampled
-from diffusion_lit.grid import choose_columns, image_grid, titles_of
+from diffusion_lit.grid import HEADER, choose_columns, image_grid, titles_of
 from diffusion_lit.labels import choose_labels
 from diffusion_lit.model import UNet
 from diffusion_lit.parameterization import VParameterization
@@ -381,6 +381,13 @@ def test_a_grid_is_nearly_square_with_columns_for_classes(labels: list[int] | No
     else:
         shown = [titles[i if len(titles) > columns else i % columns] for i in range(num)]  # type: ignore[index, arg-type]
         assert shown == [str(label) for label in labels], "what stands above an image is its class"
+
+
+def test_titles_have_letters_of_many_languages() -> None:
+    """A font that lacks them draws one box for each."""
+    images = torch.zeros(1, 1, 48, 48, dtype=torch.uint8)
+    drawn = [image_grid(images, 1, [letter])[:, :HEADER] for letter in "üßéłΩЖ"]
+    assert all(not torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
 
 
 def test_a_grid_has_room_for_titles_and_a_caption() -> None:

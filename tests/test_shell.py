@@ -1,6 +1,7 @@
 """What is typed after `key=` names the file of that name, and a printed command can be pasted."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from lightning.fabric.strategies.launchers.subprocess_script import _hydra_subpr
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.command import CONFIG_FOLDER, command
-from diffusion_lit.shell import PATHS, command_line, read_arguments
+from diffusion_lit.shell import PARSER, PATHS, command_line, read_arguments
 from tests.launch import read_by_bash, run_forked
 
 # fmt: off
@@ -164,3 +165,16 @@ def test_a_folder_of_a_sweep_has_a_name_that_file_systems_take(tmp_path: Path) -
 
 def test_a_key_that_is_taken_away_has_no_value() -> None:
     assert read_by_bash(command_line("evaluate", {"~metrics.kid": None, "seed": 1}))[2:] == ["~metrics.kid", "seed=1"]
+
+
+@pytest.mark.parametrize("names", [["Würfel", "Kreise"], ["it's", 3], ["été (1)", "a b", "c"], "Würfel", 7])
+def test_classes_may_have_any_name(names: list[str | int] | str | int) -> None:
+    """A list of names of folders, or numbers, as they are typed; of other settings the message has the right quotes."""
+    value = f"[{','.join(map(str, names))}]" if isinstance(names, list) else str(names)
+    [read] = read_arguments([f"labels={value}"])
+    assert PARSER.parse_override(read).value() == names and read_arguments([read]) == [read]
+    if read != f"labels={value}":
+        with pytest.raises(ValueError, match="cannot be read as KEY=VALUE") as caught:
+            read_arguments([f"logger.wandb.tags={value}"])
+        [remedy] = shlex.split(str(caught.value).rpartition(" type ")[2])
+        assert PARSER.parse_override(remedy).value() == names

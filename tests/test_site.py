@@ -99,12 +99,6 @@ def test_a_reference_to_nothing_fails_the_build(reference: str) -> None:
         link_code(f"see `{reference}`")
 
 
-def test_a_section_that_the_readme_lacks_fails_the_build() -> None:
-    with pytest.raises(ValueError, match="no section 'Gone'"):
-        readme.read_section("# One\n\n## Two\n", "Gone")
-    assert readme.read_section("# A\n\n### B\n\n```\n# no heading\n```\n\n#### C\n\n### D\n", "B").endswith("#### C")
-
-
 def leaves(value: Any, key: str = "") -> dict[str, Any]:
     """What is no mapping, or an empty one, by its dotted key."""
     if isinstance(value, dict) and value:

@@ -172,4 +172,9 @@ def test_a_failed_start_leaves_nothing_behind(tmp_path: Path) -> None:
     for arguments in (["seed=x"], ["schedule=cosin"], ["schedule.beta_max=2"]):
         done = run_forked("train", *arguments, "feature=pixels", cwd=tmp_path)
         assert done.returncode == 1 and done.stderr.startswith("\nerror: ") and "Traceback" not in done.stderr
-        assert not list(tmp_path.glob("outputs/train/*"))
+        assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    for name, setting, remedy in (("train", "output_root=file", "hydra.run.dir=FOLDER"), ("plot", "out=file", "out=F")):
+        done = run_forked(name, setting, cwd=tmp_path)
+        assert done.returncode == 1 and "Traceback" not in done.stderr and remedy in done.stderr
+        assert "file" in done.stderr and "cannot be made (" in done.stderr

@@ -1,5 +1,7 @@
 """What the chosen parts of a run must agree on."""
 
+import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +13,15 @@ from diffusion_lit.kind import fits, schema_of
 from diffusion_lit.resolution import shortest
 from diffusion_lit.space import relocate
 
-__all__ = ["choose_accelerator", "fit_model_to_data", "refuse_ignored_augmentation", "refuse_ignored_weighting"]
+__all__ = [
+    "choose_accelerator",
+    "find_autoencoder",
+    "fit_model_to_data",
+    "refuse_ignored_augmentation",
+    "refuse_ignored_weighting",
+]
+
+log = logging.getLogger(__name__)
 
 UNAUGMENTED = {"_target_": "diffusion_lit.augmentation.NoAugmentation"}
 
@@ -44,6 +54,14 @@ def refuse_ignored_augmentation(cfg: DictConfig) -> None:
             f"{cfg.data._target_} augments by {drawn}, and would ignore augmentation={cfg.augmentation}: let its "
             "configuration say augmentation: ${augmentation}, or use augmentation=none"
         )
+
+
+def find_autoencoder(cfg: DictConfig) -> None:
+    """Take the autoencoder that encodes images from `autoencoder=`, where it is no longer in `data.latents`."""
+    latents = cfg.data.get("latents")
+    if cfg.autoencoder is not None and latents is not None and not Path(latents).is_dir():
+        log.info("data.latents=%s is not there: images are encoded by autoencoder=%s", latents, cfg.autoencoder)
+        cfg.data.latents = cfg.autoencoder
 
 
 def fit_model_to_data(cfg: DictConfig, data: ImageDataModule) -> None:

@@ -5,7 +5,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from diffusion_lit.check import check_settings
 from diffusion_lit.command import CONFIG_FOLDER, MISTAKES, explain, understood
 from diffusion_lit.composition import explain_composition
+from diffusion_lit.files import remove_empty
 from diffusion_lit.interruption import Interrupted
 from diffusion_lit.job import finish_job, listed_groups
 from diffusion_lit.ranks import join, launched_by
@@ -70,8 +71,7 @@ def call(
         except Exception as error:
             done.append(error)  # Hydra would print it too
             if (folder := Path(HydraConfig.get().runtime.output_dir)) != Path.cwd():
-                with suppress(OSError):  # in which there is something
-                    folder.rmdir()
+                remove_empty(folder)
 
     try:
         with unchanged(), own_hydra(name) as hydra:

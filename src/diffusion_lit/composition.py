@@ -1,14 +1,18 @@
-"""What Hydra says when settings cannot be put together, in this project's words: what is wrong, and what to type."""
+"""Settings put together by Hydra, and what it says when they cannot be, in this project's words and with a remedy."""
 
 import functools
 import os
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra._internal.utils import run_and_report as hydra_report
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     ConfigCompositionException,
@@ -16,18 +20,29 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_lit.catalogue import groups_of, members
+from diffusion_lit.catalogue import CONFIG_FOLDER, groups_of, members
 from diffusion_lit.slips import choices_in
 from diffusion_lit.suggestion import meant_member, unknown_key
 from diffusion_lit.sweep import is_multirun
 
-__all__ = ["check_choices", "explain_composition", "report"]
+__all__ = ["check_choices", "composed", "explain_composition", "report"]
 
 PARSER = OverridesParser.create()
 ELSEWHERE = re.compile(r"-(cd|cp|cn)|--config-|hydra\.searchpath=")
 """What makes Hydra read other folders than conf/."""
+
+
+def composed(overrides: Sequence[str], command: str = "train") -> DictConfig:
+    """conf/COMMAND.yaml with overrides, found where the running command finds it, and so are the user's own groups."""
+    given = HydraConfig.get().overrides.hydra if HydraConfig.initialized() else []
+    overrides = [*overrides, *(override for override in given if override.startswith("hydra.searchpath="))]
+    if GlobalHydra.instance().is_initialized():
+        return compose(command, overrides)
+    with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+        return compose(command, overrides)
 
 
 def check_choices(command: str, arguments: Sequence[str]) -> None:
@@ -90,11 +105,20 @@ def report(name: str, func: Callable[[], Any]) -> Any:
     try:
         return func()
     except Exception as error:
-        said = explain_composition(error, name, sys.argv[1:])
+        said = explain_composition(error, name, sys.argv[1:]) or explain_folder(error, name)
         if said is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             return hydra_report(functools.partial(reraise, error))
         print(f"\nerror: {said}", file=sys.stderr)
         sys.exit(1)
+
+
+def explain_folder(error: BaseException, command: str) -> str | None:
+    """The message for the user, if the folder that Hydra makes for a command's output cannot be made."""
+    made = any(frame.name in ("mkdir", "makedirs") for frame in traceback.extract_tb(error.__traceback__)[-2:])
+    if not (isinstance(error, OSError) and error.filename and made):
+        return None
+    setting = "output_root=FOLDER or hydra.run.dir=FOLDER" if command == "train" else "out=FOLDER"
+    return f"the folder {error.filename} cannot be made ({error.strerror}): choose another, {setting}"
 
 
 def reraise(error: Exception) -> None:

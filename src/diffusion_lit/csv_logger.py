@@ -79,12 +79,23 @@ class CSVLogger(Logger):
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a table of figures, `step` as an integer; a last one that was cut is left out."""
+    """The rows of a table of figures, `step` as an integer; a last one that was cut is left out.
+
+    Raises:
+        ValueError: if the file is damaged in another way.
+    """
     if not path.is_file():
         return []
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
-        rows = [row for row in reader if None not in row and None not in row.values() and row.get("step", "").isdigit()]
-    return [
-        {name: int(value) if name == "step" else float(value) for name, value in row.items() if value} for row in rows
-    ]
+        try:
+            rows = [r for r in reader if None not in r and None not in r.values() and r.get("step", "").isdigit()]
+            return [
+                {name: int(value) if name == "step" else float(value) for name, value in row.items() if value}
+                for row in rows
+            ]
+        except (ValueError, csv.Error) as error:  # a field of over 128 KiB, among others
+            raise ValueError(
+                f"{path} is damaged: {error}. Mend it, or move it away: training does not need it, and its figures are "
+                "then left out"
+            ) from error

@@ -11,12 +11,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from diffusion_lit.counted import memory
+
 __all__ = [
     "UnwritableError",
     "behind",
     "final_name",
     "is_full",
     "refuse_folders",
+    "remove_empty",
     "remove_leftovers",
     "replacement",
     "replacing",
@@ -28,6 +31,9 @@ log = logging.getLogger(__name__)
 LEFTOVER = ".{name}.{pid}.partial"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
+
+OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How a library that is written in Rust, as safetensors is, says the system's number of an error."""
 
 
 class UnwritableError(ValueError):
@@ -50,7 +56,7 @@ def replacement(path: str | Path, flushed: bool = True) -> Iterator[Path]:
             many small files, which are checked before they are taken for whole.
 
     Raises:
-        UnwritableError: if the disk is full or read-only, or the place is taken by a folder.
+        UnwritableError: if the disk is full or read-only, the place is taken by a folder, or its folder by a file.
     """
     path, size = Path(path), 0
     partial = path.with_name(LEFTOVER.format(name=path.name, pid=os.getpid()))
@@ -73,10 +79,17 @@ def replacement(path: str | Path, flushed: bool = True) -> Iterator[Path]:
         explained = isinstance(error, ValueError) and error.__cause__ is not None  # by whoever wrote
         number = None if explained else system_error(error)
         if number in FULL:
-            free = next(shutil.disk_usage(folder).free for folder in path.parents if folder.is_dir()) / 2**30
+            free = next(shutil.disk_usage(folder).free for folder in path.parents if folder.is_dir())
             raise UnwritableError(
-                f"the disk is full: {path} was not written ({size / 2**30:.2f} GiB of it were; {free:.2f} GiB are free "
+                f"the disk is full: {path} was not written ({memory(size)} of it were; {memory(free)} are free "
                 "now). What was there before is whole: make room, or choose another folder"
+            ) from error
+        if (file := next((p for p in path.parents if p.exists() and not p.is_dir()), None)) is not None:
+            message = f"{path} cannot be written: {file} is a file, not a folder; choose another"
+            raise UnwritableError(message) from error
+        if number == errno.ENOENT and not path.parent.is_dir():
+            raise UnwritableError(
+                f"{path} cannot be written: its folder was removed, or cannot be made; choose another"
             ) from error
         if number in FORBIDDEN:
             raise UnwritableError(
@@ -106,6 +119,18 @@ def refuse_folders(files: Iterable[Path]) -> None:
             raise UnwritableError(f"{file} is a folder, where a file is to be; choose another folder")
 
 
+def remove_empty(folder: Path) -> None:
+    """Remove a folder, and those that it is in below the working directory, up to the first that holds anything."""
+    here = Path.cwd()
+    for empty in (folder, *(parent for parent in folder.absolute().parents if parent.is_relative_to(here))):
+        if empty == here:
+            return
+        try:
+            empty.rmdir()
+        except OSError:
+            return
+
+
 def is_full(error: BaseException) -> bool:
     """Whether an error is, or hides, what the system says of a full disk."""
     return system_error(error) in FULL
@@ -113,8 +138,10 @@ def is_full(error: BaseException) -> bool:
 
 def system_error(error: BaseException) -> int | None:
     """The system's number of the error that this one is, or hides."""
-    cause = behind(error, lambda hidden: isinstance(hidden, OSError))
-    return cause.errno if isinstance(cause, OSError) else None
+    cause = behind(error, lambda hidden: isinstance(hidden, OSError) or OS_ERROR.search(str(hidden)) is not None)
+    if isinstance(cause, OSError):
+        return cause.errno
+    return None if (found := OS_ERROR.search(str(cause))) is None else int(found[1])
 
 
 def behind(error: BaseException | None, is_meant: Callable[[BaseException], bool]) -> BaseException | None:

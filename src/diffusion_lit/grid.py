@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -99,10 +101,18 @@ def image_grid(images: Tensor, columns: int, titles: Sequence[str] | None = None
     return torch.cat([part.to(images.device).expand(channels, -1, -1) for part in parts], dim=1)
 
 
+@cache
+def title_font() -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which has Latin letters with all their accents, Greek and Cyrillic; Pillow's own has ASCII alone."""
+    import matplotlib  # which it comes with
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", HEADER - 5)
+
+
 def draw_titles(titles: Sequence[str], pitch: int, width: int) -> Tensor:
     """A line of text, each title centred on its column and cut to it, uint8 [1, HEADER, width]."""
     picture = Image.new("L", (width, HEADER), SHADE)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(HEADER - 4)
+    draw, font = ImageDraw.Draw(picture), title_font()
     for i, title in enumerate(titles):
         short = title
         while len(short) > 1 and draw.textlength(short, font) > pitch:
@@ -113,7 +123,7 @@ def draw_titles(titles: Sequence[str], pitch: int, width: int) -> Tensor:
 
 def wrap(text: str, width: int) -> list[str]:
     """Lines of whole words, none wider than `width` pixels where a word is not."""
-    font, lines = ImageFont.load_default(HEADER - 4), [""]
+    font, lines = title_font(), [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
         lines = [*lines[:-1], longer] if font.getlength(longer) <= width or not lines[-1] else [*lines, word]

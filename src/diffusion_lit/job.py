@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, read_write
 
 from diffusion_lit.catalogue import groups_of
-from diffusion_lit.files import write_json
+from diffusion_lit.files import remove_empty, write_json
 from diffusion_lit.ranks import is_first
 from diffusion_lit.shell import quote
 
@@ -122,7 +122,7 @@ def forget(folder: Path, name: str) -> bool:
     with suppress(OSError):
         shutil.rmtree(folder / ".hydra", ignore_errors=True)
         (folder / f"{name}.log").unlink(missing_ok=True)
-        folder.rmdir()
+        remove_empty(folder)
     return True
 
 

@@ -10,7 +10,7 @@ from diffusion_lit import __version__
 from diffusion_lit.catalogue import PATHS
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.deployment.usage import usage
-from diffusion_lit.evaluation.report import ARROWS, cell_name, listed, number
+from diffusion_lit.evaluation.report import cell_name, direction, listed, number
 from diffusion_lit.interop.foreign import Foreign
 from diffusion_lit.page.facts import class_of
 from diffusion_lit.past_run import Evaluation, read_evaluation, read_run
@@ -168,7 +168,7 @@ def measured(card: Card) -> Iterator[str]:
         yield from ("| figure | value | |", "| --- | --- | --- |")
         for name, figure in result["figures"].items():
             features = f"{figure['feature']} features, " if figure.get("feature") else ""
-            yield f"| {cell(name)} | {number(figure)} | {cell(features)}{ARROWS.get(figure.get('better'), '')} |"
+            yield f"| {cell(name)} | {number(figure)} | {cell(features)}{direction(figure.get('better'))} |"
         yield ""
     yield from ("Protocol:", "", "```", *map(clean, listed(without_paths(record["protocol"]))), "```")
 

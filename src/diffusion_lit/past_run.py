@@ -1,6 +1,5 @@
 """A run's folder, read back: what was trained, its figures and pictures, and how it was evaluated."""
 
-import csv
 import math
 import shlex
 from collections.abc import Callable, Sequence
@@ -116,7 +115,7 @@ def read_run(folder: Path, name: str | None = None) -> PastRun:
     def attempt(path: Path, read: Callable[[Path], T], otherwise: T) -> T:
         try:
             return read(path) if path.is_file() else otherwise
-        except (ValueError, OSError, csv.Error) as error:
+        except (ValueError, OSError) as error:
             left_out.append(f"{path.relative_to(folder)}: {error}")
             return otherwise
 

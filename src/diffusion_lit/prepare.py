@@ -11,6 +11,7 @@ def main(cfg: DictConfig) -> None:
     import time
     from pathlib import Path
 
+    from diffusion_lit.counted import counted
     from diffusion_lit.preparation.build import build
     from diffusion_lit.preparation.maker import Maker
     from diffusion_lit.preparation.settings import open_source, reading_of
@@ -23,7 +24,8 @@ def main(cfg: DictConfig) -> None:
     out = Path(str(cfg.out))
     source = open_source(cfg, Workspace(out))
     count = sum(map(len, source.splits.values()))
-    print(f"{source.description}: {count} images, {len(source.class_names or []) or 'no'} classes")
+    classes = counted(len(source.class_names), "class", "classes") if source.class_names else "no classes"
+    print(f"{source.description}: {counted(count, 'image')}, {classes}")
     for remark in source.remarks():
         print(remark)
     already, start = (out / MANIFEST).is_file() and not cfg.overwrite, time.monotonic()
@@ -38,7 +40,7 @@ def main(cfg: DictConfig) -> None:
     print(f"{out}: {counts}; {shape} {manifest.encoding}, {size / 2**20:.1f} MiB, {when}")
     print(f"content_hash {manifest.content_hash}")
     if manifest.num_unreadable:
-        print(f"left out {manifest.num_unreadable} images that cannot be read: see {out / REPORT}")
+        print(f"left out {counted(manifest.num_unreadable, 'image')} that cannot be read: see {out / REPORT}")
     kind = "memmap" if manifest.encoding == "raw" else "stream"
     print("Try next")
     for name in ("inspect", "train"):

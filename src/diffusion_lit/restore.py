@@ -4,13 +4,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.composition import composed
 from diffusion_lit.derived import DERIVED, leaves
 from diffusion_lit.plain import read_as
 from diffusion_lit.recorded import trusted_config
@@ -152,13 +149,3 @@ def put(settings: dict[str, Any], key: str, value: Any) -> None:
     for part in path:
         settings = settings[part]
     settings[name] = value
-
-
-def composed(overrides: list[str]) -> DictConfig:
-    """conf/train.yaml with overrides, found where the running command finds it, and so are the user's own groups."""
-    given = HydraConfig.get().overrides.hydra if HydraConfig.initialized() else []
-    overrides = [*overrides, *(override for override in given if override.startswith("hydra.searchpath="))]
-    if GlobalHydra.instance().is_initialized():
-        return compose("train", overrides)
-    with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-        return compose("train", overrides)

@@ -20,11 +20,12 @@ from diffusion_lit.files import replacing, write_json
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.resume import Origin
 from diffusion_lit.settings import UNSEEN, plain_settings, under
+from diffusion_lit.shell import own_folders
 from diffusion_lit.tensorboard_logger import TensorBoardLogger
 from diffusion_lit.wandb_logger import WandbLogger
 from diffusion_lit.yaml_text import yaml_text
 
-__all__ = ["carried", "continue_loggers", "end_record", "finish_wandb", "run_name", "write_record"]
+__all__ = ["carried", "continue_loggers", "end_record", "figures_before", "finish_wandb", "run_name", "write_record"]
 
 LONGEST_NAME = 120
 PATCH = "code.patch"
@@ -88,11 +89,26 @@ def name_of_earlier(origin: Origin | None) -> str | None:
     return ((loggers or {}).get("wandb") or {}).get("name")
 
 
-def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, origin: Origin | None) -> dict[str, Any]:
-    """Write what the run is, and the figures that its parent had. Returns what is in run.json."""
+def figures_before(origin: Origin | None) -> list[dict[str, Any]]:
+    """The rows of figures that a resumed run begins with: its parent's up to the checkpoint's step.
+
+    Raises:
+        ValueError: if the parent's table is damaged.
+    """
+    if origin is None:
+        return []
+    return [row for row in read_table(origin.run / "metrics.csv") if row["step"] <= origin.step]
+
+
+def write_record(
+    cfg: DictConfig,
+    module: DiffusionModule,
+    trainer: Trainer,
+    origin: Origin | None,
+    earlier: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """Write what the run is, and the figures that its parent had (`figures_before`). Returns what is in run.json."""
     folder = Path(cfg.run_dir)
-    rows = [] if origin is None else read_table(origin.run / "metrics.csv")
-    earlier = [row for row in rows if origin is not None and row["step"] <= origin.step]
     for logger in trainer.loggers:
         if isinstance(logger, CSVLogger):
             logger.begin_with(earlier)
@@ -101,7 +117,7 @@ def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, ori
     record: dict[str, Any] = {
         "parent": module.record["parent"],
         "step": 0 if origin is None else origin.step,
-        "command": ["python", "-m", "diffusion_lit.train", *module.record["overrides"]],
+        "command": ["python", "-m", "diffusion_lit.train", *own_folders("train"), *module.record["overrides"]],
         "started_in": module.record["started_in"],
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "process": os.getpid(),
@@ -119,7 +135,8 @@ def write_record(cfg: DictConfig, module: DiffusionModule, trainer: Trainer, ori
                 file.write(state.patch)
     with replacing(folder / "config.yaml") as file:
         file.write(yaml_text(module.record["config"]).encode())
-    tell_loggers(cfg, module, trainer, record, earlier, patch)
+    known = None if origin is None else origin.recorded.get("wandb")
+    tell_loggers(cfg, module, trainer, record, earlier, patch, known)
     write_json(record, folder / "run.json")
     return record
 
@@ -131,8 +148,12 @@ def tell_loggers(
     record: dict[str, Any],
     table: Sequence[Mapping[str, Any]],
     patch: Path | None,
+    known: str | None,
 ) -> None:
-    """Give loggers the run's settings, its record, and the best figures of `table`, which it begins with."""
+    """Give loggers the run's settings, its record, and the best figures of `table`, which it begins with.
+
+    `known` is W&B's name of the run that is resumed.
+    """
     settings = distinct(module.record["config"])
     facts = {name: value for name, value in record.items() if name != "process"}
     facts |= {"command": shlex.join(record["command"]), "overrides": module.record["overrides"], "folder": cfg.run_dir}
@@ -141,7 +162,8 @@ def tell_loggers(
         for row in table:
             best.update({name: value for name, value in row.items() if name != "step"}, row["step"])
         if isinstance(logger, WandbLogger):
-            logger.begin(settings, facts, best, patch)
+            continues = bool(table) and logger.version == known
+            logger.begin(settings, facts, best, patch, table[-1] if continues else None)
             record["wandb"] = module.record["wandb"] = logger.version
         elif isinstance(logger, TensorBoardLogger):
             logger.begin(settings, facts, best, cfg.objective)

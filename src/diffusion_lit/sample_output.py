@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from omegaconf import DictConfig
 
+from diffusion_lit.counted import counted
 from diffusion_lit.generate import Setup
 from diffusion_lit.grid import MAX_SHOWN, picture_of
 from diffusion_lit.image import save_image, save_npz, seen_as
@@ -29,7 +30,7 @@ def write_outputs(
     """
     formats, out = formats_of(cfg), folder.out
     images, files = ImageFiles(folder, indices), [folder.file(i) for i in indices]
-    print(f"{len(indices)} images from {cfg.ckpt} ({cfg.weights} weights)")
+    print(f"{counted(len(indices), 'image')} from {cfg.ckpt} ({cfg.weights} weights)")
     if "grid" in formats:
         save_grid(cfg, setup, folder, indices[:MAX_SHOWN], None if labels is None else labels[:MAX_SHOWN])
         notes = [f"the first {MAX_SHOWN} of {len(indices)}"] if len(indices) > MAX_SHOWN else []

@@ -16,8 +16,8 @@ from diffusion_lit.shell import PATHS
 __all__ = ["Change", "changes", "plain_settings"]
 
 ARCHITECTURE = (
-    *("denoiser._target_", "module._target_", "model", "schedule", "parameterization", "loss._target_"),
-    *("density._target_", "space._target_", "space.scale", "space.shift", "space.sha256"),
+    *("model", "schedule", "parameterization", "loss._target_", "density._target_"),
+    *("space._target_", "space.scale", "space.shift", "space.sha256"),
 )
 """Settings that weights cannot outlive: by the beginning of their keys."""
 
@@ -36,9 +36,9 @@ UNSEEN = (
 SPECTATORS = (
     *("callback.fid", "callback.sample_grid", "callback.nan_guard", "callback.last_checkpoint", "callback.best"),
     *("callback.step_checkpoint", "feature", "sampler", "guidance", "trainer.val_check", "trainer.check_val"),
-    *("trainer.limit_val", "trainer.num_sanity", "autoencoder", "space.autoencoder"),
+    *("trainer.limit_val", "trainer.num_sanity", "autoencoder", "space.autoencoder", "data.latents"),
 )
-"""Settings that look at training and leave it as it is."""
+"""Settings that look at training and leave it as it is. Which autoencoder it is, not where, `space.sha256` says."""
 
 BUDGET = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_images", "trainer.max_minutes")
 

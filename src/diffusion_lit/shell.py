@@ -14,11 +14,14 @@ from hydra.errors import HydraException
 
 from diffusion_lit.catalogue import PATHS
 
-__all__ = ["OWN_PACKAGES", "PATHS", "command_line", "quote", "read_arguments"]
+__all__ = ["OWN_PACKAGES", "PATHS", "command_line", "own_folders", "quote", "read_arguments"]
 
 READ_CHECKPOINTS = ("train", "sample", "evaluate", "export", "plot")
 OWN_PACKAGES: list[str] = []
 """The user's own, whose classes the checkpoint of the run that is trained here names."""
+
+NAMES = ("labels",)
+"""Keys whose values are names of classes, which have whatever characters folders have, or numbers."""
 
 QUOTED = r"""(?P<mark>['"])(?:\\.|(?!(?P=mark))[^\\])*(?P=mark)"""
 PIECE = re.compile(rf"(?:^|,)\s*({QUOTED}(?=\s*(?:,|$))|[^,]*)", re.DOTALL)
@@ -30,10 +33,11 @@ def read_arguments(arguments: Sequence[str]) -> list[str]:
 
     The name of a file or folder that exists is that name, whatever characters it has. Otherwise `null`, values within
     quotes, lists and interpolations `${...}` mean what they do in Hydra, a comma in a multirun separates jobs, and `~`
-    is the home folder.
+    is the home folder. A class may have any name too.
 
     Raises:
-        ValueError: if Hydra cannot read the value of another key; the message has the quoting that it can read.
+        ValueError: if a path is empty, or Hydra cannot read the value of another key; the message has the quoting that
+            it can read.
     """
     multirun = not {"-m", "--multirun"}.isdisjoint(arguments)
     return [
@@ -45,13 +49,35 @@ def read_arguments(arguments: Sequence[str]) -> list[str]:
 def read_argument(argument: str, multirun: bool) -> str:
     key, _, value = argument.partition("=")
     if key.rpartition(".")[2].lstrip("+") in PATHS:
+        if not value:
+            raise ValueError(
+                f"{argument} is empty, as a variable of the shell is that is not set: give a path, or null for none"
+            )
         return f"{key}={read_path(value, multirun)}"
     try:
         PARSER.parse_override(argument)
     except HydraException as error:
-        remedy = shlex.quote(f"{key}={quote(value)}")
+        texts = f"{key}={with_quotes(value)}"
+        if key.lstrip("+") in NAMES:
+            return texts
+        remedy = shlex.quote(texts)
         raise ValueError(f"{argument} cannot be read as KEY=VALUE; if the value is text, type {remedy}") from error
     return argument
+
+
+def with_quotes(text: str) -> str:
+    """A value that Hydra cannot read, or each item of a list that it cannot, within quotes."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return quote(text)
+    return f"[{','.join(piece if is_readable(piece) else quote(piece) for piece in pieces(text[1:-1]))}]"
+
+
+def is_readable(text: str) -> bool:
+    try:
+        PARSER.parse_override(f"key={text}")
+    except HydraException:
+        return False
+    return True
 
 
 def read_path(text: str, multirun: bool = False) -> str:
@@ -88,7 +114,7 @@ def quote(text: str, always: bool = False) -> str:
 
 
 def own_folders(name: str) -> list[str]:
-    """What tells a command of this name where the running one, if it has the same, finds the user's configurations."""
+    """Arguments by which a command finds the user's configurations, as the running one does if it has that name."""
     if not HydraConfig.initialized() or HydraConfig.get().job.config_name != name:
         return []
     sources = [s for s in HydraConfig.get().runtime.config_sources if s.provider.endswith("command-line")]

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lit.budget import Budget, budget_of, steps_an_epoch
 from diffusion_lit.callback import FID, LastCheckpoint, SampleGrid
 from diffusion_lit.callback.average import averages_of
+from diffusion_lit.counted import memory
 from diffusion_lit.csv_logger import CSVLogger
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.image import seen_as
@@ -97,11 +98,6 @@ def part(cfg: DictConfig) -> str:
 def number(count: int) -> str:
     """Such as 1,234 or 35.7 M."""
     return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count:,}"
-
-
-def memory(count: float) -> str:
-    """So many bytes, such as 17 MiB or 1.2 GiB."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.{1 if count < 2**24 else 0}f} MiB"
 
 
 def guidance(scale: float) -> str:

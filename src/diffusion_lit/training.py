@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from diffusion_lit.agreement import (
     choose_accelerator,
+    find_autoencoder,
     fit_model_to_data,
     refuse_ignored_augmentation,
     refuse_ignored_weighting,
@@ -28,7 +29,15 @@ from diffusion_lit.module import DiffusionModule
 from diffusion_lit.restore import restore_settings
 from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, open_origin, read
 from diffusion_lit.run_folder import claim_for_all, say_finished
-from diffusion_lit.run_record import carried, continue_loggers, end_record, finish_wandb, run_name, write_record
+from diffusion_lit.run_record import (
+    carried,
+    continue_loggers,
+    end_record,
+    figures_before,
+    finish_wandb,
+    run_name,
+    write_record,
+)
 from diffusion_lit.settings import Change
 from diffusion_lit.start_table import StartTable
 from diffusion_lit.terminal import choose_progress
@@ -85,6 +94,7 @@ def run(
     choose_accelerator(cfg)
     check_processes(cfg.trainer)
     seed_everything(cfg.seed, workers=True, verbose=False)
+    find_autoencoder(cfg)
     data: ImageDataModule = instantiate(cfg.data)
     refuse_ignored_weighting(cfg)
     refuse_ignored_augmentation(cfg)
@@ -109,9 +119,10 @@ def run(
         say_finished(cfg, origin)
         return None
     module.record = carried(cfg, overrides, origin, data.class_names)
+    earlier = figures_before(origin)
     lock, record = claim_for_all(cfg, origin, trainer.is_global_zero), {}
     if trainer.is_global_zero:
-        record = write_record(cfg, module, trainer, origin)
+        record = write_record(cfg, module, trainer, origin, earlier)
         trainer.callbacks.insert(0, StartTable(cfg, [*remarks_on(cfg, origin, changed), *began]))  # type: ignore[attr-defined]
         log.info("reading the data")
 

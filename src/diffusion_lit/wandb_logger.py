@@ -53,11 +53,17 @@ class WandbLogger(_WandbLogger):
         super().__init__(name=name, save_dir=save_dir, offline=offline, id=id, project=project, **options)
         self.keeps_model = log_model
         self.best = BestFigures({})
+        self.last: dict[str, Any] = {}
         self.defined: set[str] = set()
 
     @rank_zero_only
     def begin(
-        self, settings: Mapping[str, Any], record: Mapping[str, Any], best: BestFigures, patch: Path | None
+        self,
+        settings: Mapping[str, Any],
+        record: Mapping[str, Any],
+        best: BestFigures,
+        patch: Path | None,
+        last: Mapping[str, Any] | None = None,
     ) -> None:
         """Write what the run is.
 
@@ -66,13 +72,15 @@ class WandbLogger(_WandbLogger):
             record: its command, versions, machine and code.
             best: its parent's best figures; empty of a new run.
             patch: what the code differs by from its commit, a file in the run's folder.
+            last: the row of figures, with its `step`, that this W&B run has of the checkpoint that is resumed. What is
+                measured there again, such as a validation that the checkpoint was saved before, is not logged twice.
         """
         without_git = self.experiment.settings.disable_git  # WANDB_DISABLE_GIT: nothing of the code leaves the machine
         shown = {key: value for key, value in record.items() if not (without_git and key == "git")}
         self.log_hyperparams({**settings, "run": shown})
         if patch is not None and not without_git:
             self.experiment.save(str(patch), base_path=str(patch.parent), policy="now")
-        self.best = best
+        self.best, self.last = best, dict(last or {})
         self.summarise(list(best.values))
 
     def summarise(self, names: Sequence[str]) -> None:
@@ -82,7 +90,10 @@ class WandbLogger(_WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        super().log_metrics(metrics, step)
+        if step == self.last.get("step"):
+            metrics = {name: value for name, value in metrics.items() if name not in self.last}
+        if metrics:
+            super().log_metrics(metrics, step)
         self.summarise(self.best.update(metrics, step or 0))
 
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:

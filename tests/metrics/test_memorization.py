@@ -7,6 +7,8 @@ import torch
 from pytest import approx
 from torch import Tensor
 
+from diffusion_lit.evaluation.figures import Compared, measure
+from diffusion_lit.evaluation.report import direction
 from diffusion_lit.metrics import (
     Authenticity,
     CTScore,
@@ -39,6 +41,28 @@ def test_ct_score() -> None:
     assert abs(figures(CTScore(Given()), HONEST)["ct_score"]) < 3
     assert figures(CTScore(Given()), COPIES)["ct_score"] < -10
     assert figures(CTScore(Given(), num_cells=1), FOREIGN)["ct_score"] > 10
+
+
+def test_a_figure_of_memorization_is_best_where_new_real_images_have_it() -> None:
+    """Neither lower nor higher is better: bad images are no copies. The honest are nearer to it than either."""
+    metrics = {
+        "authenticity": Authenticity(Given()),
+        "nearest_neighbour": NearestNeighbour(Given(), quantile=0.1),
+        "ct_score": CTScore(Given()),
+        "feature_likelihood_divergence": FeatureLikelihoodDivergence(Given()),
+    }
+    sets = compared(HONEST, HELD_OUT, TRAINING)
+    assert sets.training is not None
+    features = Compared({"x": sets.generated}, {"x": sets.real}, {"x": sets.training})
+    found = {name: figure["better"] for name, figure in measure(metrics, dict.fromkeys(metrics, "x"), features).items()}
+    targets = {"authenticity": 50, "copied": 0.1, "closeness": 1, "ct_score": 0, "fld_gap": 0}
+    assert found == targets | {"fld": "lower"}
+    sides = [{k: v for m in metrics.values() for k, v in figures(m, x).items()} for x in (HONEST, COPIES, FOREIGN)]
+    for name in ("authenticity", "copied", "closeness", "ct_score"):
+        honest, *others = (abs(side[name] - targets[name]) for side in sides)
+        assert honest < min(others), name
+    words = [direction(found[name]) for name in ("authenticity", "copied", "ct_score", "fld")]
+    assert words == ["best near 50", "best near 0.1", "best near 0", "lower is better"] and direction("<b>") == ""
 
 
 def test_rank_sum_score() -> None:

@@ -11,13 +11,16 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from diffusion_lit.agreement import fit_model_to_data
+from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.data import MemmapData
 from diffusion_lit.image import from_uint8
 from diffusion_lit.preparation.build import build
 from diffusion_lit.preparation.maker import Maker
 from diffusion_lit.prepared.manifest import Manifest
+from diffusion_lit.shell import quote
 from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import Reading
+from diffusion_lit.training import train
 from tests.launch import config, run_forked, train_in
 
 
@@ -102,6 +105,28 @@ def test_images_that_are_encoded_in_training_are_the_prepared_latents(tmp_path: 
     data.resolution = [16, 15]
     with pytest.raises(ValueError, match=r"16 x 15: choose a resolution that is a multiple of 2"):
         fit_model_to_data(config(tmp_path, "data=memmap"), data)
+
+
+def test_an_autoencoder_that_was_moved_needs_one_setting(tmp_path: Path) -> None:
+    """As the message says that a resume without it gives: autoencoder=FOLDER, whatever data.latents was."""
+    write_images(tmp_path / "images")
+    prepare(tmp_path, "pixels", latents=None)
+    write_autoencoder(tmp_path / "old")
+    latents = f"data.latents={tmp_path / 'old'}"
+    short = ("callback.fid=null", "callback.sample_grid=null", "sampler.clip=null", "trainer.max_steps=1")
+    train_in(tmp_path / "run", "data=memmap", f"data.root={tmp_path / 'pixels'}", latents, *short, "data.batch_size=4")
+    moved = (tmp_path / "old").rename(tmp_path / "new place=1")
+    again = [f"resume={quote(str(tmp_path / 'run'))}", "trainer.max_steps=2"]
+    for given in (again, [*again, f"autoencoder={quote(str(moved))}"]):
+        (tmp_path / "resumed").mkdir(exist_ok=True)
+        cfg = config(tmp_path / "resumed", *given, tiny=False)
+        if given is again:
+            with pytest.raises((InstantiationException, FileNotFoundError), match="autoencoder=FOLDER"):
+                train(cfg, given)
+        else:
+            train(cfg, given)
+    checkpoint = load_checkpoint(tmp_path / "resumed")
+    assert checkpoint["global_step"] == 2 and checkpoint["config"]["space"]["autoencoder"] == str(moved)
 
 
 def test_from_prepared_latents_to_samples(tmp_path: Path) -> None:

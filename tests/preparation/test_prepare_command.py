@@ -133,7 +133,7 @@ def test_what_it_says_to_do_next_works(
     monkeypatch.setattr(sys, "argv", ["prepare", *options])
     main()
     printed = capsys.readouterr().out
-    for words in ("25 images, 3 classes", "left out 1 files", "notes.txt", "left out 1 images", "1 x 8 x 8 raw"):
+    for words in ("25 images, 3 classes", "left out 1 file:", "notes.txt", "left out 1 image that", "1 x 8 x 8 raw"):
         assert words in printed
     lines = printed.split("Try next\n")[1].splitlines()
     assert len(lines) == 2

@@ -187,7 +187,7 @@ def test_another_program_s_dataset_json_is_left_out(tmp_path: Path) -> None:
     for text in ('{"name": "my set", "licence": "CC0"}', "[1, 2]"):
         source = FolderSource(folder_with(tmp_path, names, text, "dataset.json"), 0.1)
         assert source.class_names == ["cat", "dog"] and list(source.left_out) == ["dataset.json"]
-        assert "left out 1 files" in source.remarks()[0]
+        assert "left out 1 file:" in source.remarks()[0]
 
 
 def test_a_duplicate_that_agrees_is_accepted() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from diffusion_lit.counted import counted
 from diffusion_lit.data.base import ImageDataModule
 from diffusion_lit.data.batch import Images
 from diffusion_lit.resolution import height_and_width, shortest
@@ -93,7 +94,8 @@ class ImageFolderData(ImageDataModule):
             raise ValueError(unreadable(errors))
         remarks = self.source.remarks()
         if small:
-            remarks.append(f"{small} images are smaller than data.resolution={self.resolution} and will be enlarged")
+            is_smaller = f"{counted(small, 'image')} {'is' if small == 1 else 'are'} smaller"
+            remarks.append(f"{is_smaller} than data.resolution={self.resolution} and will be enlarged")
         if self.process()[0] == 0:
             for remark in remarks:
                 log.warning(remark)

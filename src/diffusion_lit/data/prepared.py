@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from diffusion_lit.counted import counted
 from diffusion_lit.data.base import ImageDataModule
 from diffusion_lit.data.batch import Images
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
@@ -72,7 +73,7 @@ class PreparedData(ImageDataModule):
     def facts(self) -> dict[str, str]:
         m = self.manifest
         how = f"{m.fit}, {m.filter}" + ("" if m.latents is None else f", latents of {m.latents.autoencoder}")
-        unreadable = f"{m.num_unreadable} images left out" if m.num_unreadable else "none"
+        unreadable = f"{counted(m.num_unreadable, 'image')} left out" if m.num_unreadable else "none"
         return {"source": m.source, "made by": how, "unreadable": unreadable, "content hash": m.content_hash}
 
     def class_counts(self, split: str) -> list[int] | None:

@@ -31,17 +31,20 @@ def compare_results(first: Path, second: Path) -> tuple[str, bool]:
             lines.append(f"A: {cell_name(result_a['cell'])}; B: {cell_name(result_b['cell'])}")
         for name in result_a["figures"]:
             if name in result_b["figures"]:
-                one, other = (number(result["figures"][name]) for result in (result_a, result_b))
+                one, other = (
+                    f"{number(figure)} ({figure['feature']})" if figure.get("feature") else number(figure)
+                    for figure in (result["figures"][name] for result in (result_a, result_b))
+                )
                 lines.append(f"  {name}: {one} and {other}")
     if not of_both:
-        lines += ["", "They may NOT be compared: no figure is in both, or of the same features."]
+        lines += ["", "They may NOT be compared: they have no figure in common that is of the same features."]
     elif decisive:
         lines += ["", "They may NOT be compared, since they were measured differently:"]
         lines += [f"  {both(key, left, right)}" for key in decisive]
     else:
         lines += ["", "They may be compared: measured alike."]
     if others := [key for key in different if key not in decisive]:
-        lines += ["What else differs, and may be what is compared:"]
+        lines += ["What differs:" if not of_both else "What else differs, and may be what is compared:"]
         lines += [f"  {both(key, left, right)}" for key in others]
     return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines), bool(
         of_both

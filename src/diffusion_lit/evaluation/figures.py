@@ -38,7 +38,7 @@ def measure(metrics: Mapping[str, Metric], names: Mapping[str, str], compared: C
             found[name] = stated(figure) | {
                 "metric": key,
                 "feature": names[key],
-                "better": figure.better or metric.better,
+                "better": metric.better if figure.better is None else figure.better,
             }
     return found
 

@@ -7,11 +7,9 @@ from typing import Any
 from diffusion_lit.files import replacing, write_json
 from diffusion_lit.image import save_figure
 
-__all__ = ["ARROWS", "FILES", "cell_name", "lines_of", "listed", "number", "write_report"]
+__all__ = ["FILES", "cell_name", "direction", "lines_of", "listed", "number", "write_report"]
 
 FILES = ("evaluation.json", "evaluation.md", "evaluation.png")
-
-ARROWS = {"lower": "lower is better", "higher": "higher is better", "zero": "0 is best"}
 
 
 def write_report(record: Mapping[str, Any], out: Path) -> list[Path]:
@@ -35,7 +33,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         for name, figure in results[0]["figures"].items():
             held = f"{number(floor[name])} ({floor[name]['count']} images)" if name in floor else ""
             features = f"{figure['feature']} features, " if figure.get("feature") else ""
-            lines.append(f"| {name} | {number(figure)} | {held} | {features}{ARROWS[figure['better']]} |")
+            lines.append(f"| {name} | {number(figure)} | {held} | {features}{direction(figure['better'])} |")
     else:
         names = list(results[0]["figures"])
         lines += [f"| | calls | {' | '.join(names)} |", f"| --- | --- |{' --- |' * len(names)}"]
@@ -60,6 +58,13 @@ def number(figure: Mapping[str, float]) -> str:
     """A figure with its standard error, if it has one."""
     error = f" ± {figure['error']:.2g}" if "error" in figure else ""
     return f"{figure['value']:.5g}{error}"
+
+
+def direction(better: Any) -> str:
+    """Which values of a figure are better (see `metrics.Better`), in words; nothing of what a file says otherwise."""
+    if better in ("lower", "higher"):
+        return f"{better} is better"
+    return f"best near {better:g}" if isinstance(better, int | float) else ""
 
 
 def cell_name(cell: Mapping[str, Any]) -> str:

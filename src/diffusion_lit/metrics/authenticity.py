@@ -12,14 +12,15 @@ __all__ = ["Authenticity"]
 @dataclass
 class Authenticity(Metric):
     """AuthPct, in per cent (Alaa et al. 2022, arXiv:2102.08921): how many generated images are farther from the
-    training image nearest to them than that one is from its own nearest neighbour.
+    training image nearest to them than that one is from its own nearest neighbour. About 50 for new real images, 0 for
+    copies, and up to 100 for images unlike any.
 
     Args:
         extractor: maps images to features; Stein et al. 2023 (arXiv:2306.04675) use DINOv2's.
     """
 
     extractor: FeatureExtractor
-    better = "higher"
+    better = 50.0
     needs_real = False
     needs_training = True
 

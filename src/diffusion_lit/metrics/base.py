@@ -10,7 +10,8 @@ from diffusion_lit.feature import FeatureExtractor
 
 __all__ = ["Better", "FeatureSet", "Figure", "Metric", "Sets"]
 
-Better = Literal["lower", "higher", "zero"]
+Better = Literal["lower", "higher"] | float
+"""Which values of a figure are better; a number is the value that new real images have, and best is near it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Figure:
     spread: float | None = None
     """The standard deviation over subsets or splits: what papers write after KID's and the Inception score's ±."""
     better: Better | None = None
-    """Which values are better, where not those of the metric's other figures."""
+    """Which values are better, where not those that the metric states for its figures."""
 
 
 class Metric(ABC):

@@ -47,9 +47,11 @@ class ByClass(Metric):
     def measure(self, sets: Sets) -> dict[str, Figure]:
         by_class = {c: self.metric.measure(own) for c, own in self.classes(sets)}
         figures = {f"{name}_class_{c}": figure for c, own in by_class.items() for name, figure in own.items()}
-        names = next(iter(by_class.values()))
-        means = {f"{name}_by_class": float(np.mean([own[name].value for own in by_class.values()])) for name in names}
-        return {name: Figure(mean) for name, mean in means.items()} | figures
+        means = {}
+        for name, one in next(iter(by_class.values())).items():
+            mean = float(np.mean([own[name].value for own in by_class.values()]))
+            means[f"{name}_by_class"] = Figure(mean, better=one.better)
+        return means | figures
 
     def classes(self, sets: Sets) -> list[tuple[int, Sets]]:
         """Each class and its sets; a ValueError where images have no labels, or a class has too few images."""

@@ -48,7 +48,7 @@ class CTScore(Metric):
     num_components: int = 64
     min_generated: int = 20
     seed: int = 0
-    better = "zero"
+    better = 0.0
     needs_training = True
 
     def __post_init__(self) -> None:

@@ -53,7 +53,7 @@ class FeatureLikelihoodDivergence(Metric):
         half = min(len(generated), len(training) // 2)
         baseline = ImageMixture(shuffled[:half]).fit(shuffled[half:], rng).nll(held_out)
         gap = mixture.nll(training) - nll
-        return {"fld": Figure(100 * (nll - baseline)), "fld_gap": Figure(100 * gap, better="zero")}
+        return {"fld": Figure(100 * (nll - baseline)), "fld_gap": Figure(100 * gap, better=0.0)}
 
 
 def standardized(held_out: Tensor, training: Tensor, generated: Tensor) -> tuple[Tensor, Tensor, Tensor]:

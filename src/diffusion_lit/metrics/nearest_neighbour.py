@@ -41,8 +41,8 @@ class NearestNeighbour(Metric):
         copied = (generated <= held_out.quantile(self.quantile)).double().mean()
         usual = held_out.median()
         return {
-            "copied": Figure(float(copied)),
-            "closeness": Figure(float(usual / generated.median().clamp(min=usual / 1e6))),
+            "copied": Figure(float(copied), better=self.quantile),
+            "closeness": Figure(float(usual / generated.median().clamp(min=usual / 1e6)), better=1.0),
         }
 
 

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from diffusion_lit.past_run import Evaluation, PastRun
 from diffusion_lit.shell import command_line
 
-__all__ = ["commands_of", "measured_again"]
+__all__ = ["commands_of", "folders_remark", "measured_again"]
+
+FOLDERS = ("--config-dir=", "hydra.searchpath=")
+"""Arguments that name folders of configurations."""
 
 
 def commands_of(run: PastRun) -> list[tuple[str, str]]:
@@ -19,7 +22,7 @@ def commands_of(run: PastRun) -> list[tuple[str, str]]:
     command, folder = run.record.get("command"), run.record.get("started_in")
     if isinstance(command, list) and isinstance(folder, str):
         if again := repeated("train", [str(word) for word in command]):
-            found.append(("Train it again", f"cd {shlex.quote(folder)} && {again}"))
+            found.append((f"Train it again{folders_remark(again)}", f"cd {shlex.quote(folder)} && {again}"))
         if code := code_of(run):
             found.append(("with the code that it had", f"cd {shlex.quote(folder)} && {code}"))
     if any((run.folder / "checkpoints").glob("*.ckpt")):
@@ -36,12 +39,20 @@ def commands_of(run: PastRun) -> list[tuple[str, str]]:
 def repeated(name: str, words: Sequence[str]) -> str | None:
     """A recorded command `PYTHON -m diffusion_lit.NAME KEY=VALUE ...`, quoted, with the Python that runs.
 
-    None if it is any other command, or has options: a file could name any program, or a folder of configurations.
+    None if it is any other command, or has options, but for a folder of configurations (see `folders_remark`): a file
+    could name any program.
     """
-    if list(words[1:3]) != ["-m", f"diffusion_lit.{name}"] or any(word.startswith("-") for word in words[3:]):
+    options = [word for word in words[3:] if word.startswith("-") and not word.startswith(FOLDERS)]
+    if list(words[1:3]) != ["-m", f"diffusion_lit.{name}"] or options:
         return None
     pairs = [word.partition("=") for word in words[3:]]
     return command_line(name, {key: value if sign else None for key, sign, value in pairs})
+
+
+def folders_remark(command: str) -> str:
+    """What to know of a command that reads configurations besides this project's, in which any program can be named."""
+    named = [word.partition("=")[2] for word in shlex.split(command) if word.startswith(FOLDERS)]
+    return f", with configurations of {' and '.join(named)}: read these first if they are not yours" if named else ""
 
 
 def measured_again(evaluation: Evaluation) -> str | None:

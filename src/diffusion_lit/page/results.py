@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from diffusion_lit.evaluation.report import ARROWS, cell_name, listed, number
-from diffusion_lit.page.commands import measured_again
+from diffusion_lit.evaluation.report import cell_name, direction, listed, number
+from diffusion_lit.page.commands import folders_remark, measured_again
 from diffusion_lit.page.curves import evaluation_charts
 from diffusion_lit.page.picture import LARGEST, as_data
 from diffusion_lit.past_run import Evaluation, PastRun
@@ -42,7 +42,7 @@ def evaluation_of(evaluation: Evaluation, name: str, left_out: list[str]) -> dic
                 key,
                 number(figure),
                 number(floor[key]) if key in floor else "",
-                ARROWS.get(figure.get("better"), ""),
+                direction(figure.get("better")),
                 str(figure.get("feature") or ""),
             ]
             for key, figure in results[0]["figures"].items()
@@ -72,5 +72,6 @@ def evaluation_of(evaluation: Evaluation, name: str, left_out: list[str]) -> dic
         "notes": notes,
         "pairs": pairs,
         "protocol": "\n".join(listed(record["protocol"])),
-        "command": measured_again(evaluation),
+        "command": (again := measured_again(evaluation)),
+        "remark": folders_remark(again or ""),
     }

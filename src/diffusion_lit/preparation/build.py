@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
+from diffusion_lit.counted import memory
 from diffusion_lit.preparation.maker import Job, Maker, Record
 from diffusion_lit.preparation.pool import Pool
 from diffusion_lit.preparation.workspace import REPORT, Workspace
@@ -78,7 +79,7 @@ class Plan:
         free = shutil.disk_usage(out).free
         if self.maker.encoding == "raw" and needed > free:
             raise ValueError(
-                f"{out} has {free / 2**30:.1f} GiB free, and {needed / 2**30:.1f} GiB are needed: make room, choose "
+                f"{out} has {memory(free)} free, and {memory(needed)} are needed: make room, choose "
                 "another out=, a smaller resolution=, or encoding=png"
             )
 

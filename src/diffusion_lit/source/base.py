@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from torch import Tensor
 
+from diffusion_lit.counted import counted
 from diffusion_lit.source.bands import is_array
 from diffusion_lit.source.file_kind import ARRAY, HIDDEN, IMAGE, LABELS, MAX_BYTES, OTHER, kind_of
 from diffusion_lit.source.image_file import Reading
@@ -51,7 +52,7 @@ class Source(ABC):
         if self.left_out:
             kinds = {kind: [name for name, of in self.left_out.items() if of == kind] for kind in (HIDDEN, OTHER)}
             each = [f"{len(names)} {kind}, such as {names[0]}" for kind, names in kinds.items() if names]
-            lines.append(f"left out {len(self.left_out)} files: {'; '.join(each)}")
+            lines.append(f"left out {counted(len(self.left_out), 'file')}: {'; '.join(each)}")
         trained = {entry.label for entry in self.splits["train"]}
         for split in ("val", "test"):
             missing = sorted({entry.label for entry in self.splits[split]} - trained)

@@ -85,6 +85,8 @@ class Reading:
         try:
             image = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError as error:
+            if is_empty(file):
+                raise ValueError("the file is empty") from error
             lacking = "" if features.check("avif") else "; this Pillow lacks AVIF, which its wheels from 11.3 on have"
             raise ValueError(f"it is not one of {', '.join(FORMATS)} that Pillow can read{lacking}") from error
         try:
@@ -173,6 +175,11 @@ def is_image(file: Path | BinaryIO) -> bool:
             return True
     except UNREADABLE:
         return False
+
+
+def is_empty(file: Path | BinaryIO) -> bool:
+    """Whether there is nothing in a file; an open one is then at its end."""
+    return file.stat().st_size == 0 if isinstance(file, Path) else file.seek(0, io.SEEK_END) == 0
 
 
 def unreadable(errors: Mapping[str, Exception]) -> str:
