@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from inspect import signature
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from diffusion_lit.hybrid_shard import HybridShardStrategy
 from diffusion_lit.loss import Loss, LossTerms
 from diffusion_lit.lr_schedule import LRSchedule
 from diffusion_lit.model.magnitude import force_unit_weights
-from diffusion_lit.optimizer import check_scale
+from diffusion_lit.optimizer import build_optimizer
 from diffusion_lit.random import fold_in, seed_default_generators
 from diffusion_lit.sharding import shard, unsharded
 from diffusion_lit.training_figures import TrainingFigures
@@ -171,10 +170,9 @@ class DiffusionModule(LightningModule):
         self.held_out.reset()
 
     def configure_optimizers(self) -> Optimizer:
-        parameters, network = [*self.denoiser.parameters(), *self.loss.parameters()], self.denoiser.network
-        asks = "matrices" in signature(self.optimizer).parameters
-        optimizer = self.optimizer(parameters, **({"matrices": network.matrices()} if asks else {}))
-        check_scale(optimizer, str(self.trainer.precision))
+        parameters = [*self.denoiser.parameters(), *self.loss.parameters()]
+        matrices = self.denoiser.network.matrices
+        optimizer = build_optimizer(self.optimizer, parameters, matrices, str(self.trainer.precision))
         self.base_groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         return optimizer
 

@@ -1,2 +1,2 @@
+from diffusion_lit.optimizer.building import build_optimizer as build_optimizer
 from diffusion_lit.optimizer.muon import Muon as Muon
-from diffusion_lit.optimizer.scale import check_scale as check_scale

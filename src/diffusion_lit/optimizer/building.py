@@ -1,0 +1,31 @@
+"""An optimizer of what is trained, as a setting describes it."""
+
+from collections.abc import Callable, Iterable
+from inspect import signature
+
+from torch import nn
+from torch.optim import Optimizer
+
+__all__ = ["build_optimizer"]
+
+
+def build_optimizer(
+    make: Callable[..., Optimizer],
+    parameters: list[nn.Parameter],
+    matrices: Callable[[], Iterable[nn.Parameter]],
+    precision: str,
+) -> Optimizer:
+    """The optimizer that `make` gives for `parameters`; where it asks for `matrices` too, as Muon does, it gets them.
+
+    Raises:
+        ValueError: if it would take the scale out of gradients only after they were clipped: in `16-mixed` they are
+            multiplied by one, and Lightning leaves dividing by it to a fused optimizer.
+    """
+    asks = "matrices" in signature(make).parameters
+    optimizer = make(parameters, **({"matrices": matrices()} if asks else {}))
+    if precision == "16-mixed" and getattr(optimizer, "_step_supports_amp_scaling", False):
+        raise ValueError(
+            "a fused optimizer sees gradients only after they were clipped and judged, and trainer.precision=16-mixed "
+            "leaves their scale to it; use optimizer.fused=false, or trainer.precision=bf16-mixed"
+        )
+    return optimizer
