@@ -58,14 +58,19 @@ def on_these_threads(args: argparse.Namespace) -> dict[str, str]:
 def trained(side: str, args: argparse.Namespace) -> dict[str, Any]:
     """A side's facts; it is trained, and draws, unless the folder has them."""
     file = args.folder / side / "facts.json"
+    asked = {name: getattr(args, name) for name in ("minutes", "num_samples", "calls", "seed", "device", "threads")}
+    asked |= {"overrides": args.overrides} if side == OURS else {}
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         load = os.getloadavg()[0]
         given = [f"--{name}={getattr(args, name.replace('-', '_'))}" for name in ("minutes", "calls", "seed", "device")]
         given += [f"--num-samples={args.num_samples}", side, str(args.folder), *args.overrides]
         subprocess.run([sys.executable, str(HERE / "quality_sides.py"), *given], check=True, env=on_these_threads(args))
-        file.write_text(json.dumps({**json.loads(file.read_text()), "load": load}))
-    return json.loads(file.read_text())
+        file.write_text(json.dumps({**json.loads(file.read_text()), "load": load, "asked": asked}))
+    facts = json.loads(file.read_text())
+    if facts["asked"] != asked:
+        raise ValueError(f"{file.parent} was made with {facts['asked']}, not {asked}: choose another --folder")
+    return facts
 
 
 def figures(side: str, args: argparse.Namespace) -> list[float]:

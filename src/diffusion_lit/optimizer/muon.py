@@ -83,7 +83,7 @@ class Muon(Optimizer):
         super().__init__(groups, {})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -99,7 +99,7 @@ class Muon(Optimizer):
 
     def step_orthogonally(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         """A step of matrices of one shape, all at once."""
-        grads = [p.grad for p in weights]
+        grads = gradients(weights)
         momenta = [self.moment(p, "momentum_buffer") for p in weights]
         torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
         ahead = torch._foreach_lerp(grads, momenta, group["momentum"])  # Nesterov's
@@ -115,7 +115,7 @@ class Muon(Optimizer):
                 self.state[p]["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
         adamw(
             weights,
-            [p.grad for p in weights],
+            gradients(weights),
             [self.moment(p, "exp_avg") for p in weights],
             [self.moment(p, "exp_avg_sq") for p in weights],
             [],
@@ -140,3 +140,8 @@ class Muon(Optimizer):
 def learned(group: dict[str, Any]) -> list[Tensor]:
     """The parameters that have a gradient; others stay as they are."""
     return [p for p in group["params"] if p.grad is not None]
+
+
+def gradients(weights: list[Tensor]) -> list[Tensor]:
+    """Those of parameters that have one."""
+    return [p.grad for p in weights if p.grad is not None]
