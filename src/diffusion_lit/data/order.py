@@ -148,9 +148,8 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
         steps, at_once = pairwise(cuts), max(1, BLOCK // (count * self.batch_size))
         while block := list(islice(steps, at_once)):
             begin, stop = (first + (number - done) * self.round_size for number in (block[0][0], block[-1][1]))
-            shares = order[begin + self.rank : stop : self.world_size].split(
-                [(b - a) * self.batch_size for a, b in block]
-            )
+            own = order[begin + self.rank : stop : self.world_size]
+            shares = torch.split(own, [(b - a) * self.batch_size for a, b in block])
             for share in shares:
                 yield share.view(self.batch_size, -1).T.flatten() if len(share) else share
 

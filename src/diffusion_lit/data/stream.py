@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from diffusion_lit.data.order import TrainingOrder, permute_shards
@@ -121,7 +122,7 @@ class FetchingOrder(TrainingOrder):
                     reach = given + self.batch_size + horizon
                     while known < reach and (share := next(steps, None)) is not None:
                         needed.extend((known + place, shard) for place, shard in self.first_needs(share, met))
-                        coming.extend(share.split(self.batch_size))
+                        coming.extend(torch.split(share, self.batch_size))
                         known += len(share)
                     while needed and needed[0][0] < reach:
                         # an error is not raised here: whoever reads the shard meets it again

@@ -68,7 +68,7 @@ def weights_from(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> di
     weights = dit.weights_from(state, settings)
     patch = settings["patch_size"] ** 2
     for name in LAST:  # with twice the channels, as published, the second half was never trained
-        by_pixel = weights[name].unflatten(0, (patch, -1))
+        by_pixel = weights[name].reshape(patch, -1, *weights[name].shape[1:])
         weights[name] = -by_pixel[:, : settings["image_channels"]].flatten(0, 1)
     return weights | {TIME_WEIGHT: turned(weights[TIME_WEIGHT])}
 
