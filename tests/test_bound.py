@@ -9,6 +9,7 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
+from diffusion_lit import bound
 from diffusion_lit.bound import bound_term, discretized_gaussian_nll, gaussian_kl
 from diffusion_lit.denoiser import Prediction
 from diffusion_lit.schedule import DiscreteSchedule, Schedule
@@ -232,8 +233,20 @@ def test_a_terms_slope_is_that_of_the_divergence(name: str, dtype: torch.dtype) 
 
 @pytest.mark.parametrize("variance", ["small", "learned"])
 @pytest.mark.parametrize("last", [[], [1], [0, 2], [0, 1, 2]])
-def test_each_image_has_the_term_of_its_own_step(last: list[int], variance: str) -> None:
-    """Each term, and its slopes by the estimate and the variance, are those of the image by itself."""
+@pytest.mark.parametrize("decodes_all", [False, True])
+def test_only_the_last_steps_images_are_decoded(
+    last: list[int], variance: str, decodes_all: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each term, and its slopes by the estimate and the variance, are those of the image by itself, on a GPU too."""
+    decoded: list[int] = []
+
+    def witness(x: Tensor, *args: Tensor) -> Tensor:
+        decoded.append(len(x))
+        return discretized_gaussian_nll(x, *args)
+
+    monkeypatch.setattr(bound, "discretized_gaussian_nll", witness)
+    if decodes_all:
+        monkeypatch.setattr(bound, "to_decode", lambda last: torch.arange(len(last)))
     schedule = build("schedule", "cosine")
     t = torch.tensor([0.001, 0.002, 0.5], dtype=torch.float64).view(3, 1, 1, 1)
     s = torch.where(torch.tensor([i in last for i in range(3)]).view(3, 1, 1, 1), 0, t / 2)
@@ -243,6 +256,7 @@ def test_each_image_has_the_term_of_its_own_step(last: list[int], variance: str)
     inputs = (given.x_0, given.variance) if variance == "learned" else (given.x_0,)
     together = bound_term(given, x_0, s, variance)
     slopes = torch.autograd.grad(together.sum(), inputs)
+    assert decoded == [3 if decodes_all else len(last)]
     for i in range(3):
         one = slice(i, i + 1)
         term = bound_term(given.chunk(3)[i], x_0[one], s[one], variance)

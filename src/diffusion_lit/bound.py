@@ -37,10 +37,18 @@ def bound_term(p: Prediction, x_0: Tensor, s: Tensor, variance: str) -> Tensor:
     true_mean, _ = schedule.posterior(x_0, x_t, s, t)
     mean, _ = schedule.posterior(p.x_0, x_t, s, t)
     log_variance = p.log_variance(s, variance)
-    kl = gaussian_kl(true_mean, schedule.log_variance(s, t, 0), mean, log_variance)
-    last = s == 0  # stays on the device; elsewhere than at the end, the other formula is given numbers that do no harm
-    at_end = (torch.where(last, value, 0.0) for value in (x_0, mean, log_variance / 2))
-    return torch.where(last, discretized_gaussian_nll(*at_end), kl).mean((1, 2, 3)) / math.log(2)
+    terms = gaussian_kl(true_mean, schedule.log_variance(s, t, 0), mean, log_variance).mean((1, 2, 3))
+    last = (s == 0).expand(len(x_0), 1, 1, 1)
+    rows = to_decode(last.flatten())
+    # an image that is decoded without need is given numbers that do no harm
+    given = (torch.where(last[rows], value.expand_as(mean)[rows], 0.0) for value in (x_0, mean, log_variance / 2))
+    nll = terms.index_copy(0, rows, discretized_gaussian_nll(*given).mean((1, 2, 3)).to(terms.dtype))
+    return torch.where(last.flatten(), nll, terms) / math.log(2)
+
+
+def to_decode(last: Tensor) -> Tensor:
+    """The numbers of the images that are decoded, in float64: all of them where to look would make the host wait."""
+    return last.nonzero().flatten() if last.device.type == "cpu" else torch.arange(len(last), device=last.device)
 
 
 def gaussian_kl(mean_q: Tensor, log_variance_q: Tensor, mean_p: Tensor, log_variance_p: Tensor) -> Tensor:

@@ -103,9 +103,8 @@ class DiT(Network):
         augmentation_dim: how many numbers of EDM's augment label it takes; 0 for none.
         learn_variance: twice as many channels out as in; the second half says how uncertain a reverse step is
             (Nichol & Dhariwal 2021, section 3.1).
-        frequency_shift: of the time's embedding, see `TimeEmbedding`; 0 as published, 1 in diffusers' DiT.
+        frequency_shift, time_scale: see `TimeEmbedding`; 0 and 1 as published; 1 in diffusers' DiT, 0.001 in SiT's.
         mlp_norm_eps: added to the variance in the norm before each MLP; 1e-6 as published, 1e-5 in diffusers' DiT.
-        time_scale: factor of c_noise before it is embedded; 1 as published, 0.001 in the public SiT.
 
     Raises:
         ValueError: if the resolution does not fit the patches, or the heads the width, or a number is below 1.
