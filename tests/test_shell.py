@@ -64,7 +64,6 @@ def test_a_path_is_the_text_that_was_typed(mode: list[str], here: Path) -> None:
 def test_what_is_not_there_may_be_hydras(here: Path) -> None:
     meant = {
         "null": None,
-        "": "",
         "'null'": "null",
         '"a,b"': "a,b",
         "${seed} a": "0 a",
@@ -77,6 +76,8 @@ def test_what_is_not_there_may_be_hydras(here: Path) -> None:
     Path("${seed}").mkdir()
     with pytest.raises(ValueError, match="rename"):
         read_arguments(["out=${seed}"])
+    with pytest.raises(ValueError, match="out= is empty, as a variable of the shell is that is not set"):
+        read_arguments(["out="])
 
 
 def test_a_comma_in_a_sweep_separates_jobs(here: Path) -> None:

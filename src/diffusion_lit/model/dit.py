@@ -153,18 +153,16 @@ class DiT(Network):
         self.image_shape = (image_channels, height, width)
         self.num_classes, self.learn_variance, self.augmentation_dim = num_classes, learn_variance, augmentation_dim
         self.patch_size = patch_size
-        out_channels = 2 * image_channels if learn_variance else image_channels
 
         self.first = nn.Conv2d(image_channels, channels, patch_size, stride=patch_size)
         self.positions = Positions(height // patch_size, width // patch_size, channels)
         self.time = TimeEmbedding(TIME_CHANNELS, channels, time_scale, frequency_shift)
         self.label = nn.Embedding(num_classes + 1, channels) if num_classes is not None else None
         self.augmentation = nn.Linear(augmentation_dim, channels, bias=False) if augmentation_dim else None
-        mlp_channels = int(channels * mlp_ratio)
         self.layers = nn.ModuleList(
-            TransformerBlock(channels, num_heads, mlp_channels, mlp_norm_eps) for _ in range(depth)
+            TransformerBlock(channels, num_heads, int(channels * mlp_ratio), mlp_norm_eps) for _ in range(depth)
         )
-        self.last = LastLayer(channels, patch_size**2 * out_channels)
+        self.last = LastLayer(channels, patch_size**2 * image_channels * (2 if learn_variance else 1))
         self.initialize()
 
     def initialize(self) -> None:

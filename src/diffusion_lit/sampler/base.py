@@ -56,8 +56,8 @@ class Sampler(ABC):
 
     Args:
         num_steps: how many steps; None takes all T of a discrete schedule.
-        clip: the limit that each estimate of x_0 is held to; None, as it is without conf/, leaves them as they are.
-            conf/sampler says 1, for images in [-1, 1].
+        clip: the limit that each estimate of x_0 is held to; None, the default of the classes, leaves estimates as they
+            are. The files of conf/sampler say 1, for images in [-1, 1].
         percentile: share of dynamic thresholding: an estimate of which this share is within the limit is cut off,
             another scaled down to it first. None always cuts off; Imagen's is 0.995.
         spacing: where the steps lie: uniform, trailing, leading, quadratic, karras or log_snr; None takes the
