@@ -401,7 +401,7 @@ def test_one_image_has_no_standard_error() -> None:
 
 
 def test_likelihood_keeps_no_graph_and_needs_none() -> None:
-    """Within no_grad as well, and with weights that want gradients; they get none."""
+    """Within no_grad as well, and with weights that want gradients; they get none. Float32 images stay float32."""
 
     class Weighted(Fake):
         def __init__(self) -> None:
@@ -409,6 +409,7 @@ def test_likelihood_keeps_no_graph_and_needs_none() -> None:
             self.weight = nn.Parameter(torch.tensor(0.5))
 
         def forward(self, x: Tensor, c_noise: Tensor, condition: Condition = UNCONDITIONAL) -> Tensor:
+            assert x.dtype == torch.float32
             return self.weight * torch.tanh(x)
 
     denoiser = Denoiser(Weighted(), build("schedule", "vp"), VParameterization())

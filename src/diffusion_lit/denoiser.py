@@ -99,7 +99,7 @@ class BaseDenoiser(nn.Module, ABC):
     """(C, H, W) of x_0."""
     num_classes: int | None
     """How many classes the model knows; None if it is unconditional."""
-    null_class: bool = True
+    null_class: bool
     """Whether a model with classes can also be asked without one."""
     learns_variance: bool
     """Whether the model also says how uncertain a reverse step is."""

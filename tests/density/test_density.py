@@ -65,6 +65,12 @@ def test_times_are_in_range_and_come_from_the_generator(name: str, schedule: str
     assert ((snapped >= process.t_min) & (snapped <= 1)).all()
 
 
+@pytest.mark.parametrize("name", DENSITIES)
+def test_times_are_drawn_where_the_images_are(name: str) -> None:
+    t = build("density", name).to("meta").eval()(images(5).to("meta"), FLOW)
+    assert t.shape == (5, 1, 1, 1) and t.is_meta and t.dtype == torch.float64
+
+
 @pytest.mark.parametrize("name", [name for name in DENSITIES if name != "importance"])
 def test_only_importance_corrects(name: str) -> None:
     density, t = build("density", name), torch.tensor([0.1, 0.9])

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,6 +78,15 @@ def test_what_is_cached_counts_as_room(
         shard_cache.check(2 * SIZE + 1)
     with pytest.raises(ValueError, match="too small"):
         shard_cache.check(2 * SIZE + 2)
+
+
+def test_other_storage_is_read_by_litdata_s_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    client = SimpleNamespace(download_file=lambda *given: asked.append(given))
+    monkeypatch.setattr("litdata.streaming.downloader.get_downloader", lambda *given: asked.append(given) or client)
+    url, path = "gs://bucket/set/train/shard-00000.bin", tmp_path / "shard-00000.bin"
+    cache.fetch(url, path, {"project": "p"})
+    assert asked == [("gs://bucket/set/train", str(tmp_path), [], {"project": "p"}), (url, str(path))]
 
 
 class AnswerError(Exception):

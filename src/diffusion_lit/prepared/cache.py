@@ -164,7 +164,7 @@ def fetch(url: str, path: Path, storage_options: Mapping[str, Any]) -> None:
     from litdata.streaming.downloader import get_downloader
 
     client = get_downloader(url.rpartition("/")[0], str(path.parent), [], dict(storage_options))
-    client.download_file(url.removeprefix("local:"), str(path))
+    client.download_file(url, str(path))
 
 
 @cache
