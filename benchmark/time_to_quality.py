@@ -1,6 +1,7 @@
 """How good are images of digits after five minutes of training, against others' documented recipes on the same machine?
 
-    python benchmark/time_to_quality.py [--minutes 5] [--threads 2] [--quick] [data.root=DIR]
+    python benchmark/time_to_quality.py [data.root=DIR] [--minutes 5] [--threads 2] [--quick]
+        [--sides diffusion-lit diffusers denoising-diffusion-pytorch]
 
 Each side (see `quality_sides`) learns MNIST, padded to 32 x 32, without classes, for the same wall-clock time, in a
 process of its own and one after the other; then draws, outside of that time, and is compared with the training images:
@@ -101,7 +102,7 @@ def report(args: argparse.Namespace) -> str:
     if args.quick:
         args.minutes, args.num_samples, args.calls = 0.05, 100, 2
         args.overrides += ["callback.fid=null", "callback.sample_grid=null", "sampler.num_steps=2"]
-    sides = [side for side in SIDES if side == OURS or importlib.util.find_spec(MODULES[side])]
+    sides = [side for side in args.sides if side == OURS or importlib.util.find_spec(MODULES[side])]
     training, held_out = digits(args)
     for name in (*sides, HELD_OUT):
         (args.folder / name).mkdir(parents=True, exist_ok=True)
@@ -125,7 +126,7 @@ def report(args: argparse.Namespace) -> str:
             best = min(others, key=lambda side: found[side][2 * i])
             ratio = found[best][2 * i] / found[OURS][2 * i]
             lines.append(f"By {feature}, the best of the others ({best}) has {ratio:.1f} times our Frechet distance.")
-    lines += [f"Not installed: {side}." for side in SIDES if side not in sides]
+    lines += [f"Not installed: {side}." for side in args.sides if side not in sides]
     return "\n".join([*lines, *(str(picture(side, args)) for side in found)])
 
 
@@ -134,6 +135,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_budget(parser)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--folder", type=Path, default=Path("outputs/time_to_quality"))
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES, help="of which ours is one")
     parser.add_argument("--quick", action="store_true")
 
 
