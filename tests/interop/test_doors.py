@@ -145,7 +145,8 @@ def test_our_model_is_diffusers(classes: str, tmp_path: Path) -> None:
     ours = checkpoint(f"model.num_classes={classes}", "parameterization=v", "schedule=cosine")
     (tmp_path / "x.ckpt").write_bytes(saved(ours))
     out = exported(f"ckpt={tmp_path / 'x.ckpt'}", "format=diffusers", f"out={tmp_path / 'a b'}")
-    diffusers.DDPMPipeline.from_pretrained(out)
+    scheduler = diffusers.DDPMPipeline.from_pretrained(out).scheduler
+    assert scheduler.config.variance_type == "fixed_small"  # nothing learned it
     [code] = re.findall(r"```python\n(import torch(?:.|\n)*?)```", (out / "README.md").read_text())
     names: dict[str, Any] = {}
     exec(code.replace("=True).images", '=True, output_type="pt").images'), names)
