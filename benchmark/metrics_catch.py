@@ -37,8 +37,8 @@ class Floor:
 
     def excess(self, value: float) -> float:
         """How many standard deviations `value` is worse."""
-        worse = {"lower": value - self.mean, "higher": self.mean - value, "zero": abs(value - self.mean)}[self.better]
-        return worse / self.std
+        away = value - self.mean
+        return {"lower": away, "higher": -away}.get(str(self.better), abs(away)) / self.std
 
 
 def metrics_of(extractor: FeatureExtractor, num: int) -> list[m.Metric]:

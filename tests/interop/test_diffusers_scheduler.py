@@ -87,7 +87,7 @@ def test_flow_is_the_same_process(shift: float) -> None:
 
 
 REFUSED = {
-    "_class_name": "PNDMScheduler",
+    "_class_name": "VQDiffusionScheduler",
     "prediction_type": "flow_prediction",
     "beta_schedule": "laplace",
     "use_flow_sigmas": True,
@@ -102,7 +102,7 @@ REFUSED = {
 @pytest.mark.parametrize("key", REFUSED)
 def test_what_has_no_equal_is_refused_by_name(key: str) -> None:
     config = written(diffusers.DDPMScheduler()) | {key: REFUSED[key]}
-    with pytest.raises(ValueError, match=f"x.*{'PNDM' if key == '_class_name' else key}"):
+    with pytest.raises(ValueError, match=f"x.*{'VQDiffusion' if key == '_class_name' else key}"):
         process_settings(config, "x")
 
 

@@ -85,6 +85,27 @@ def test_damage_is_found(exported: Path, tmp_path: Path) -> None:
             load_denoiser(file)
 
 
+def test_what_describes_it_is_under_its_checksum_too(exported: Path, tmp_path: Path) -> None:
+    """Each digit, letter and sign of it; without, a model of another dropout or class name would be read in silence."""
+    data, file = (exported / own.WEIGHTS).read_bytes(), tmp_path / "x.safetensors"
+    begin, end = data.index(b"denoiser"), data.index(b"sha256")
+    for place in range(begin, end, 7):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        file.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"x\.safetensors"):
+            load_denoiser(file)
+
+
+def test_an_export_whose_tensors_alone_had_a_checksum_is_read(exported: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    weights, metadata = own.read_safetensors(exported / own.WEIGHTS)
+    record = json.loads(metadata[own.KEY]) | {"sha256": own.digest(weights)}
+    save_file(weights, tmp_path / "x.safetensors", {own.KEY: json.dumps(record)})
+    assert load_denoiser(tmp_path / "x.safetensors")[1]["global_step"] == record["step"]
+
+
 def test_nothing_in_it_is_run(exported: Path, tmp_path: Path) -> None:
     weights, metadata = own.read_safetensors(exported / own.WEIGHTS)
     record = json.loads(metadata[own.KEY])
@@ -92,8 +113,9 @@ def test_nothing_in_it_is_run(exported: Path, tmp_path: Path) -> None:
 
     for name, payload in payloads(tmp_path, tmp_path / "mark").items():
         for denoiser in (payload, record["denoiser"] | {"network": payload}):
-            changed = {own.KEY: json.dumps(record | {"denoiser": denoiser})}
-            save_file(weights, tmp_path / "x.safetensors", changed)
+            changed = {key: value for key, value in record.items() if key != "sha256"} | {"denoiser": denoiser}
+            changed["sha256"] = own.digest(weights, changed)
+            save_file(weights, tmp_path / "x.safetensors", {own.KEY: json.dumps(changed)})
             with pytest.raises(ValueError, match="is refused, and nothing in it was run"):
                 load_denoiser(tmp_path / "x.safetensors")
             assert not (tmp_path / "mark").exists(), name

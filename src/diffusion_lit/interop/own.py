@@ -48,7 +48,8 @@ def write(model: Foreign, versions: Mapping[str, str], folder: Path) -> None:
     from safetensors.torch import save_file
 
     weights = {name: weight.detach().cpu().contiguous() for name, weight in model.weights.items()}
-    record = {**record_of(model, versions), "sha256": digest(weights)}
+    described = record_of(model, versions)
+    record = {**described, "sha256": digest(weights, described)}
     save_file(weights, folder / WEIGHTS, {KEY: json.dumps(record)})  # of more keys the order is random
     (folder / RECORD).write_text(json.dumps(record, indent=2))
 
@@ -80,8 +81,9 @@ def read(path: Path) -> Foreign:
             f"{path / RECORD} is not what {file.name} was exported with: put back the one that was written with it, or "
             f"give the weights alone, ckpt={file}"
         )
-    if digest(weights) != found["sha256"]:
-        raise ValueError(f"{file} is damaged: its tensors do not have the checksum that they were written with")
+    described = {name: value for name, value in record.items() if name != "sha256"}
+    if found["sha256"] not in (digest(weights, described), digest(weights)):  # at first, of the tensors alone
+        raise ValueError(f"{file} is damaged: it does not have the checksum that it was written with")
     if "_target_" not in found["denoiser"]:
         raise ValueError(f"{file}: denoiser has no _target_")
     return Foreign(
@@ -96,9 +98,9 @@ def read(path: Path) -> Foreign:
     )
 
 
-def digest(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of tensors: their names, types, shapes and bytes."""
-    total = hashlib.sha256()
+def digest(weights: Mapping[str, Tensor], described: Mapping[str, Any] | None = None) -> str:
+    """SHA-256 of tensors, their names, types, shapes and bytes, and of what describes them."""
+    total = hashlib.sha256(b"" if described is None else json.dumps(described, sort_keys=True).encode())
     for name in sorted(weights):
         weight = weights[name].contiguous()
         total.update(f"{name} {weight.dtype} {list(weight.shape)}\n".encode())
