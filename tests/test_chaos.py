@@ -42,6 +42,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[Variant, Refer
     return campaign.references
 
 
+@pytest.mark.slow  # as `make chaos` does for minutes; the tests below cut runs at chosen places
 def test_runs_that_are_killed_lose_nothing(undisturbed: dict[Variant, Reference], tmp_path: Path) -> None:
     campaign = Campaign(tmp_path, random.Random(1), references=undisturbed)
     while campaign.tally["kills"] < 3:
@@ -165,6 +166,7 @@ def test_a_resumed_run_measures_fid_when_the_undisturbed_one_does(tmp_path: Path
     assert table(tmp_path / "whole")["fid/pixels_21"] == table(tmp_path / "b")["fid/pixels_21"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_at_the_end_of_an_epoch_begins_the_next_with_loading_processes_too(tmp_path: Path) -> None:
     options = ("data.num_workers=2", *QUIET)
     train_in(tmp_path / "whole", "trainer.max_steps=6", *options)

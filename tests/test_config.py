@@ -13,6 +13,7 @@ from diffusion_lit.lr_schedule import LRSchedule
 from diffusion_lit.schedule import CosineSchedule
 from tests.launch import config
 from tests.model.test_published_networks import PUBLISHED
+from tests.repeats import slow_but
 
 ALONE = ("schedule", "parameterization", "density", "weighting", "sampler", "augmentation")
 
@@ -68,7 +69,11 @@ def test_the_yaml_is_what_is_built() -> None:
     assert float(schedule.betas[-1]) == 0.5
 
 
-@pytest.mark.parametrize("name", sorted({*members("model")} - {*PUBLISHED}))
+FAMILIES = ("base", "tiny", "dit_tiny", "dit_b", "edm2_xs", "ddpmpp", "ncsnpp")
+"""A member or two of each; the others differ in size."""
+
+
+@pytest.mark.parametrize("name", slow_but(FAMILIES, sorted({*members("model")} - {*PUBLISHED})))
 def test_every_model_is_built_for_32_pixels(name: str, tmp_path: Path) -> None:
     cfg = config(tmp_path, f"model={name}", "+data.resolution=32", tiny=False)
     facts = {"resolution": 32, "image_channels": 3, "num_classes": None, "augmentation_dim": 0}

@@ -383,7 +383,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-SLOW = ("adm_imagenet64", "edm2_imagenet64", "flow_cifar10", "iddpm_cifar10", "sd_latents")
+SLOW = ("adm_imagenet64", "edm2_imagenet64", "edm_cifar10", "own_images", "flow_cifar10", "iddpm_cifar10", "sd_latents")
 """Recipes that take no step by default that others do not; on real latents `test_latents` trains."""
 
 

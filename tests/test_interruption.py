@@ -69,9 +69,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "place, number, saved",
     [
-        ("start", signal.SIGTERM, None),
+        pytest.param("start", signal.SIGTERM, None, marks=pytest.mark.slow),
         ("step", signal.SIGHUP, 4),
-        ("validation", signal.SIGUSR1, 3),
+        pytest.param("validation", signal.SIGUSR1, 3, marks=pytest.mark.slow),
         ("fid", signal.SIGTERM, 3),
     ],
 )

@@ -18,7 +18,7 @@ def mixture(name: str) -> MixtureDenoiser:
     return MixtureDenoiser(build("schedule", name), MEANS, torch.tensor([0.3, 0.4, 0.35]), weights)
 
 
-SOME = ("linear", "cosine_continuous", "sqrt", "edm", "flow")
+SOME = ("linear", "cosine_continuous", "edm")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from diffusion_lit import ode
 from diffusion_lit.ode import angle, integrate, time_of
 from diffusion_lit.schedule import DiscreteSchedule
 from tests.analytic import GaussianDenoiser, build, members
+from tests.repeats import slow_but
 
 SCHEDULES = members("schedule")
 
@@ -80,7 +81,7 @@ def test_the_pair_is_that_of_dormand_and_prince() -> None:
     assert len({float(np.sign(a * b)) for a, b in zip(ode.ERROR, RK45.E, strict=True) if a}) == 1
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", slow_but(("predator_and_prey", "driven_pendulum"), SYSTEMS))
 def test_errors_fall_with_the_tolerance(name: str) -> None:
     """Within 300 tolerances at the end of the path (the worst, Lorenz's, strays by e^1.4), and in proportion to them.
 

@@ -270,6 +270,7 @@ def test_the_reference_of_fid_is_the_decoded_validation_set(run: Path, monkeypat
     assert torch.equal(torch.cat(seen)[:12], expected)
 
 
+@pytest.mark.slow
 def test_sample_and_plot_decode(run: Path, tmp_path: Path) -> None:
     options = (f"ckpt={run}", "sampler.num_steps=2", "sampler.clip=null", "num_samples=3", f"out={tmp_path}")
     done = run_forked("sample", *options, "format=[npz,png,grid]", "batch_size=2", cwd=tmp_path)

@@ -31,6 +31,7 @@ from diffusion_lit.loss import LossTerms, MSELoss
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.weighting import UnitWeighting
 from tests.launch import PATIENCE, TINY, Forked, config, run_forked, train_in
+from tests.repeats import slow_but
 from tests.wandb_file import read_offline_run
 
 
@@ -149,9 +150,7 @@ def test_validation_is_of_the_average_on_fixed_noise(run: Path) -> None:
     assert again == pytest.approx(min(column(run, "val/loss").values()), rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    "stop", [pytest.param(1, marks=pytest.mark.slow), 3, 4, pytest.param(6, marks=pytest.mark.slow), 9]
-)
+@pytest.mark.parametrize("stop", slow_but((3, 9), (1, 3, 4, 6, 9)))
 def test_a_resumed_run_is_the_same_run(run: Path, tmp_path: Path, stop: int) -> None:
     """Stopped in the middle of an epoch, at its end, at a validation: equal to the bit, loss by loss."""
     quiet = ("callback.fid=null", "callback.sample_grid=null", "callback.best_checkpoint=null")
@@ -220,7 +219,7 @@ STATEFUL = {
 }
 
 
-@pytest.mark.parametrize("name", STATEFUL)
+@pytest.mark.parametrize("name", slow_but(("uncertainty", "importance"), STATEFUL))
 def test_every_kind_of_loss_trains_and_resumes_to_the_bit(name: str, tmp_path: Path) -> None:
     """With what it has learnt: the importance of each part of time, the uncertainty of each noise level."""
     importance = ("density.num_bins=5", "density.history_size=2") if name == "importance" else ()
@@ -519,6 +518,7 @@ def test_a_run_that_is_asked_to_stop_saves_first(
     assert checkpoint["global_step"] > 0 and checkpoint["ema"]
 
 
+@pytest.mark.slow  # tests/test_sweep.py has a smaller one
 def test_sweep_has_a_folder_for_each_job(tmp_path: Path) -> None:
     done = run_forked(
         "train",

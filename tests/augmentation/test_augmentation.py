@@ -27,6 +27,7 @@ from diffusion_lit.feature import Pixels
 from diffusion_lit.model import UNet
 from diffusion_lit.random import fold_in
 from tests.launch import config, train_in
+from tests.repeats import slow_but
 
 NAMES = sorted(path.stem for path in (CONFIG_FOLDER / "augmentation").glob("*.yaml"))
 NUMBERS = json.loads((Path(__file__).parents[1] / "reference" / "edm_augmentation.json").read_text())
@@ -370,7 +371,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return load_checkpoint(folder)
 
 
-@pytest.mark.parametrize("name", ["edm", "flip"])
+@pytest.mark.parametrize("name", slow_but(("edm",), ("edm", "flip")))
 def test_a_run_trains_and_resumes_to_the_bit(name: str, plain: dict[str, Any], tmp_path: Path) -> None:
     options = (f"augmentation={name}", *QUICK)
     train_in(tmp_path / "whole", "trainer.max_steps=3", *options)

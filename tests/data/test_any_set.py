@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffusion_lit.data import Batch, ImageDataModule
 from tests.data.prepared_set import KINDS, data_module, numbers, prepare, write_folder
+from tests.repeats import slow_but
 
 UNEVEN = (7, 31, 44)
 
@@ -134,7 +135,7 @@ def train(data: ImageDataModule, max_steps: int, callbacks: list[Callback], resu
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's, on loaders without workers
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(("memmap", "stream"), KINDS))
 def test_a_run_resumes_from_every_step(tmp_path: Path, kind: str) -> None:
     """In the middle of an epoch, at its end, in the second: exactly what was not yet seen, in the same order."""
     prepare(write_folder(tmp_path / "folder", 21), tmp_path / "set")

@@ -18,6 +18,7 @@ from lightning.pytorch import Callback, Trainer
 from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.command import explain
 from tests.launch import train_in
+from tests.repeats import slow_but
 
 MAIN = os.getpid()
 STEP = 5
@@ -93,7 +94,7 @@ def lose_a_process(folder: Path, expected: type[BaseException], step: int | None
     assert load_checkpoint(folder)["global_step"] == KillLoaders.done == STEP
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", slow_but(("after greeting", "before"), WAYS))
 def test_a_process_that_is_lost_unnoticed_costs_no_step(
     way: str, unnoticed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

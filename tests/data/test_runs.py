@@ -66,10 +66,8 @@ def seen(folder: Path, world_size: int) -> list[tuple[int, list[int]]]:
     return [(steps[0][0], [i for _, images in steps for i in images]) for steps in zip(*ranks, strict=True)]
 
 
-SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("image_folder", "remote", "stream")]
-
-
-@pytest.mark.parametrize("kind", ["memmap", *SLOW])
+@pytest.mark.slow  # tests/data/test_any_set.py and test_loading_processes.py have its parts
+@pytest.mark.parametrize("kind", ["image_folder", "memmap", "remote", "stream"])
 def test_processes_share_an_epoch_and_others_continue_it(tmp_path: Path, kind: str) -> None:
     """Two processes with two loading processes each, stopped in the second epoch; one process does the rest of it."""
     prepare(write_folder(tmp_path / "folder", NUM_IMAGES), tmp_path / "set")

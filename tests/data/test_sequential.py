@@ -10,6 +10,7 @@ import pytest
 from diffusion_lit.augmentation import FlipAugmentation
 from diffusion_lit.checkpoint import load_checkpoint
 from tests.launch import train_in
+from tests.repeats import slow_but
 from tests.streams import KINDS, NUM_IMAGES, SHARD_OF, VAL, epoch_of, stream, write_stream
 
 WORLD_SIZES = (1, 2, 3)
@@ -28,7 +29,9 @@ def root(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("world_size", "num_workers"), [(1, 0), (2, 0), (3, 0), (2, 2), (3, 2)])
+@pytest.mark.parametrize(
+    ("world_size", "num_workers"), slow_but(((1, 0), (2, 0), (3, 0), (2, 2)), ((1, 0), (2, 0), (3, 0), (2, 2), (3, 2)))
+)
 def test_shares_are_disjoint_and_all_ranks_take_as_many_steps(
     kind: str, root: Path, world_size: int, num_workers: int
 ) -> None:

@@ -21,6 +21,7 @@ from diffusion_lit.shell import quote
 from diffusion_lit.training import train
 from tests.launch import TINY as SMALL
 from tests.launch import config
+from tests.repeats import slow_but
 from tests.strangers import checkpoint, saved
 from tests.test_export import exported
 from tests.test_fuzz import VALUES, altered, refusals
@@ -139,7 +140,7 @@ def test_training_begins_with_a_folder(pipeline: Path, tmp_path: Path, caplog: p
     assert "ScaledLinearSchedule ->" in (text := said("other", "schedule=linear")) and "trained with the first" in text
 
 
-@pytest.mark.parametrize("classes", ["null", "10"])
+@pytest.mark.parametrize("classes", slow_but(("null",), ("null", "10")))
 def test_our_model_is_diffusers(classes: str, tmp_path: Path) -> None:
     """Its program draws our images, from the same noise; and it comes back to the bit."""
     ours = checkpoint(f"model.num_classes={classes}", "parameterization=v", "schedule=cosine")

@@ -200,6 +200,7 @@ class Precond(nn.Module):
         return self.state
 
 
+@pytest.mark.slow
 def test_a_network_of_edm2_draws_and_begins_a_run(tmp_path: Path) -> None:
     """By the recipe's file, with the public names of its weights."""
     config = {"img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_channels": 8, "channel_mult": [1, 2]}
