@@ -142,13 +142,13 @@ def memory_of(side: str, args: argparse.Namespace) -> float:
     return taken
 
 
-def rows_of(precision: str, args: argparse.Namespace) -> list[list[str]]:
-    """A line for each way to run each side."""
+def rows_of(precision: str, peak: float, args: argparse.Namespace) -> list[list[str]]:
+    """A line for each way to run each side; `peak` is what the convolutions alone reach."""
     sides = {f"{side}, {way}": make(side, args, precision, way=way) for way in args.ways for side in (OURS, DIFFUSERS)}
     sides[f"{DIFFUSERS}, plain, its own heads"] = make(DIFFUSERS, args, precision, heads="default")
     times = alternate(sides, args.repeats, warm_up=3)
     flops = flops_of(our_network(args.channels)) * args.batch_size
-    peak, rows = peak_flops(args, precision), []
+    rows = []
     for name, spent in times.items():
         seconds = median(spent)
         against = [times[f"{DIFFUSERS}, {way}"] for way in args.ways]
@@ -170,13 +170,15 @@ def where(args: argparse.Namespace) -> str:
 def report(args: argparse.Namespace) -> str:
     head = ["precision", "what", "ms", "MFU", *(f"times as fast as {DIFFUSERS}, {way}" for way in args.ways)]
     on_gpu = args.device == "cuda"
-    rows = [row for precision in args.precisions for row in rows_of(precision, args)]
+    peaks = {precision: peak_flops(args, precision) for precision in args.precisions}
+    rows = [row for precision, peak in peaks.items() for row in rows_of(precision, peak, args)]
     size = sum(p.numel() for p in our_network(args.channels).parameters()) / 1e6
-    peaks = [f"{precision} {peak_flops(args, precision) / 1e9:,.0f}" for precision in args.precisions]
     lines = [
         f"{size:.1f} M parameters, {args.batch_size} images a step.",
         *("", table([*head, *(["MiB"] if on_gpu else [])], rows), ""),
-        f"The convolutions alone reach, in GFLOP/s: {', '.join(peaks)}.",
+        "The convolutions alone reach, in GFLOP/s: "
+        + ", ".join(f"{precision} {peak / 1e9:,.0f}" for precision, peak in peaks.items())
+        + ".",
         *("", where(args)),
     ]
     if on_gpu:

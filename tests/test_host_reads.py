@@ -14,6 +14,7 @@ from diffusion_lit.data import Batch
 from diffusion_lit.trainer import EpochLoop
 from tests.host_reads import HostReadError, SimulatedDevice
 from tests.launch import train_in
+from tests.repeats import slow_but
 from tests.test_whole_way import NETWORKS, options
 
 
@@ -79,9 +80,7 @@ RUNS = {
 CHEAP = ("averages",)
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in CHEAP else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
-)
+@pytest.mark.parametrize("name", slow_but(CHEAP, RUNS))
 def test_no_step_makes_the_host_wait(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch(monkeypatch)
     monkeypatch.setattr(bound, "to_decode", lambda last: torch.arange(len(last)))  # as on a GPU

@@ -9,6 +9,7 @@ from diffusion_lit.inversion import invert
 from diffusion_lit.random import ImageNoise, interpolated_noise, slerp
 from diffusion_lit.sampler import DDIMSampler
 from tests.analytic import GaussianDenoiser, MixtureDenoiser, build, members
+from tests.repeats import slow_but
 
 MEANS = torch.tensor([[0.6, -0.3], [-0.5, 0.4], [0.1, 0.9]]).view(3, 1, 1, 2)
 
@@ -21,9 +22,7 @@ def mixture(name: str) -> MixtureDenoiser:
 SOME = ("linear", "cosine_continuous", "edm")
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in SOME else pytest.param(name, marks=pytest.mark.slow) for name in members("schedule")]
-)
+@pytest.mark.parametrize("name", slow_but(SOME, members("schedule")))
 def test_an_image_is_drawn_again_from_the_noise_it_is_inverted_to(name: str) -> None:
     """To what float64 and 60 iterations leave; fewer leave more. sqrt, whose first step is its longest, takes 20."""
     model, num_steps = mixture(name), 20 if name == "sqrt" else 10

@@ -17,6 +17,7 @@ from diffusion_lit.model import Network
 from diffusion_lit.model.magnitude import force_unit_weights
 from diffusion_lit.sampler import DDIMSampler
 from tests.launch import TINY, config, run_forked, train_in
+from tests.repeats import slow_but
 from tests.test_export import exported
 from tests.test_training import column
 
@@ -49,9 +50,7 @@ DROPOUT = "model.dropout=0.1"
 CHEAP = "dit"
 """Taken along by the default suite; the others' parts of the way are there in other tests."""
 
-walk = pytest.mark.parametrize(
-    "name", [name if name == CHEAP else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
-)
+walk = pytest.mark.parametrize("name", slow_but((CHEAP,), NETWORKS))
 
 
 def options(name: str) -> tuple[str, ...]:

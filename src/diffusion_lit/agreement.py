@@ -57,7 +57,7 @@ def refuse_ignored_augmentation(cfg: DictConfig) -> None:
 
 
 def find_autoencoder(cfg: DictConfig) -> None:
-    """Take the autoencoder that encodes images from `autoencoder=`, where it is no longer in `data.latents`."""
+    """Encode images by the autoencoder of `autoencoder=` where the folder of `data.latents` has moved."""
     latents = cfg.data.get("latents")
     if cfg.autoencoder is not None and latents is not None and not Path(latents).is_dir():
         log.info("data.latents=%s is not there: images are encoded by autoencoder=%s", latents, cfg.autoencoder)

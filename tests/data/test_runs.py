@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from diffusion_lit.checkpoint import load_checkpoint
 from tests.data.prepared_set import numbers, prepare, settings, write_folder
 from tests.launch import TINY, run_command, run_forked, train_in
+from tests.repeats import slow_but
 
 NUM_IMAGES = 61
 QUIET = (
@@ -101,9 +102,7 @@ def test_processes_share_an_epoch_and_others_continue_it(tmp_path: Path, kind: s
     assert sorted(epochs[1]) == list(range(NUM_IMAGES))
 
 
-@pytest.mark.parametrize(
-    "kind", ["image_folder", *(pytest.param(k, marks=pytest.mark.slow) for k in ("memmap", "remote"))]
-)
+@pytest.mark.parametrize("kind", slow_but(("image_folder",), ("image_folder", "memmap", "remote")))
 def test_a_killed_worker_costs_no_step(tmp_path: Path, kind: str) -> None:
     """The message names the cause and the remedy; what was trained is saved, and goes on as if nothing had happened."""
     prepare(write_folder(tmp_path / "folder", NUM_IMAGES), tmp_path / "set")

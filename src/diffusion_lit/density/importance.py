@@ -54,9 +54,7 @@ class ImportanceDensity(FixedPrecision, Density):
         if not self.training:
             return uniform
         root = self.history.square().mean(1).sqrt()
-        full = (
-            self.counts >= history_size
-        ).all()  # stays on the device, as everything here: a step waits for no number
+        full = (self.counts >= history_size).all()  # stays on the device: a step waits for no number of it
         return torch.where(full, torch.lerp(root / root.sum(), uniform, self.uniform_share), uniform)
 
     def forward(self, x_0: Tensor, schedule: Schedule, generator: Generator | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffusion_lit.interop import dit_weights as dit
 
-__all__ = ["network_settings", "process_settings", "weights_from"]
+__all__ = ["flags_of", "network_settings", "process_settings", "weights_from"]
 
 WIDTHS = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
 """Size -> width, blocks, heads (Peebles & Xie 2023, table 1)."""
@@ -43,6 +43,11 @@ OURS_TO_THEIRS = {
 """Layers; a star is a block's number."""
 
 
+def flags_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags by their names in Python: without dashes before, and with _ within."""
+    return {name.lstrip("-").replace("-", "_"): value for name, value in config.items()}
+
+
 def network_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of our network for flags of their scripts.
 
@@ -52,7 +57,7 @@ def network_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: if a flag is unknown, or a value is not among theirs.
     """
-    flags = {name.lstrip("-").replace("-", "_"): value for name, value in config.items()}
+    flags = flags_of(config)
     if unknown := sorted(flags.keys() - NETWORK_FLAGS.keys() - OTHER_FLAGS):
         raise ValueError(f"DiT's scripts have no flag {unknown[0]!r}; those of its network are {list(NETWORK_FLAGS)}")
     flags = NETWORK_FLAGS | flags

@@ -39,7 +39,7 @@ def network_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: if a flag is unknown, or a value has no equal here.
     """
-    flags = {name.lstrip("-").replace("-", "_"): value for name, value in config.items()}
+    flags = dit.flags_of(config)
     for name, value in PATH.items():
         if (given := flags.pop(name, value)) != value:
             raise ValueError(f"{name}={given!r} of SiT has no equal here: {value} alone is schedule=flow")

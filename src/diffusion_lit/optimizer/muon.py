@@ -39,7 +39,7 @@ class Muon(Optimizer):
         weight_decay: of all, each times its own rate.
 
     Raises:
-        ValueError: if a setting is out of range, there is no matrix, or a process has only some rows of each.
+        ValueError: if a setting is out of range, there are no matrices, or they are shared out over processes (FSDP).
     """
 
     def __init__(
