@@ -116,6 +116,14 @@ def test_far_tails_in_float32_have_the_right_value_and_slopes(level: int, distan
     assert actual == pytest.approx(expected, rel=0.02)
 
 
+def test_float32_numbers_are_worked_with_in_float64_and_answered_in_float32() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, mean, log_std = 2 * torch.rand(3, 1000, generator=generator) - 1
+    nll = discretized_gaussian_nll(x, mean, 3 * log_std - 3)
+    assert nll.dtype == torch.float32
+    assert torch.equal(nll, discretized_gaussian_nll(x.double(), mean.double(), (3 * log_std - 3).double()).float())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("std", [1e-3, 1e-4, 1e-5])
 @pytest.mark.parametrize("level", [0, 1, 128, 254, 255])

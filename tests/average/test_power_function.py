@@ -77,6 +77,7 @@ def test_a_tracked_length_is_itself() -> None:
     steps, stds = [100, 200, 300, 100, 200, 300], [0.05] * 3 + [0.1] * 3
     np.testing.assert_allclose(solve(steps, stds, 300, 0.1), [0, 0, 0, 0, 0, 1], atol=1e-9)
     assert profile_error(solve(steps, stds, 300, 0.1), steps, stds, 300, 0.1) < 1e-6
+    assert profile_error(np.array([0, 0, 0, 0, 0, 1.25]), steps, stds, 300, 0.1) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("std", [0.0, -0.1, 0.3])

@@ -161,6 +161,23 @@ def test_an_average_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
     assert [snapshot.step for snapshot in snapshots_of(tmp_path)] == [1]
 
 
+def test_a_snapshot_is_read_only_as_what_it_is(tmp_path: Path) -> None:
+    weights = {"layer.weight": torch.ones(1, 1)}
+    Snapshot(tmp_path, 0.1, 1).write(weights)
+    assert Snapshot(tmp_path, 0.1, 1).read(weights) == weights
+    for other in (Snapshot(tmp_path, 0.2, 1), Snapshot(tmp_path, 0.1, 2)):
+        shutil.copy(Snapshot(tmp_path, 0.1, 1).path, other.path)
+        with pytest.raises(ValueError, match=f"{other.path.name} is not the snapshot that its name says"):
+            other.read(weights)
+    torch.save({"std": 0.1, "step": 1, "weights": None}, Snapshot(tmp_path, 0.1, 1).path)
+    with pytest.raises(ValueError, match="is not the snapshot that its name says"):
+        Snapshot(tmp_path, 0.1, 1).read(weights)
+    Snapshot(tmp_path, 0.1, 3).write(weights)
+    for names, alone in ((["layer.weight", "layer.bias"], "layer.bias"), ([], "layer.weight")):
+        with pytest.raises(ValueError, match=rf"is of another model: {alone} is in one of both alone"):
+            Snapshot(tmp_path, 0.1, 3).read(names)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
