@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_lit import training_figures
-from diffusion_lit.callback.throughput import Throughput, flops_of
+from diffusion_lit.callback.throughput import Throughput, flops_of, peak_memory
 from diffusion_lit.condition import Condition
 from diffusion_lit.loss import LossTerms
 from diffusion_lit.model import UNet
@@ -113,30 +114,67 @@ def test_waiting_is_a_share_of_steps_and_what_is_between_steps_is_neither(monkey
 def test_speed_is_of_all_ranks_and_of_optimizer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ranks accumulate two batches a step; the slower one says how long it takes."""
     resets: list[int] = []
-    timer: Any = SimpleNamespace(seconds=8.0, waited=2.0, reset=lambda: resets.append(1))
+    timer: Any = SimpleNamespace(seconds=0.8, waited=0.2, reset=lambda: resets.append(1))
     trainer: Any = SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(timer=timer)))
     module: Any = SimpleNamespace(device=CPU, accumulation=SimpleNamespace(ends_step=False))
-    other = torch.tensor([[1e6, 10.0, 5.0]])
+    other = torch.tensor([[1e6, 1.0, 0.5]])
     monkeypatch.setattr("diffusion_lit.callback.throughput.DiffusionModule", SimpleNamespace)
     monkeypatch.setattr("diffusion_lit.callback.throughput.gathered", lambda own: torch.cat([own, other]))
     speed = Throughput()
-    speed.flops, speed.peak = 10, 100.0
     for run in range(2):
         speed.on_train_start(trainer, module)
         for batch in range(1 + 2 * 3):  # the first is of warming up
             module.accumulation.ends_step = batch % 2 == 0
             speed.on_train_batch_end(trainer, module, None, range(5), batch)
         assert len(resets) == 1 + 2 * run
-        assert speed.training_figures(trainer, module) == {
+        expected = {
             "memory/peak_gib": 1e6,
-            "throughput/images_per_s": 2 * 6 * 5 / 10,
-            "throughput/step_seconds": pytest.approx(10 / 3),
+            "throughput/images_per_s": 2 * 6 * 5 / 1,
+            "throughput/step_seconds": pytest.approx(1 / 3),
             "throughput/data_wait": pytest.approx((2 / 8 + 5 / 10) / 2),
-            "throughput/mfu": pytest.approx(10 * (2 * 6 * 5 / 10) / (2 * 100)),
         }
+        if run:
+            expected["throughput/mfu"] = pytest.approx(10 * (2 * 6 * 5 / 1) / (2 * 100))
+        assert speed.training_figures(trainer, module) == expected
+        speed.flops, speed.peak = 10, 100.0  # only now is the device's peak known
+    other[0, 1:] = 0  # a rank that has no seconds to divide by
+    speed.on_train_batch_end(trainer, module, None, range(5), 0)
+    assert speed.training_figures(trainer, module) == {"memory/peak_gib": 1e6}
     trainer.fit_loop.epoch_loop = None  # another trainer's loop, without a timer
     speed.on_train_batch_end(trainer, module, None, range(5), 0)
     assert speed.training_figures(trainer, module) == {"memory/peak_gib": 1e6}
+
+
+def test_memory_is_what_the_system_says_in_gib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In KiB on Linux, in bytes on macOS and of a GPU."""
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3 * 2**20))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**30)
+    found = {}
+    for platform in ("linux", "darwin"):
+        monkeypatch.setattr("sys.platform", platform)
+        found[platform] = peak_memory(CPU)
+    assert found == {"linux": 3, "darwin": 3 / 1024}
+    assert peak_memory(torch.device("cuda")) == 3
+
+
+def test_flops_are_counted_where_they_are_a_share_of_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = SimpleNamespace(denoiser=SimpleNamespace(network="the network"))
+    trainer: Any = SimpleNamespace(precision_plugin=Precision(), strategy=SimpleNamespace(root_device=CPU))
+    monkeypatch.setattr("diffusion_lit.callback.throughput.DiffusionModule", SimpleNamespace)
+    monkeypatch.setattr("diffusion_lit.callback.throughput.flops_of", {"the network": 123}.__getitem__)
+    for known, stage, flops in ((10**12, "fit", 123), (10**12, "validate", 0), (None, "fit", 0)):
+        asked: list[Any] = []
+
+        def peak_of(*device: Any, known: int | None = known, asked: list[Any] = asked) -> int | None:
+            asked.extend(device)
+            return known
+
+        monkeypatch.setattr("diffusion_lit.callback.throughput.get_available_flops", peak_of)
+        speed = Throughput()
+        speed.setup(trainer, module, stage)
+        assert asked == [CPU, torch.float32]
+        assert (speed.peak, speed.flops) == (known or 0, flops)
 
 
 def test_flops_are_those_of_training_on_an_image() -> None:

@@ -1,6 +1,10 @@
 """The figure that the FID callback logs, against the Frechet distance computed by numpy and scipy."""
 
 import logging
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,14 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from diffusion_lit.callback import FID
+from diffusion_lit.callback import FID, LastCheckpoint
 from diffusion_lit.data import ArrayImages, ImageDataModule, Images
 from diffusion_lit.evaluation import drawn_features
+from diffusion_lit.evaluation.image_set import StoredImages
 from diffusion_lit.feature import Pixels
 from diffusion_lit.feature.shared import instantiate_sharing
 from diffusion_lit.metrics import FeatureSet, FrechetDistance, KernelDistance, NearestNeighbour, Sets
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.sampler import DDIMSampler
+from diffusion_lit.schedule import CosineSchedule
 from diffusion_lit.space import PixelSpace
 from tests.launch import config, train_in
 
@@ -91,8 +97,10 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> tuple[Data, list[int]]:
     """Data, and the indices of the images that the callback has asked to generate."""
     asked: list[int] = []
 
-    def generate(denoiser: object, sampler: object, indices: range, *_: object, **__: object) -> Tensor:
+    def generate(denoiser: object, sampler: object, indices: range, *_: object, on_step: Any = None) -> Tensor:
         asked.extend(indices)
+        if on_step is not None:
+            on_step(None, FAKE[list(indices)])
         return FAKE[list(indices)]
 
     monkeypatch.setattr("diffusion_lit.evaluation.in_training.generate", generate)
@@ -101,14 +109,39 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> tuple[Data, list[int]]:
     return data, asked
 
 
-def test_the_logged_figure_is_the_frechet_distance(measured: tuple[Data, list[int]]) -> None:
+class Witness(LastCheckpoint):
+    """Counts how often a signal would be answered."""
+
+    answers = 0
+
+    def answer(self, now: bool = False) -> None:
+        self.answers += 1
+
+
+@contextmanager
+def counting(name: str, done: Counter[str]) -> Iterator[Any]:
+    """Work of which it is kept how much is done."""
+    yield SimpleNamespace(advance=lambda count: done.update({name: count}))
+
+
+def test_the_logged_figure_is_the_frechet_distance(
+    measured: tuple[Data, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, asked = measured
     logged: list[tuple[dict[str, float], int]] = []
     trainer = trainer_of(data, logged)
     callback = FID(Pixels(), DDIMSampler(2), num_samples=NUM_SAMPLES, batch_size=50)
+    assert not callback.extractor.training
     expected = frechet_distance(pixel_features(REAL), pixel_features(FAKE))
-    for _ in range(2):  # the second time with the real features kept
+    trainer.callbacks = [witness := Witness("unused", every_n_steps=1)]
+    done: Counter[str] = Counter()
+    monkeypatch.setattr(
+        "diffusion_lit.callback.fid.progress", lambda name, total, unit: counting(f"{total} {name}", done)
+    )
+    for answers in (4 + 3, 4 + 3 + 3):  # batches; the second time with the real features kept
         callback.measure(trainer, Module())
+        assert witness.answers == answers
+        assert done == {f"{NUM_REAL} real images": NUM_REAL}
         assert float(trainer.callback_metrics[f"fid/pixels_{NUM_SAMPLES}"]) == pytest.approx(expected, rel=1e-5)
     assert asked == [*range(NUM_SAMPLES)] * 2, "all images, each once, the last batch being smaller"
     assert logged == [({f"fid/pixels_{NUM_SAMPLES}": pytest.approx(expected, rel=1e-5)}, 7)] * 2
@@ -207,6 +240,46 @@ def test_the_same_images_are_at_no_distance(measured: tuple[Data, list[int]], mo
 )
 def test_the_name_tells_the_extractor_and_the_count(num_samples: int, name: str) -> None:
     assert FID(Pixels(), DDIMSampler(2), num_samples).metric_name == f"fid/pixels_{name}"
+
+
+def test_a_learned_extractor_learns_from_the_training_images_as_they_are_seen(
+    measured: tuple[Data, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr("diffusion_lit.callback.fid.prepare", lambda *arguments: given.extend(arguments))
+    monkeypatch.setattr(Renamed, "learns", True)
+    data, module = measured[0], Module()
+    data.splits["train"] = ArrayImages(FAKE)
+    extractor = Renamed()
+    FID(extractor, DDIMSampler(2), NUM_SAMPLES).measure(trainer_of(data, []), module)
+    assert given == [extractor, StoredImages(data.splits["train"], decode=module.denoiser.space.images), None]
+
+
+@pytest.mark.parametrize("num_real", [1, 2])
+def test_what_does_not_fit_is_found_before_training(num_real: int, measured: tuple[Data, list[int]]) -> None:
+    """The sampler, the shape of pixels, and too few images to compare with; of one image there is no figure at all."""
+
+    def refuse(*given: Any) -> None:
+        raise ValueError(f"{given} does not fit")
+
+    data, module = measured[0], Module()
+    module.denoiser.schedule = CosineSchedule()
+    data.splits["val"] = ArrayImages(REAL[:num_real])
+    callback = FID(Pixels(), DDIMSampler(2), NUM_SAMPLES, kid=KernelDistance(None, subset_size=3))  # type: ignore[arg-type]
+    if num_real > 1:
+        with pytest.raises(ValueError, match="kid takes at least 3 validation images, and there are 2"):
+            callback.setup(trainer_of(data, []), module, "fit")
+    else:
+        callback.setup(trainer_of(data, []), module, "fit")
+    callback.extractor.check = refuse  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=re.escape(f"{SHAPE} does not fit")):
+        callback.setup(trainer_of(data, []), module, "fit")
+    module.denoiser.space = SimpleNamespace(bounded=False, check=lambda: refuse("the space"))  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="the space"):
+        callback.setup(trainer_of(data, []), module, "fit")
+    callback.sampler = SimpleNamespace(check=lambda denoiser: refuse("the sampler"))  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="the sampler"):
+        callback.setup(trainer_of(data, []), module, "fit")
 
 
 @pytest.mark.parametrize("num_samples", [1, 0])

@@ -3,6 +3,7 @@
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -83,10 +84,11 @@ def test_any_length_can_be_made_afterwards(whole: tuple[Path, list[float]], capl
 
 
 def test_a_resumed_run_has_just_the_snapshots_of_one_that_was_not_interrupted(
-    whole: tuple[Path, list[float]], tmp_path: Path
+    whole: tuple[Path, list[float]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fit(tmp_path / "first", 11)
     fit(tmp_path / "second", STEPS, tmp_path / "first" / "checkpoints" / "last.ckpt")
+    assert "snapshots" not in caplog.text  # none is missing
     assert contents(tmp_path / "second") == contents(whole[0])
     [one, other] = (Snapshot(tmp_path / run, 0.1, 4).path.stat() for run in ("first", "second"))
     assert one.st_ino == other.st_ino  # no second copy
@@ -159,6 +161,27 @@ def test_an_average_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=r"layer\.weight .* not finite in torch\.float16 at step 2"):
         Snapshot(tmp_path, 0.1, 2).write({name: w.half() for name, w in large.items()})
     assert [snapshot.step for snapshot in snapshots_of(tmp_path)] == [1]
+
+
+def test_one_snapshot_for_each_step_of_an_accumulation(tmp_path: Path) -> None:
+    average = PowerEMA(0.1, str(tmp_path), every_n_steps=1)
+    trainer(tmp_path, average, max_steps=3, accumulate_grad_batches=2).fit(Line(), loader())
+    assert average.steps == [snapshot.step for snapshot in snapshots_of(tmp_path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "words"),
+    [(9, ", 2 in all: 3.73e-09 GiB"), (4, ", 1 in all: 1.86e-09 GiB"), (3, ""), (-1, "")],
+)
+def test_the_size_of_snapshots_is_said(
+    max_steps: int, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a single weight in float16."""
+    lightning: Any = SimpleNamespace(global_step=0, max_steps=max_steps, is_global_zero=True, ckpt_path=None)
+    with caplog.at_level(logging.INFO, "diffusion_lit"):
+        PowerEMA(0.1, str(tmp_path), every_n_steps=4).on_train_start(lightning, Line())
+    expected = f"snapshots of the average of length 0.1: 1.86e-09 GiB each, every 4 steps{words}"
+    assert caplog.messages == [expected]
 
 
 def test_a_snapshot_is_read_only_as_what_it_is(tmp_path: Path) -> None:

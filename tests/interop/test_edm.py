@@ -95,6 +95,14 @@ def test_what_a_configuration_leaves_out_is_as_published() -> None:
     other = {"noise_embedding": "fourier", "pyramid": True, "resample_filter": [1, 3, 3, 1]}
     assert network_settings({"class_name": "EDMPrecond", **CIFAR, **more}) == {**expected, **other}
 
+    adm = network_settings({"class_name": "EDMPrecond", "img_resolution": 64, "img_channels": 3})
+    widths = {
+        "channels": 192,
+        "channel_multipliers": [1, 2, 3, 4],
+        "num_res_blocks": 3,
+    }  # ImageNet's, by arXiv:2105.05233
+    assert adm.items() >= {**widths, "attention_resolutions": [32, 16, 8], "dropout": 0.1, "num_classes": None}.items()
+
     chain = {"num_timesteps": 1000, "s": 0.008, "clip_min": 1e-12, "clip_max": 0.999}  # whose levels test_reference has
     iddpm = denoiser_settings(RECORDED["iddpm"]["config"])["schedule"]
     assert iddpm == {"_target_": "diffusion_lit.schedule.CosineSchedule", **chain}
@@ -141,6 +149,10 @@ def test_weights_of_another_configuration_are_named() -> None:
         ValueError, match=r"have model\.enc.8x8_block2.norm0.weight, which a network of this configuration"
     ):
         weights_from({"model.enc.8x8_block2.norm0.weight": torch.ones(1)}, settings)
+    first, last = settings["resolution"], settings["resolution"] >> len(settings["channel_multipliers"]) - 1
+    for place in (f"enc.{first}x{first}_down", f"dec.{last}x{last}_up"):  # nothing is before the first level
+        with pytest.raises(ValueError, match=rf"have model\.{place}"):
+            weights_from({f"model.{place}.conv0.weight": torch.ones(1)}, settings)
 
 
 STAND_IN = """

@@ -98,11 +98,23 @@ CONFIG = PUBLIC["by_class"]["config"]
         ({**CONFIG, "sigma_data": 0}, "sigma_data"),
         ({**CONFIG, "channel_mult": [1, "2"]}, "channel_mult"),
         ({**CONFIG, "num_blocks": 1.5}, "num_blocks"),
+        ({**CONFIG, "clip_act": "256"}, "clip_act"),
     ],
 )
 def test_what_cannot_be_expressed_is_refused_by_name(config: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         denoiser_settings(config)
+
+
+def test_what_a_configuration_leaves_out_is_as_published() -> None:
+    settings = network_settings({"img_resolution": 64, "img_channels": 4, "label_dim": 0})
+    assert settings == {
+        **{"_target_": "diffusion_lit.model.EDM2UNet", "resolution": 64, "image_channels": 4, "num_classes": None},
+        **{"channels": 192, "channel_multipliers": [1, 2, 3, 4], "num_res_blocks": 3, "dropout": 0.0, "clip": 256},
+        **{"attention_resolutions": [16, 8], "head_channels": 64, "label_balance": 0.5, "concat_balance": 0.5},
+        **{"residual_balance": 0.3, "attention_balance": 0.3},
+    }
+    assert network_settings({**CONFIG, "clip_act": None})["clip"] is None
 
 
 def test_a_configuration_is_read_from_the_metadata_of_a_file() -> None:

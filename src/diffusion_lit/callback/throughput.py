@@ -31,8 +31,6 @@ class Throughput(Callback):
     """
 
     def __init__(self) -> None:
-        self.images = self.steps = 0
-        self.warm = False
         self.flops = 0
         """Of a network's training on one image; 0 where the device's peak is not known."""
         self.peak = 0.0

@@ -107,9 +107,9 @@ def is_state(path: Path) -> bool:
 
 
 def pairs(text: str) -> dict[str, str]:
-    """The flags `--NAME VALUE` of a text; a ValueError if it has anything else."""
+    """The flags `--NAME VALUE` of a text, by NAME; a ValueError if it has anything else."""
     words = [part for word in shlex.split(text) for part in (word.split("=", 1) if word[:2] == "--" else [word])]
     names, values = words[::2], words[1::2]
     if len(names) != len(values) or not all(name.startswith("--") for name in names):
         raise ValueError(f"{text.strip()[:200]!r} is not a list of --NAME VALUE")
-    return {name.removeprefix("--").replace("-", "_"): value for name, value in zip(names, values, strict=True)}
+    return {name.removeprefix("--"): value for name, value in zip(names, values, strict=True)}
