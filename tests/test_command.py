@@ -224,6 +224,7 @@ def test_seed_labels_guidance_and_weights_matter(run: Path, tmp_path: Path) -> N
         assert not np.array_equal(drawn["plain"][0], drawn[name][0]), name
 
 
+@pytest.mark.filterwarnings("ignore:LinearSchedule with 500 steps ends far from noise")
 @pytest.mark.parametrize(
     "options, words",
     [
