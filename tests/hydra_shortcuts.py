@@ -14,11 +14,12 @@ import hydra._internal.config_loader_impl
 import hydra._internal.utils
 import omegaconf
 from hydra import compose, initialize_config_dir
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
-from hydra._internal.defaults_list import DefaultsList, create_defaults_list
+from hydra._internal.defaults_list import DefaultsList, Overrides, create_defaults_list
 from hydra._internal.hydra import Hydra
-from hydra.core.default_element import ResultDefault
+from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
@@ -35,6 +36,7 @@ COMPOSED = restore.composed
 READ_MODE = Hydra.get_mode
 READ_FILE = ConfigRepository.load_config
 LIST = create_defaults_list
+CHOICES = defaults_list._create_interpolation_map
 MERGE = ConfigLoaderImpl._compose_config_from_defaults_list
 FILES: dict[tuple[str, ...], Any] = {}
 LISTS: dict[tuple[Any, ...], DefaultsList] = {}
@@ -97,6 +99,12 @@ def merged(self: ConfigLoaderImpl, defaults: list[ResultDefault], repo: IConfigR
     return deepcopy(MERGED[key])
 
 
+def choices(overrides: Overrides, defaults: list[InputDefault], self_added: bool) -> DictConfig | None:
+    """What interpolations in a list of defaults may name: made only where there is one."""
+    needed = any(default.is_interpolation() for default in defaults)
+    return CHOICES(overrides, defaults, self_added) if needed else None
+
+
 def sources(repo: IConfigRepository) -> tuple[str, ...]:
     return tuple(source.path for source in repo.get_sources())
 
@@ -117,6 +125,7 @@ def install() -> None:
     Hydra.get_mode = read_mode  # type: ignore[method-assign]
     ConfigRepository.load_config = read_file  # type: ignore[method-assign]
     hydra._internal.config_loader_impl.create_defaults_list = listed
+    defaults_list._create_interpolation_map = choices  # type: ignore[assignment]
     ConfigLoaderImpl._compose_config_from_defaults_list = merged  # type: ignore[method-assign]
     Metadata.__deepcopy__ = copy_metadata  # type: ignore[attr-defined]
     for module in (omegaconf.base, omegaconf._utils):

@@ -58,7 +58,8 @@ def test_a_resumed_run_is_the_same_to_the_bit_snapshots_and_all(run: Path, tmp_p
 def test_weights_are_near_unit_magnitude_and_frequencies_as_drawn(run: Path) -> None:
     """A step moves a weight a little off the unit magnitude that it began with."""
     denoiser, _ = load_denoiser(run, "raw")
-    rows = [row for layer in denoiser.modules() if isinstance(layer, UnitWeight) for row in layer.weight.flatten(1)]
+    weights = [layer.weight.detach() for layer in denoiser.modules() if isinstance(layer, UnitWeight)]
+    rows = [row for weight in weights for row in weight.flatten(1)]
     magnitudes = torch.stack([row.square().mean().sqrt() for row in rows])
     assert float(magnitudes.min()) > 0.98 and float(magnitudes.max()) < 1.02
     averaged, _ = load_denoiser(run, "ema")

@@ -12,6 +12,11 @@ from torch.utils.data import DataLoader
 from diffusion_lit.callback import EMA, averaged_weights
 from diffusion_lit.callback.average import chosen_average
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
+    pytest.mark.filterwarnings("ignore:predict returned None"),
+]
+
 
 class Line(LightningModule):
     """One weight, pulled towards 1; notes what it sees of itself."""
@@ -25,7 +30,7 @@ class Line(LightningModule):
         self.seen: dict[str, list[float]] = {"val": [], "test": [], "predict": []}
 
     def weight(self) -> float:
-        return float(self.layer.weight)
+        return float(self.layer.weight.detach())
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         return (self.layer(batch) - batch).square().mean()

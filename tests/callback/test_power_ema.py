@@ -18,6 +18,11 @@ from diffusion_lit.callback import EMA, PowerEMA
 from diffusion_lit.checkpoint import choose_weights
 from tests.callback.test_ema import Line, trainer
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
+    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended"),
+]
+
 STEPS = 32
 
 

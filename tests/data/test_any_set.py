@@ -74,16 +74,20 @@ def test_resuming_with_other_ranks_visits_the_rest(root: tuple[Path, int], kind:
     folder, count = root
     if count < 31:
         pytest.skip("fewer images than steps to stop at")
-    for before, after in product((1, 2, 3), repeat=2):
-        ranks = [data_module(kind, folder, rank, before, batch_size=2) for rank in range(before)]
-        steps = list(zip(*epoch(ranks, 1, {}), strict=True))
-        others = [data_module(kind, folder, rank, after, batch_size=2) for rank in range(after)]
-        images = [numbers(data.splits["train"].fetch(range(count))[0]) for data in others]
+    sizes = (1, 2, 3)
+    modules = {size: [data_module(kind, folder, rank, size, batch_size=2) for rank in range(size)] for size in sizes}
+    walks = {size: list(zip(*epoch(ranks, 1, {}), strict=True)) for size, ranks in modules.items()}
+    others = {size: [data_module(kind, folder, rank, size, batch_size=2) for rank in range(size)] for size in sizes}
+    images_of = {
+        size: [numbers(data.splits["train"].fetch(range(count))[0]) for data in ranks] for size, ranks in others.items()
+    }
+    for before, after in product(sizes, repeat=2):
+        steps, images = walks[before], images_of[after]
         for stop in range(0, len(steps) + 1, 2):
             seen = {image for step in steps[:stop] for batch in step for image in batch}
             position = stop * 2 * before
             rest = []
-            for data, image_at in zip(others, images, strict=True):
+            for data, image_at in zip(others[after], images, strict=True):
                 order = data.training_order()
                 order.resume(1, position)
                 order.set_epoch(1)

@@ -118,6 +118,7 @@ def test_sizes_out_of_range(kind: str, root: Path, name: str, value: int) -> Non
         stream(kind, root, **{name: value})
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create the checkpoint")
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_resumes(
     kind: str, root: Path, num_workers: int, tmp_path: Path, caplog: pytest.LogCaptureFixture

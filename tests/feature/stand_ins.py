@@ -1,7 +1,9 @@
 """Extractors with seeded random weights in files of the published format, in place of those that must be downloaded."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -35,6 +37,14 @@ class SmallCLIP(CLIP):
 
 
 def inception_weights(path: Path) -> Path:
+    """The same file as another name, for it is large, and drawn and written once."""
+    path.symlink_to(Path(drawn_once().name, "inception.pth"))
+    return path
+
+
+@cache
+def drawn_once() -> TemporaryDirectory[str]:
+    folder = TemporaryDirectory()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fidelity_inception, "load_state_dict_from_url", lambda *_, **__: {})
         patch.setattr(fidelity_inception.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
@@ -43,8 +53,8 @@ def inception_weights(path: Path) -> Path:
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):  # torch's default would let the signal fade to nothing
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
-    torch.save(network.state_dict(), path)
-    return path
+    torch.save(network.state_dict(), Path(folder.name, "inception.pth"))
+    return folder
 
 
 def dinov2_weights(path: Path) -> Path:

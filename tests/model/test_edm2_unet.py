@@ -125,7 +125,7 @@ def test_attention_equals_its_formula() -> None:
     torch.testing.assert_close(attention(x), expected)
 
 
-@pytest.mark.parametrize("num_classes, learn_variance", itertools.product([None, 3], [False, True]))
+@pytest.mark.parametrize("num_classes, learn_variance", list(itertools.product([None, 3], [False, True])))
 def test_every_parameter_learns(num_classes: int | None, learn_variance: bool) -> None:
     network = awake(small(num_classes=num_classes, learn_variance=learn_variance, resolution=[8, 12]))
     x, c_noise = torch.randn(3, 1, 8, 12), torch.randn(3)

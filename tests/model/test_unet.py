@@ -44,7 +44,7 @@ def test_attention_stands_at_the_named_resolutions() -> None:
 
 @pytest.mark.parametrize(
     "conditioning, resampling, head_channels, num_classes",
-    itertools.product(["additive", "scale_shift"], ["conv", "residual"], [None, 8], [None, 10]),
+    list(itertools.product(["additive", "scale_shift"], ["conv", "residual"], [None, 8], [None, 10])),
 )
 def test_every_combination_learns_from_every_parameter(
     conditioning: str, resampling: str, head_channels: int | None, num_classes: int | None
