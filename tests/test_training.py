@@ -354,7 +354,7 @@ def ranks(folder: Path, *args: str, devices: int = 2) -> subprocess.CompletedPro
         *TINY,
         f"trainer.devices={devices}",
         "data.batch_size=30",
-        "trainer.max_steps=6",
+        "trainer.max_steps=5",
         "trainer.log_every_n_steps=1",
         f"hydra.run.dir={folder}",
         *args,
