@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from diffusion_lit import files
 from diffusion_lit.callback import EMA, FID, SampleGrid
 from diffusion_lit.callback.nan_guard import all_finite, tensors
-from diffusion_lit.checkpoint import damage, peek
+from diffusion_lit.checkpoint import damage, damaged_part, peek
 from diffusion_lit.data import DigitsData
 from tests.launch import PATIENCE, ROOT, TINY, Forked, few, model_figures
 from tests.pictures import named, write_folder
@@ -438,8 +438,11 @@ class Campaign:
         for file in checkpoints(chain):
             if file not in damaged:
                 self.tally["checkpoints verified"] += 1
-                found, parts = damage(file), peek(file)[0] or {}
-                numbers = [part for key, part in parts.items() if key.startswith(("state_dict", "ema", "optimizer"))]
+                parts, found = peek(file)
+                found = found or damaged_part(file)
+                numbers = [
+                    part for key, part in (parts or {}).items() if key.startswith(("state_dict", "ema", "optimizer"))
+                ]
                 if found is not None or not all_finite(tensors(numbers)):
                     self.fail(f"{file}: {found or 'not finite'}")
         expected = table(reference.run)

@@ -1,5 +1,6 @@
 """Being asked to stop, wherever a run is: what was trained is saved, and the exit code says why it ended."""
 
+import importlib
 import os
 import signal
 import time
@@ -107,6 +108,7 @@ def test_a_signal_to_one_of_two_ranks_stops_both_where_they_are(
     cuts: list[tuple[str, int, int]], tmp_path: Path
 ) -> None:
     """A run that is cut at a place, on a rank, at a step, and resumed each time, is the undisturbed one to the bit."""
+    importlib.import_module("torch.utils.tensorboard")  # once, for all the processes that are copies of this one
     run, two = tmp_path / "run", ("trainer.devices=2", "data.batch_size=30")
     options = (
         *TINY,

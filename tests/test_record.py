@@ -1,5 +1,6 @@
 """What a run says of itself: read back from its folder, W&B's offline file and TensorBoard's events."""
 
+import importlib
 import json
 import os
 import re
@@ -51,6 +52,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(checkout: Path) -> Path:
     """Seven steps on two ranks, with every logger, started in the checkout."""
+    importlib.import_module("torch.utils.tensorboard")  # which reads what is written, too
     done = run_forked(
         "train",
         *TINY,

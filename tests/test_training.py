@@ -150,7 +150,7 @@ def test_validation_is_of_the_average_on_fixed_noise(run: Path) -> None:
     assert again == pytest.approx(min(column(run, "val/loss").values()), rel=1e-6)
 
 
-@pytest.mark.parametrize("stop", slow_but((3, 9), (1, 3, 4, 6, 9)))
+@pytest.mark.parametrize("stop", slow_but((9,), (1, 3, 4, 6, 9)))
 def test_a_resumed_run_is_the_same_run(run: Path, tmp_path: Path, stop: int) -> None:
     """Stopped in the middle of an epoch, at its end, at a validation: equal to the bit, loss by loss."""
     quiet = ("callback.fid=null", "callback.sample_grid=null", "callback.best_checkpoint=null")
@@ -354,7 +354,7 @@ def ranks(folder: Path, *args: str, devices: int = 2) -> subprocess.CompletedPro
         *TINY,
         f"trainer.devices={devices}",
         "data.batch_size=30",
-        "trainer.max_steps=6",
+        "trainer.max_steps=5",
         "trainer.log_every_n_steps=1",
         f"hydra.run.dir={folder}",
         *args,

@@ -15,7 +15,7 @@ from diffusion_lit.condition import Condition
 from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.files import replacing
 from diffusion_lit.grid import image_grid
-from diffusion_lit.image import as_array, save_figure, to_uint8, visible
+from diffusion_lit.image import as_array, save_figure, to_uint8
 from diffusion_lit.random import ImageNoise
 from diffusion_lit.sampler import Sampler
 from diffusion_lit.schedule import Schedule
@@ -65,15 +65,23 @@ def draw_schedules(schedules: dict[str, Schedule], image: Tensor, path: Path, nu
 
 
 def draw_rows(figure: Any, rows: Sequence[tuple[str, Sequence[Tensor]]], titles: Sequence[str]) -> None:
-    """Rows of images uint8 [C, H, W], each with its name at the left, under the titles of their columns."""
-    grid = figure.subplots(len(rows), len(titles), squeeze=False)
-    for axes, (name, images) in zip(grid, rows, strict=True):
-        for axis, image in zip(axes, images, strict=True):
-            axis.imshow(as_array(visible(image[None])[0]), cmap="gray", vmin=0, vmax=255)
-            axis.set(xticks=[], yticks=[])
-        axes[0].set_ylabel(name, fontsize=9)
-    for axis, title in zip(grid[0], titles, strict=True):
-        axis.set_title(title, fontsize=9)
+    """Rows of images uint8 [C, H, W], each with its name at the left, under the titles of their columns.
+
+    All are one picture, for matplotlib takes as long for the axes of each image as for this one.
+    """
+    images = torch.stack([image for _, own in rows for image in own])
+    picture, axis = image_grid(images, len(titles)), figure.subplots()
+    axis.imshow(as_array(picture), cmap="gray", vmin=0, vmax=255)
+    columns, names = centres(picture.shape[2], len(titles)), centres(picture.shape[1], len(rows))
+    axis.set_xticks(columns, titles, fontsize=9)
+    axis.set_yticks(names, [name for name, _ in rows], fontsize=9, rotation=90, va="center")
+    axis.tick_params(length=0, labeltop=True, labelbottom=False)
+    axis.spines[:].set_visible(False)
+
+
+def centres(size: int, count: int) -> np.ndarray:
+    """The pixels amid `count` equal parts of `size` pixels."""
+    return (np.arange(count) + 0.5) * size / count - 0.5
 
 
 def noised(schedule: Schedule, x_0: Tensor, eps: Tensor, time: float) -> Tensor:

@@ -17,7 +17,7 @@ from diffusion_lit.gate import OWN, Gate, is_within
 from diffusion_lit.plain import plain, printable
 from diffusion_lit.shell import OWN_PACKAGES
 
-__all__ = ["own_packages", "remember_own_packages", "trusted_config"]
+__all__ = ["check_config", "own_packages", "remember_own_packages", "trusted_config"]
 
 KINDS = {
     "augmentation": "diffusion_lit.augmentation.Augmentation",
@@ -48,7 +48,12 @@ ADDRESS = re.compile(r"((https?|s3|gs|azure|r2|hf|local|file):(//)?[\w.-]*(:\d+)
 
 
 def trusted_config(config: object, origin: str, allow: Sequence[str] = ()) -> DictConfig:
-    """The settings of a run that a file has recorded, ready to train with; what is given anew should be left out of it.
+    """The settings of a run that a file has recorded, ready to train with. Raises what `check_config` raises."""
+    return OmegaConf.create(check_config(config, origin, allow))
+
+
+def check_config(config: object, origin: str, allow: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings of a run that a file has recorded, if they may pass; what is given anew should be left out of it.
 
     What a run writes must lie in its own `run_dir`, which the caller then replaces by that of the new run.
 
@@ -67,7 +72,7 @@ def trusted_config(config: object, origin: str, allow: Sequence[str] = ()) -> Di
     RunGate(origin, allow).descend(values, (), None)
     check_destinations(values, origin)
     check_addresses(values.get("data"), origin)
-    return OmegaConf.create(values)
+    return values
 
 
 class RunGate(Gate):

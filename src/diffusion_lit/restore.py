@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lit.composition import composed
 from diffusion_lit.derived import DERIVED, leaves
 from diffusion_lit.plain import read_as
-from diffusion_lit.recorded import trusted_config
+from diffusion_lit.recorded import check_config
 from diffusion_lit.settings import PLACES, RUN_DIR, TODAY, default_of, flatten, plain_settings, under
 from diffusion_lit.shell import quote
 
@@ -29,7 +29,7 @@ def restore_settings(
     Both command lines are composed, the earlier one and the two together. Where these agree the recorded value stands,
     whatever this version's default is; where they differ, or the new command line names the key, the new one does. An
     option of the network that was not there yet has its class's default, which is what the network did. What comes from
-    the file passes the gate of `trusted_config`.
+    the file passes the gate of `check_config`.
 
     Args:
         recorded: the run's checkpoint: `config`, `overrides` (its command line) and `started_in` (its folder).
@@ -59,8 +59,10 @@ def restore_settings(
     except HydraException as error:
         raise ValueError(f"the run's own settings ({' '.join(inherited)}) do not go with these: {error}") from error
     allow = list(asked.allow)
-    trusted_config({k: v for k, v in plain_settings(told).items() if k not in DERIVED}, origin, allow)
-    old, new = (flatten(plain_settings(cfg), os.getcwd()) for cfg in (base, now))
+    before, settings = plain_settings(base), plain_settings(now)
+    typed = before if told is base else plain_settings(told)
+    check_config({k: v for k, v in typed.items() if k not in DERIVED}, origin, allow)
+    old, new = (flatten(cfg, os.getcwd()) for cfg in (before, settings))
     places = flatten(recorded["config"], recorded.get("started_in", os.getcwd()))
     stands = {
         key: value
@@ -72,7 +74,6 @@ def restore_settings(
         and not under(key, TODAY)
         and not any(supersedes(name, key) for name in [*named, *renewed(recorded["config"])])
     }
-    settings = plain_settings(now)
     was, is_now = leaves(recorded["config"]), leaves(settings)
     parts = {
         name: recorded["config"][name]
@@ -84,7 +85,7 @@ def restore_settings(
             or any(under(key, (f"{name}.",)) and key not in is_now for key in was)
         )
     }
-    trusted_config(nested(stands | {"run_dir": recorded["config"].get("run_dir")}) | parts, origin, allow)
+    check_config(nested(stands | {"run_dir": recorded["config"].get("run_dir")}) | parts, origin, allow)
     for key in stands:
         value = places[key]
         within = isinstance(value, str) and value.startswith(RUN_DIR)
