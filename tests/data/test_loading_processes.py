@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch.utils.data._utils.signal_handling
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.trainer import call
 
 from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.command import explain
@@ -108,6 +109,27 @@ def test_a_process_that_is_lost_unnoticed_costs_no_step(
 
 def test_a_process_that_is_lost_costs_no_step(tmp_path: Path) -> None:
     lose_a_process(tmp_path, Exception, STEP)
+
+
+def test_a_process_whose_end_is_said_late_costs_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection ends before the signal comes, which may find Lightning about to handle that error."""
+    late = False
+
+    def say() -> None:
+        if late:
+            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    def interrupt(*arguments: Any) -> None:
+        nonlocal late
+        late = True
+        signal.raise_signal(signal.SIGCHLD)
+        handle(*arguments)
+
+    handle = call._interrupt
+    monkeypatch.setattr(call, "_interrupt", interrupt)
+    monkeypatch.setattr(torch.utils.data._utils.signal_handling, "_error_if_any_worker_fails", say)
+    lose_a_process(tmp_path, RuntimeError, STEP)
+    assert late
 
 
 def test_a_fault_of_the_data_is_not_blamed_on_the_process(tmp_path: Path) -> None:

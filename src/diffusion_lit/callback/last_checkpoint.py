@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -53,7 +54,7 @@ class LastCheckpoint(Checkpoint):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"callback.last_checkpoint.{name} must be at least 1, got {value}")
         self.path = Path(self.folder) / "last.ckpt"
-        self.between_steps = self.lost_worker = False
+        self.between_steps = False
         self.stopping = SharedNumber(world_size=1)
         self.child_handler: Any = None
 
@@ -63,7 +64,6 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_step = trainer.global_step
-        self.trainer = trainer
         if not self.interruption.started:
             self.hold_signals(trainer)
         main_thread = threading.current_thread() is threading.main_thread()  # elsewhere Python takes no handlers
@@ -95,9 +95,11 @@ class LastCheckpoint(Checkpoint):
         self.answer(now=True)  # before the figures are gathered, for which ranks wait anyway
 
     def lose_worker(self, number: int, frame: FrameType | None) -> None:
-        """Where torch raises that a loading process has ended, wherever training is, wait for the end of the step."""
-        self.lost_worker = not self.between_steps
-        if self.between_steps and not self.trainer.interrupted:  # a second one that ends must not disturb the saving
+        """torch raises here that a loading process has ended, wherever Python is: in a step, or before an error is heard.
+
+        It finds out as well where it waits for a batch, which is between two steps.
+        """
+        with suppress(RuntimeError):
             self.child_handler(number, frame)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -113,9 +115,6 @@ class LastCheckpoint(Checkpoint):
             raise Interrupted(number, self.path.parents[1])
         if trainer.world_size == 1:
             self.interruption.release()  # also raises where one came while the file was written
-        if self.lost_worker:
-            assert SIGCHLD is not None
-            self.lose_worker(SIGCHLD, None)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.stopping.exchange(0, now=True)
