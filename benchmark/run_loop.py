@@ -24,7 +24,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
-from sides import alternate, command, ratio, table
+from sides import GPU, alternate, command, ratio, table
 
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.condition import Condition
@@ -196,9 +196,9 @@ def report(args: argparse.Namespace) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--steps", type=int, default=60, help="of each run, over 10")
+    parser.add_argument("--steps", type=int, default=60 if GPU else 40, help="of each run, over 10")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="cuda" if GPU else "cpu")
 
 
 if __name__ == "__main__":
