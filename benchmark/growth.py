@@ -1,9 +1,10 @@
 """How a step grows with the image and the network, and how a start grows with the set.
 
-    python benchmark/growth.py [--device cpu] [--resolutions 32 64 128 256] [--widths 32 64 128 192]
+    python benchmark/growth.py [--device cpu] [--resolutions 32 64 128 256] [--widths 24 64 128 224] [--picture FILE]
 
 A step: DDPM's network, at 32 channels for images of growing size and at growing width for 32 x 32 images; seconds, the
-median of `--repeats`, and the memory that it takes beside weights and optimizer, each in a process of its own.
+median of `--repeats`, and the memory that it takes beside weights and optimizer, each in a process of its own; also as
+curves where a picture is asked for.
 
 A start: sets of 10^4, 10^6 and 10^8 images of 8 x 8 pixels as `data=memmap` reads them: a manifest with a shard for
 each 10^5 images, and shards that are sparse files, full of zeros that take no disk. Told are the time until the first
@@ -14,7 +15,9 @@ process of a machine computes once over all bytes, are left out (`data.verify=fa
 import argparse
 import hashlib
 import multiprocessing
+import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -23,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sides import Step, command, our_side, table
+from sides import GPU, Step, command, our_side, table
 from step_time import resident, step_memory
 
 from diffusion_lit.data import MemmapData
@@ -40,6 +43,17 @@ def apart(function: Any, *args: Any) -> Any:
         return pool.apply(function, args)
 
 
+@dataclass
+class Growth:
+    """A step's cost: M parameters, seconds, and MiB an image."""
+
+    channels: int
+    resolution: int
+    size: float
+    seconds: float
+    mib: float
+
+
 def step_of(channels: int, resolution: int, batch_size: int, repeats: int, device: str) -> tuple[float, float, float]:
     """M parameters, seconds and MiB of a step."""
     module, loss = our_side(channels, resolution)
@@ -49,16 +63,42 @@ def step_of(channels: int, resolution: int, batch_size: int, repeats: int, devic
     return sum(p.numel() for p in module.parameters()) / 1e6, seconds, step_memory(step)
 
 
+def measured(channels: int, resolution: int, args: argparse.Namespace) -> Growth:
+    size, seconds, mib = apart(step_of, channels, resolution, args.batch_size, args.repeats, args.device)
+    print(f"a step of {channels} channels at {resolution} pixels: {seconds:.2f} s", file=sys.stderr, flush=True)
+    return Growth(channels, resolution, size, seconds, mib / args.batch_size)
+
+
 def steps_table(args: argparse.Namespace) -> str:
+    by_side = [measured(32, resolution, args) for resolution in args.resolutions]
+    by_width = [measured(width, 32, args) for width in args.widths]
+    if args.picture:
+        draw_curves(by_side, by_width, args)
     rows = []
-    shapes = [(32, resolution) for resolution in args.resolutions] + [(width, 32) for width in args.widths]
-    for channels, resolution in shapes:
-        size, seconds, mib = apart(step_of, channels, resolution, args.batch_size, args.repeats, args.device)
-        images = args.batch_size / seconds
-        rows.append([str(channels), str(resolution), f"{size:.1f}", f"{1000 * seconds:.0f}", f"{images:.1f}"])
-        rows[-1].append(f"{mib / args.batch_size:.1f}")
+    for g in (*by_side, *by_width):
+        rows.append([str(g.channels), str(g.resolution), f"{g.size:.1f}", f"{1000 * g.seconds:.0f}"])
+        rows[-1] += [f"{args.batch_size / g.seconds:.1f}", f"{g.mib:.1f}"]
     head = ["channels", "pixels a side", "M parameters", "ms a step", "images/s", "MiB an image"]
     return table(head, rows)
+
+
+def draw_curves(by_side: list[Growth], by_width: list[Growth], args: argparse.Namespace) -> None:
+    from matplotlib import pyplot as plt
+
+    plt.rcParams["svg.fonttype"] = "none"  # text stays text, and the file small
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    curves = (("pixels a side", by_side, "resolution"), ("M parameters", by_width, "size"))
+    for panel, (what, found, field) in zip(axes, curves, strict=True):
+        x, memory = [getattr(g, field) for g in found], panel.twinx()
+        panel.loglog(x, [1000 * g.seconds / args.batch_size for g in found], "o-", color="tab:blue")
+        memory.loglog(x, [g.mib for g in found], "s--", color="tab:orange")
+        panel.set_xlabel(what)
+        panel.set_xticks(x, [f"{value:.3g}" for value in x])
+        panel.minorticks_off()
+        panel.set_ylabel("ms an image", color="tab:blue")
+        memory.set_ylabel("MiB an image", color="tab:orange")
+    figure.savefig(args.picture, metadata={"Date": None})
+    plt.close(figure)
 
 
 def write_set(folder: Path, count: int) -> None:
@@ -115,10 +155,11 @@ def report(args: argparse.Namespace) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resolutions", type=int, nargs="+", default=[32, 64, 128, 256])
-    parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 192])
+    parser.add_argument("--widths", type=int, nargs="+", default=[24, 64, 128, 224])
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--picture", type=Path, help="where curves of a step's cost are drawn, an SVG file")
+    parser.add_argument("--device", default="cuda" if GPU else "cpu")
 
 
 if __name__ == "__main__":

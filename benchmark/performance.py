@@ -30,13 +30,17 @@ PARTS: dict[str, tuple[str, ModuleType, list[str]]] = {
 """By name: heading, script, and its options where few steps do."""
 
 
-def section(name: str, device: str, quick: bool) -> str:
+def section(name: str, device: str, quick: bool, page: Path) -> str:
     heading, script, options = PARTS[name]
     parser = argparse.ArgumentParser()
     script.add_arguments(parser)
     args = parser.parse_args(["--device", device, *(options if quick else [])])
+    picture = ""
+    if script is growth:
+        args.picture = page.with_name("growth.svg")
+        picture = f"\n![A step's time and memory by pixels and by parameters]({args.picture.name})\n"
     summary = (script.__doc__ or "").strip().splitlines()[0]
-    return f"## {heading}\n\n`benchmark/{script.__name__}.py`: {summary}\n\n{script.report(args)}\n"
+    return f"## {heading}\n\n`benchmark/{script.__name__}.py`: {summary}\n\n{script.report(args)}\n{picture}"
 
 
 def header(device: str, quick: bool) -> str:
@@ -61,9 +65,10 @@ def main() -> None:
     sections = [header(args.device, args.quick)]
     kept = re.split(MARKER, args.out.read_text())[-1] if args.out.is_file() else "\n"
     for name in args.parts:
-        print(f"measuring: {name}", flush=True)
-        sections.append(section(name, args.device, args.quick))
+        print(f"{datetime.now():%H:%M:%S} measuring: {name}", flush=True)
+        sections.append(section(name, args.device, args.quick, args.out))
         args.out.write_text("\n".join([*sections, MARKER]) + kept)  # what is known so far outlives an interruption
+    print(f"{datetime.now():%H:%M:%S} done: {args.out}", flush=True)
 
 
 if __name__ == "__main__":

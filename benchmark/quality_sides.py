@@ -1,4 +1,4 @@
-"""Who learns to draw digits in `time_to_quality`: this project's recipe, and two others' documented ones.
+"""Who learns to draw digits in `time_to_quality`: this project's recipe, and three others' documented ones.
 
     python benchmark/quality_sides.py SIDE FOLDER --minutes 5 --num-samples 2000 --calls 50 [KEY=VALUE ...]
 
@@ -12,9 +12,13 @@ training alone: imports, models, files and loading processes are there before it
   are grey, in memory, and there is no pause for validation.
 - `denoising-diffusion-pytorch`: `Unet`, `GaussianDiffusion` and `Trainer` of its README. To its favour digits are not
   mirrored, nothing is sampled or evaluated in between; mixed precision is on where there is a GPU.
+- `smalldiffusion`: its example `fashion_mnist_unet.py` (its U-Net of 64 channels, log-linear noise levels, AdamW at
+  7e-4, torch_ema's average). To its favour batches are of 64 images and not of 1,024, with which minutes on a processor
+  would be a step or two; images are in memory, and not mirrored.
 
-Both others are drawn by DDIM in `--calls` network calls an image, of which they document more: 1,000 for diffusers'
-DDPM, 250 for the other.
+The first two of the others are drawn by DDIM in `--calls` network calls an image, of which they document more: 1,000
+for diffusers' DDPM, 250 for denoising-diffusion-pytorch. smalldiffusion is drawn by its accelerated sampler in as many
+calls, of which it documents 20.
 """
 
 import argparse
@@ -36,7 +40,8 @@ from torch import Tensor, nn
 from diffusion_lit.image import from_uint8, save_image, save_npz, to_uint8
 
 OURS, DIFFUSERS, LUCIDRAINS = "diffusion-lit", "diffusers", "denoising-diffusion-pytorch"
-SIDES = (OURS, DIFFUSERS, LUCIDRAINS)
+SMALL = "smalldiffusion"
+SIDES = (OURS, DIFFUSERS, LUCIDRAINS, SMALL)
 BATCH = 50
 """Images that are drawn at a time."""
 
@@ -187,10 +192,41 @@ def lucidrains(images: Tensor, args: argparse.Namespace) -> Trained:
     return Trained(drawing.model, draw, trainer.step, 64 * trainer.step, seconds)
 
 
+def small(images: Tensor, args: argparse.Namespace) -> Trained:
+    from accelerate import Accelerator
+    from smalldiffusion import MappedDataset, Scaled, ScheduleLogLinear, Unet, samples, training_loop
+    from torch.utils.data import DataLoader, TensorDataset
+    from torch_ema import ExponentialMovingAverage
+
+    accelerator = Accelerator(cpu=args.device == "cpu")
+    without_labels = MappedDataset(TensorDataset(from_uint8(images)), lambda row: row[0])
+    loader = DataLoader(without_labels, batch_size=64, shuffle=True)
+    schedule = ScheduleLogLinear(sigma_min=0.01, sigma_max=20, N=800)
+    side = images.shape[-1]
+    network = Scaled(Unet)(side, 1, 1, ch=64, ch_mult=(1, 1, 2), attn_resolutions=(side // 2,)).to(args.device)
+    average = ExponentialMovingAverage(network.parameters(), decay=0.999)
+    steps, seen, begun = 0, 0, time.monotonic()
+    for state in training_loop(loader, network, schedule, accelerator, epochs=10**6, lr=7e-4):
+        average.update()
+        if time.monotonic() - begun >= 60 * args.minutes:
+            break
+        steps, seen = steps + 1, seen + len(state.x0)  # what it yields is before the step
+    seconds = time.monotonic() - begun
+    average.copy_to()
+
+    def draw(indices: Sequence[int]) -> Tensor:
+        levels = schedule.sample_sigmas(args.calls)
+        *_, x_0 = samples(network, levels, gam=1.6, batchsize=len(indices), accelerator=accelerator)
+        return to_uint8(x_0)
+
+    return Trained(network, draw, steps, seen, seconds)
+
+
 TRAIN: dict[str, Callable[[Tensor, argparse.Namespace], Trained]] = {
     OURS: ours,
     DIFFUSERS: diffusers,
     LUCIDRAINS: lucidrains,
+    SMALL: small,
 }
 
 

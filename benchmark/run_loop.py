@@ -4,9 +4,10 @@
 
 A run of `python -m diffusion_lit.train` as it is, with validation, pictures and FID left out (they are work, and not
 overhead), against the same network, loss and optimizer in a loop of six lines in the same process, on images that are
-in memory: on the demo's digits, and on 32 x 32 colour images. Both take turns, and the median step counts. Beside it
-stands the peers' loss, where they are installed: `Trainer` of denoising-diffusion-pytorch, which averages weights too.
-Start-up is of processes of their own, the best of three.
+in memory: on the demo's digits, and on 32 x 32 colour images. Both take turns. The median counts: of bare steps, and
+of a run's by tens, in each of which a point of the curves is logged. Beside it stands the peers' loss, where they are
+installed: `Trainer` of denoising-diffusion-pytorch, which averages weights too. Start-up is of processes of their own,
+the best of three.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +24,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
-from sides import alternate, command, ratio, table
+from sides import GPU, alternate, command, ratio, table
 
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.condition import Condition
@@ -31,7 +33,8 @@ from diffusion_lit.image import from_uint8
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.training import train
 
-WARM_UP = 10
+WARM_UP = LOGGED = 10
+"""Steps before the clock counts, and from one point of the curves to the next (`trainer.log_every_n_steps`)."""
 TIMES: list[float] = []
 """When each step of the newest run began."""
 
@@ -74,7 +77,8 @@ def whole_run(options: Sequence[str], steps: int, device: str, bare: list[Callab
     assert trainer is not None
     if not bare:
         bare.append(bare_step(trainer.lightning_module, trainer.datamodule, device))  # type: ignore[attr-defined]
-    return median(b - a for a, b in zip(TIMES[WARM_UP:], TIMES[WARM_UP + 1 :], strict=False))
+    marks = TIMES[WARM_UP::LOGGED]
+    return median((b - a) / LOGGED for a, b in pairwise(marks))
 
 
 def bare_step(module: Any, data: Any, device: str) -> Callable[[], float]:
@@ -107,7 +111,7 @@ def bare_step(module: Any, data: Any, device: str) -> Callable[[], float]:
 
 def loop_row(name: str, options: Sequence[str], args: argparse.Namespace) -> list[str]:
     bare: list[Callable[[], float]] = []
-    whole_run(options, 5, args.device, bare)  # builds the bare step, and warms up
+    whole_run(options, 2 * LOGGED, args.device, bare)  # builds the bare step, and warms up
     sides = {"run": lambda: whole_run(options, args.steps, args.device, bare), "bare": bare[0]}
     times = alternate(sides, args.repeats, warm_up=0)
     milliseconds = [f"{1000 * median(times[side]):.1f}" for side in sides]
@@ -192,9 +196,9 @@ def report(args: argparse.Namespace) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=60 if GPU else 40, help="of each run, over 10")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="cuda" if GPU else "cpu")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from statistics import median, quantiles
 
 import torch
@@ -25,12 +26,15 @@ from diffusion_lit.weighting import UnitWeighting
 
 OURS, DIFFUSERS = "diffusion-lit", "diffusers"
 
+GPU = torch.cuda.is_available()
+"""Whether defaults are those of a GPU; a processor gets fewer images, and a few minutes for each part."""
+
 Loss = Callable[[Tensor], Tensor]
 """Images in [-1, 1] to what training minimises."""
 
 
 def our_network(channels: int, resolution: int = 32) -> UNet:
-    return UNet(resolution, 3, channels=channels)
+    return UNet(resolution, 3, channels=channels, num_groups=min(32, channels))
 
 
 def our_side(channels: int, resolution: int = 32) -> tuple[Denoiser, Loss]:
@@ -65,6 +69,12 @@ def their_side(channels: int, resolution: int = 32, heads: str = "equal") -> tup
 def cast(precision: str, device: str) -> AbstractContextManager[object]:
     """What a step runs in: `float32`, or `bfloat16` where autocast uses it."""
     return nullcontext() if precision == "float32" else torch.autocast(device, torch.bfloat16)
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether a GPU or the processor does, as far as Linux says; others emulate it, fifty times as slowly."""
+    facts = Path("/proc/cpuinfo")
+    return GPU or (facts.is_file() and any(flag in facts.read_text() for flag in ("avx512_bf16", "amx_bf16")))
 
 
 class Step:

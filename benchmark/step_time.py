@@ -20,7 +20,20 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
-from sides import DIFFUSERS, OURS, Step, alternate, command, our_network, our_side, ratio, table, their_side
+from sides import (
+    DIFFUSERS,
+    GPU,
+    OURS,
+    Step,
+    alternate,
+    command,
+    multiplies_bfloat16,
+    our_network,
+    our_side,
+    ratio,
+    table,
+    their_side,
+)
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -190,19 +203,13 @@ def report(args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def multiplies_bfloat16() -> bool:
-    """Whether the processor does, as far as Linux says; others emulate it, fifty times as slowly."""
-    facts = Path("/proc/cpuinfo")
-    return facts.is_file() and any(flag in facts.read_text() for flag in ("avx512_bf16", "amx_bf16"))
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", type=int, default=64)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=32 if GPU else 16)
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    fast = torch.cuda.is_available() or multiplies_bfloat16()
-    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"] if fast else ["float32"])
+    parser.add_argument("--device", default="cuda" if GPU else "cpu")
+    precisions = ["float32", "bfloat16"] if multiplies_bfloat16() else ["float32"]
+    parser.add_argument("--precisions", nargs="+", default=precisions)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=["plain"])
 
 

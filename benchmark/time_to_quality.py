@@ -1,7 +1,7 @@
 """How good are images of digits after five minutes of training, against others' documented recipes on the same machine?
 
     python benchmark/time_to_quality.py [data.root=DIR] [--minutes 5] [--threads 2] [--quick]
-        [--sides diffusion-lit diffusers denoising-diffusion-pytorch]
+        [--sides diffusion-lit diffusers denoising-diffusion-pytorch smalldiffusion]
 
 Each side (see `quality_sides`) learns MNIST, padded to 32 x 32, without classes, for the same wall-clock time, in a
 process of its own and one after the other; then draws, outside of that time, and is compared with the training images:
@@ -10,7 +10,8 @@ Frechet distance and KID of the features of `feature=classifier`, which was trai
 folder has already is not trained again, so that sides can be added or left out, and the pictures of 64 images stand
 beside the figures. `--quick` takes seconds of training and 100 images: it shows that all of it runs, and nothing else.
 
-denoising-diffusion-pytorch takes part where it is installed. Nothing else should run on the machine; the load is said.
+denoising-diffusion-pytorch, and smalldiffusion with torch-ema, take part where they are installed. Nothing else should
+run on the machine; the load is said.
 """
 
 import argparse
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from quality_sides import DIFFUSERS, LUCIDRAINS, OURS, SIDES, recipe
+from quality_sides import DIFFUSERS, LUCIDRAINS, OURS, SIDES, SMALL, recipe
 from quality_sides import add_arguments as add_budget
 from sides import command, table
 from torch import Tensor
@@ -35,7 +36,12 @@ from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.grid import image_grid
 from diffusion_lit.image import save_image, save_npz
 
-MODULES = {DIFFUSERS: "diffusers", LUCIDRAINS: "denoising_diffusion_pytorch"}
+MODULES = {
+    OURS: ("diffusion_lit",),
+    DIFFUSERS: ("diffusers",),
+    LUCIDRAINS: ("denoising_diffusion_pytorch",),
+    SMALL: ("smalldiffusion", "torch_ema"),
+}
 HELD_OUT = "held-out digits"
 FEATURES = ("classifier", "random_vgg")
 HERE = Path(__file__).parent
@@ -102,7 +108,7 @@ def report(args: argparse.Namespace) -> str:
     if args.quick:
         args.minutes, args.num_samples, args.calls = 0.05, 100, 2
         args.overrides += ["callback.fid=null", "callback.sample_grid=null", "sampler.num_steps=2"]
-    sides = [side for side in args.sides if side == OURS or importlib.util.find_spec(MODULES[side])]
+    sides = [side for side in args.sides if all(importlib.util.find_spec(module) for module in MODULES[side])]
     training, held_out = digits(args)
     for name in (*sides, HELD_OUT):
         (args.folder / name).mkdir(parents=True, exist_ok=True)

@@ -40,6 +40,8 @@ class WeightAverage(Callback, ABC):
         self.name = name
         self.num_updates = 0
         self.average: dict[str, Tensor] = {}
+        self.trained: list[Tensor] = []
+        """The weights that are averaged, in their order in `average`; of a sharded model its optimizer's shards."""
         self.raw: dict[str, Tensor] | None = None
         """The raw weights while the model holds the average, else None."""
 
@@ -77,6 +79,7 @@ class WeightAverage(Callback, ABC):
         if not self.average:
             self.average = {name: p.detach().float().clone() for name, p in current.items()}
         self.average = {name: shard_like(w, current[name]) for name, w in self.average.items()}
+        self.trained = [current[name] for name in self.average]  # once: a walk through the modules takes a millisecond
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -84,7 +87,7 @@ class WeightAverage(Callback, ABC):
             return
         self.last_step = trainer.global_step
         self.num_updates += 1
-        weights = [p.float() for p in trained_parameters(pl_module).values()]
+        weights = [p.float() for p in self.trained]
         torch._foreach_lerp_(list(self.average.values()), weights, 1 - self.decay_at(self.num_updates))
 
     @torch.no_grad()

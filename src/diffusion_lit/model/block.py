@@ -97,6 +97,19 @@ def upsample(channels: int) -> nn.Module:
     return nn.Sequential(OrderedDict(repeat=nn.Upsample(scale_factor=2), conv=conv))
 
 
+class GroupNorm(nn.GroupNorm):
+    """Under autocast, too, in its input's dtype: on a GPU, autocast would turn the features to float32 and back.
+
+    Its kernels add up means and variances in float32, whatever the dtype of the features.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, ...] -> [B, C, ...]
+        if x.is_meta or not torch.is_autocast_enabled(x.device.type):
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
 class ResBlock(nn.Module):
     """Two convolutions, each after GroupNorm and SiLU, conditioned on time in between, around a skip connection.
 
@@ -124,10 +137,10 @@ class ResBlock(nn.Module):
         super().__init__()
         self.scale_shift = scale_shift
         self.resample = resample or nn.Identity()
-        self.norm_1 = nn.GroupNorm(num_groups, in_channels, norm_eps)
+        self.norm_1 = GroupNorm(num_groups, in_channels, norm_eps)
         self.conv_1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.emb = nn.Linear(emb_channels, 2 * out_channels if scale_shift else out_channels)
-        self.norm_2 = nn.GroupNorm(num_groups, out_channels, norm_eps)
+        self.norm_2 = GroupNorm(num_groups, out_channels, norm_eps)
         self.dropout = nn.Dropout(dropout)
         self.conv_2 = zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
@@ -174,7 +187,7 @@ class Attention(nn.Module):
             raise ValueError(f"{chosen} does not divide an attention layer's {channels} channels")
         self.num_heads = channels // head_channels if head_channels else num_heads or 1
         self.qkv_by_head = qkv_by_head
-        self.norm = nn.GroupNorm(num_groups, channels, norm_eps)
+        self.norm = GroupNorm(num_groups, channels, norm_eps)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = zero(nn.Conv2d(channels, channels, 1))
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_lit.fixed_precision import FixedPrecision
-from diffusion_lit.model.block import Attention
+from diffusion_lit.model.block import Attention, GroupNorm
 
 ROOT_HALF = math.sqrt(0.5)
 """By which a sum of two branches is scaled, so that its variance is theirs."""
@@ -52,8 +52,8 @@ def num_groups_of(channels: int, num_groups: int) -> int:
     return groups
 
 
-def group_norm(channels: int, num_groups: int) -> nn.GroupNorm:
-    return nn.GroupNorm(num_groups_of(channels, num_groups), channels, eps=EPS)
+def group_norm(channels: int, num_groups: int) -> GroupNorm:
+    return GroupNorm(num_groups_of(channels, num_groups), channels, eps=EPS)
 
 
 class PositionalEmbedding(FixedPrecision):

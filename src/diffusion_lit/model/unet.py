@@ -9,7 +9,16 @@ from torch import Tensor, nn
 
 from diffusion_lit.condition import Condition
 from diffusion_lit.model.base import Network
-from diffusion_lit.model.block import Attention, ResBlock, TimeEmbedding, add_condition, downsample, upsample, zero
+from diffusion_lit.model.block import (
+    Attention,
+    GroupNorm,
+    ResBlock,
+    TimeEmbedding,
+    add_condition,
+    downsample,
+    upsample,
+    zero,
+)
 from diffusion_lit.model.level import check_halvings, widths_of
 from diffusion_lit.resolution import height_and_width
 
@@ -165,7 +174,7 @@ class UNet(Network):
                 self.up[-1] = nn.ModuleList([*self.up[-1].children(), enlarge(c)])
 
         last = zero(nn.Conv2d(c, fold**2 * image_channels * (1 + learn_variance), 3, padding=1))
-        self.last = nn.Sequential(nn.GroupNorm(num_groups, c, norm_eps), nn.SiLU(), last)
+        self.last = nn.Sequential(GroupNorm(num_groups, c, norm_eps), nn.SiLU(), last)
 
     def forward(self, x: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
         emb = add_condition(self.time(c_noise), condition, self.label, self.augmentation, self.null_class)
