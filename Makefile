@@ -4,7 +4,7 @@ BIN := .venv/bin
 SETUP := .venv/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sample test test-slow mutants chaos performance gpu-check docs lint format check-digits clean
+.PHONY: help setup train sample test test-documents test-slow mutants chaos performance gpu-check docs lint format check-digits clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ check-digits: setup ## Measure the newest digits run: do its samples read as the
 
 test: setup ## Run the tests (minutes)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+
+test-documents: setup ## Run every command and Python block of the documents with short settings (minutes)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow tests/test_documents_run.py
 
 test-slow: setup ## Run the tests that train a model for minutes, and those that install the wheel afresh
 	$(BIN)/python -m pytest -m slow

@@ -89,7 +89,7 @@ def compare(
         found = [values(metric, own) for own in deals(real)]
         for name, figure in measured.items():
             several = np.array([own[name] for own in found])
-            better = figure.better or metric.better
+            better = metric.better if figure.better is None else figure.better
             floors[name] = Floor(float(several.mean()), float(several.std(ddof=1)), better)
     return floors, figures
 

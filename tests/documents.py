@@ -9,7 +9,16 @@ from markdown_it.token import Token
 
 from tests.launch import ROOT
 
-__all__ = ["COMMAND", "DOCUMENTS", "PAGES", "command_lines", "commands_in", "translations"]
+__all__ = [
+    "COMMAND",
+    "DOCUMENTS",
+    "PAGES",
+    "command_lines",
+    "commands_in",
+    "commands_shown",
+    "python_blocks",
+    "translations",
+]
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
@@ -41,15 +50,27 @@ def command_lines(document: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def commands_in(document: str) -> list[tuple[str, list[str]]]:
-    """Our commands with their arguments, those in shell blocks and those within lines of text that have arguments."""
+def python_blocks(document: str) -> list[str]:
+    """The blocks of Python code, in their order."""
+    return [token.content for token in tokens(document) if token.type == "fence" and token.info == "python"]
+
+
+def commands_shown(document: str) -> list[str]:
+    """Our commands as they are printed, those in shell blocks and those within lines of text that have arguments."""
     if document in PAGES:
         parts = [part for token in tokens(document) for part in token.children or []]
-        texts = [*command_lines(document), *(part.content for part in parts if part.type == "code_inline")]
+        inline = [part.content for part in parts if part.type == "code_inline"]
+        with_arguments = [code for code in inline if (match := COMMAND.search(code)) and match[2]]
+        texts = [*command_lines(document), *with_arguments]
     else:
         lines = [line.lstrip("# ") for line in (ROOT / document).read_text().splitlines()]
         texts = [line for line in lines if line.startswith(("python -m", "diffusion-lit"))]
-    found = [match for text in texts if (match := COMMAND.search(text)) and "..." not in text]
+    return [text for text in texts if COMMAND.search(text) and "..." not in text]
+
+
+def commands_in(document: str) -> list[tuple[str, list[str]]]:
+    """Our commands with their arguments, those that have any."""
+    found = [match for text in commands_shown(document) if (match := COMMAND.search(text))]
     return [(match[1], shlex.split(match[2], comments=True)) for match in found if match[2] and match[1].islower()]
 
 

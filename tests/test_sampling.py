@@ -173,6 +173,18 @@ def test_images_of_unknown_settings_are_not_taken_up(tmp_path: Path) -> None:
         SampleFolder(tmp_path, keep=True).open({"seed": 0}, [0])
 
 
+def test_a_folder_is_drawn_into_by_one_command_at_a_time(tmp_path: Path) -> None:
+    """Which would remove what the other is writing, for a leftover, and its images once it has put them together."""
+    out = tmp_path / "a folder = 1"
+    first, second = (SampleFolder(out, keep=False) for _ in range(2))
+    assert first.open({"seed": 0}, [0]) == [0]
+    with pytest.raises(ValueError, match=r"another command is drawing into .*a folder = 1: wait .* out=DIR"):
+        second.open({"seed": 0}, [0])
+    first.release()
+    assert second.open({"seed": 0}, [0]) == [0]
+    second.release()
+
+
 def edm_dataset(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """What EDM's `training/dataset.py` makes of a ZIP file: images in the order of their names, and their labels."""
     with zipfile.ZipFile(path) as archive:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor
 
@@ -31,12 +32,13 @@ class SampleFolder:
     def __init__(self, out: Path, keep: bool, kind: str = "png") -> None:
         self.out, self.kind, self.shown, self.hidden = out, kind, out / kind, out / ".drawn"
         self.images = self.shown if keep or self.shown.is_dir() else self.hidden
+        self.lock = FileLock(out / ".lock")
 
     def file(self, index: int) -> Path:
         return self.images / f"{index:06d}.{self.kind}"
 
     def open(self, settings: dict[str, Any], indices: Sequence[int]) -> list[int]:
-        """Make the folder, or find it as an earlier command with the same settings has left it.
+        """Make the folder, or find it as an earlier command with the same settings has left it, and lock it.
 
         Args:
             settings: all that decides what an image is, plain values.
@@ -46,9 +48,18 @@ class SampleFolder:
             Those that are missing, or not whole.
 
         Raises:
-            ValueError: if it cannot be written to, or holds images of other settings.
+            ValueError: if it cannot be written to, holds images of other settings, or another command has it.
         """
         record = self.out / RECORD
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(
+                f"another command is drawing into {self.out}: wait for it, or give another folder, out=DIR"
+            ) from error
+        except OSError:
+            pass  # writing below says what is wrong
         if record.is_file():
             check_settings(read_json(record), settings, self.out)
         elif any(folder.is_dir() and any(folder.iterdir()) for folder in (self.shown, self.hidden)):
@@ -70,6 +81,10 @@ class SampleFolder:
     def save(self, index: int, image: Tensor) -> None:
         """Write one image, uint8 [C, H, W]."""
         save_image(image, self.file(index), flushed=False)
+
+    def release(self) -> None:
+        """Let other commands have the folder."""
+        self.lock.release()
 
     def close(self) -> None:
         """Remove images that were only kept until something was made of them."""

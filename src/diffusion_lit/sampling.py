@@ -53,8 +53,8 @@ def sample(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
         kind = file_kind(channels)
         folder = SampleFolder(Path(cfg.out), kind in formats, kind)
         refuse_folders([folder.out / FILES[name] for name in FILES.keys() & set(formats)])
-        missing = decided(lambda: folder.open(settings_of(cfg, setup, labels), indices))
         try:
+            missing = decided(lambda: folder.open(settings_of(cfg, setup, labels), indices))
             draw_missing(cfg, setup, labels, folder, missing, len(indices))
             wait_for_all()
             if rank_and_size()[0] == 0:
@@ -64,6 +64,8 @@ def sample(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
                 raise SystemExit(stop.exit_code) from None
             kept = f"what was drawn stays in {folder.out}"
             raise CommandInterrupted(stop.number, kept, repeat_command("sample", cfg, overrides)) from None
+        finally:
+            folder.release()
 
 
 def draw_missing(
