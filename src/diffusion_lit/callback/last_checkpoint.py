@@ -95,9 +95,9 @@ class LastCheckpoint(Checkpoint):
         self.answer(now=True)  # before the figures are gathered, for which ranks wait anyway
 
     def lose_worker(self, number: int, frame: FrameType | None) -> None:
-        """torch raises here that a loading process has ended, wherever Python is: in a step, or before an error is heard.
+        """torch would raise here that a loading process has ended, in the middle of a step or of handling an error.
 
-        It finds out as well where it waits for a batch, which is between two steps.
+        Where it waits for a batch, which is between two steps, it finds out all the same.
         """
         with suppress(RuntimeError):
             self.child_handler(number, frame)
