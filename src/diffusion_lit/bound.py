@@ -38,7 +38,7 @@ def bound_term(p: Prediction, x_0: Tensor, s: Tensor, variance: str) -> Tensor:
     mean, _ = schedule.posterior(p.x_0, x_t, s, t)
     log_variance = p.log_variance(s, variance)
     terms = gaussian_kl(true_mean, schedule.log_variance(s, t, 0), mean, log_variance).mean((1, 2, 3))
-    last = s == 0
+    last = (s == 0).expand(len(x_0), 1, 1, 1)
     rows = to_decode(last.flatten())
     # an image that is decoded without need is given numbers that do no harm
     given = (torch.where(last[rows], value.expand_as(mean)[rows], 0.0) for value in (x_0, mean, log_variance / 2))

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,11 @@ class SampleFolder:
         save_image(image, self.file(index), flushed=False)
 
     def release(self) -> None:
-        """Let other commands have the folder."""
-        self.lock.release()
+        """Let other commands have the folder, and leave no file of the lock in it."""
+        if self.lock.is_locked:
+            with suppress(OSError):  # Windows removes it by itself, once it is let go
+                Path(self.lock.lock_file).unlink()
+            self.lock.release()
 
     def close(self) -> None:
         """Remove images that were only kept until something was made of them."""
