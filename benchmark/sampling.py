@@ -10,6 +10,8 @@ ratios. Noise, arithmetic and the way to bytes are timed, files are not. How muc
 is printed too: it must not depend on the number of images.
 
 bfloat16 is fast where the processor multiplies it (AVX-512 BF16, AMX, GPUs); elsewhere it is left out by default.
+With `--ways plain compiled` both networks are measured once more after torch has compiled them, ours as `compile=true`
+of `sample` does; what that takes is said.
 """
 
 import argparse
@@ -36,22 +38,25 @@ from torch import nn
 
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.drawing import draw
-from diffusion_lit.generate import Setup
+from diffusion_lit.generate import Setup, walk_size
 from diffusion_lit.parameterization import EpsParameterization
-from diffusion_lit.precision import run_network_in
+from diffusion_lit.precision import compile_networks, run_network_in
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.schedule import LinearSchedule
 
 DTYPES = {"32-true": torch.float32, "bf16-true": torch.bfloat16}
+PLAIN, COMPILED = WAYS = ("plain", "compiled")
 
 Side = Callable[[int], None]
 """Draws so many images."""
 
 
-def ours(args: argparse.Namespace, precision: str) -> tuple[nn.Module, Side]:
+def ours(args: argparse.Namespace, precision: str, way: str) -> tuple[nn.Module, Side]:
     network = our_network(args.channels)
     denoiser = Denoiser(network, LinearSchedule(), EpsParameterization()).to(args.device).eval()
     run_network_in(denoiser, precision)
+    if way == COMPILED:
+        compile_networks([denoiser], denoiser, walk_size(args.device, args.batch_size), args.device)
     setup = Setup(denoiser, DDIMSampler(args.num_steps), None, None, args.device, 0, precision)
 
     def side(count: int) -> None:
@@ -61,8 +66,10 @@ def ours(args: argparse.Namespace, precision: str) -> tuple[nn.Module, Side]:
     return network, side
 
 
-def theirs(args: argparse.Namespace, precision: str) -> tuple[nn.Module, Side]:
+def theirs(args: argparse.Namespace, precision: str, way: str) -> tuple[nn.Module, Side]:
     network, scheduler = their_network(args.channels).eval().to(args.device, DTYPES[precision]), DDIMScheduler()
+    if way == COMPILED:
+        network.compile()
     scheduler.set_timesteps(args.num_steps)
 
     @torch.no_grad()
@@ -84,28 +91,34 @@ def seconds(side: Side, count: int) -> float:
 
 
 def report(args: argparse.Namespace) -> str:
-    makers = {OURS: ours, DIFFUSERS: theirs}
-    sides = {
-        f"{name} {precision}": make(args, precision) for precision in args.precisions for name, make in makers.items()
-    }
+    makers: dict[str, Callable[..., tuple[nn.Module, Side]]] = {OURS: ours, DIFFUSERS: theirs}
+    kinds = [(precision, way) for precision in args.precisions for way in args.ways]
+    sides, first = {}, {}
+    for kind in kinds:
+        for name, make in makers.items():
+            start = time.perf_counter()
+            sides[name, *kind] = network, side = make(args, *kind)
+            side(min(args.batch_size, args.num_samples))  # warms up
+            first[name, *kind] = time.perf_counter() - start
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     count = args.num_samples // args.rounds
-    timed = {name: partial(seconds, side, count) for name, (_, side) in sides.items()}
-    for _, side in sides.values():
-        side(min(args.batch_size, args.num_samples))  # warms up
+    timed = {" ".join(key): partial(seconds, side, count) for key, (_, side) in sides.items()}
     times = alternate(timed, args.rounds, warm_up=0)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     rows = []
-    for precision in args.precisions:
-        own, peer = (times[f"{name} {precision}"] for name in makers)
+    for kind in kinds:
+        own, peer = (times[" ".join((name, *kind))] for name in makers)
         rates = [f"{count * args.rounds / sum(spent):.2f}" for spent in (own, peer)]
-        rows.append([precision, *rates, ratio(peer, own)])
+        plain = times[" ".join((DIFFUSERS, kind[0], args.ways[0]))]
+        rows.append([*kind, *rates, ratio(peer, own), ratio(plain, own)])
+        rows[-1].append(", ".join(f"{first[name, *kind]:.0f}" for name in makers))
     found = [f"the process grew by {grown:.0f} MiB over {args.num_samples} images a side."]
     if len(args.precisions) == len(DTYPES):
-        half = ratio(*(times[f"{OURS} {precision}"] for precision in DTYPES))
+        half = ratio(*(times[f"{OURS} {precision} {args.ways[0]}"] for precision in DTYPES))
         found.insert(0, f"bfloat16 is faster than float32 by {half}")
-    head = ["precision", "ours, images/s", "diffusers, images/s", "ours is faster by"]
-    size = sum(p.numel() for p in sides[f"{OURS} {args.precisions[0]}"][0].parameters()) / 1e6
+    head = ["precision", "network", "ours, images/s", "diffusers, images/s", "ours is faster by"]
+    head += [f"than diffusers, {args.ways[0]}, by", "seconds to the first batch"]
+    size = sum(p.numel() for p in network.parameters()) / 1e6
     return "\n".join(
         [
             f"{size:.1f} M parameters, {args.num_steps} steps of DDIM, batches of {args.batch_size} "
@@ -125,6 +138,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cuda" if GPU else "cpu")
     precisions = list(DTYPES) if multiplies_bfloat16() else ["32-true"]
     parser.add_argument("--precisions", nargs="+", choices=list(DTYPES), default=precisions)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
 
 
 if __name__ == "__main__":
