@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from _pytest.logging import catching_logs
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,34 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     hydra_shortcuts.install()
     DigitsData.load = few  # type: ignore[method-assign, assignment]
     random_vgg.seeded_vgg16 = narrow_vgg16
-    attach_log_handlers_quickly()
     registry.entry_points = cache(registry.entry_points)  # Lightning looks through all packages for each trainer
-
-
-def attach_log_handlers_quickly() -> None:
-    """Six times a test, pytest looks through hundreds of loggers for those that it must attach its handlers to itself.
-
-    Here it does when there are more loggers than before; and to torch's fifty, none of which a test reads, never.
-    """
-    loggers = logging.getLogger().manager.loggerDict
-    count, apart = 0, list[logging.Logger]()
-
-    def attach(self: catching_logs[logging.Handler]) -> logging.Handler:
-        nonlocal count, apart
-        if count != len(loggers):
-            count, named = len(loggers), [logger for logger in loggers.values() if isinstance(logger, logging.Logger)]
-            apart = [logger for logger in named if not logger.propagate and not logger.name.startswith("torch")]
-        root = logging.getLogger()
-        for logger in (root, *apart):
-            logger.addHandler(self.handler)
-            self.attached_loggers.append(logger)
-        if self.level is not None:
-            self.handler.setLevel(self.level)
-            self.orig_level = root.level
-            root.setLevel(min(self.orig_level, self.level))
-        return self.handler
-
-    catching_logs.__enter__ = attach  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True)
