@@ -22,6 +22,7 @@ os.environ["WANDB__SAVE_REQUIREMENTS"] = "false"  # the list of all installed pa
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None) is not None and not hasattr(config, "workerinput"):
         return  # the process that only hands out tests would import for ten seconds what it does not use
+    import hypothesis
     import torch
     from lightning.fabric.utilities import registry
 
@@ -35,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # on images this small, threads wait for each other, and the tests run side by side
     # Seconds, instead of 5, that a loading process which raised an error is waited for: it looks rarely whether to end.
     torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 1.0  # type: ignore[attr-defined]
+    hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)  # the same cases on any machine
+    hypothesis.settings.load_profile("suite")
     hydra_shortcuts.install()
     DigitsData.load = few  # type: ignore[method-assign, assignment]
     random_vgg.seeded_vgg16 = narrow_vgg16
