@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +18,8 @@ from filelock import FileLock
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from diffusion_lit import files, run_folder
-from diffusion_lit.callback import EMA
+from diffusion_lit import files, run_folder, training
+from diffusion_lit.callback import EMA, LastCheckpoint
 from diffusion_lit.checkpoint import damage
 from diffusion_lit.checkpoint_files import CheckpointFiles
 from diffusion_lit.data import DigitsData
@@ -279,6 +280,44 @@ def test_what_a_killed_process_left_is_removed_at_the_next_start(run: Path, tmp_
         assert all(file.is_file() for file in left)
     train_in(tmp_path / "b", "trainer.max_steps=3", f"resume={run}")
     assert not any(file.is_file() for file in left)
+
+
+def test_a_checkpoint_replaced_while_it_is_resumed_from_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its settings and figures would be of one step, and its weights of another."""
+    source = Path(shutil.copytree(run, tmp_path / "run"))
+    train_in(tmp_path / "further", "trainer.max_steps=3", *QUIET, f"resume={source}")
+    claim = training.claim_for_all
+
+    def replace_and_claim(*args: Any) -> Any:
+        shutil.copy(tmp_path / "further" / "checkpoints" / "last.ckpt", source / "checkpoints")
+        return claim(*args)
+
+    monkeypatch.setattr(training, "claim_for_all", replace_and_claim)
+    with pytest.raises(ValueError, match=r"was of step 2 when .* is of step 3 now: another process is training there"):
+        train_in(tmp_path / "beside", "trainer.max_steps=4", *QUIET, f"resume={source}")
+    assert not (tmp_path / "beside" / "checkpoints").exists()
+
+
+def test_a_folder_that_is_removed_while_it_is_trained_in_is_named(tmp_path: Path, caplog: Any) -> None:
+    run = tmp_path / "run"
+
+    def write(path: Path, weights_only: bool) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    trainer: Any = SimpleNamespace(global_step=1, is_global_zero=True, loggers=[], save_checkpoint=write)
+    callback = LastCheckpoint(str(run / "checkpoints"), every_n_steps=1)
+    callback.saved_step = 0
+    for _ in range(2):
+        callback.save(trainer)
+    assert not caplog.messages
+    shutil.rmtree(run)
+    callback.save(trainer)
+    callback.save(trainer)
+    assert [str(run) in message and "removed or moved" in message for message in caplog.messages] == [True]
+    assert (run / "checkpoints" / "last.ckpt").is_file()
 
 
 def test_a_folder_whose_process_was_just_killed_is_let_go(run: Path, tmp_path: Path, monkeypatch: Any) -> None:

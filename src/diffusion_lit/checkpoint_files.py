@@ -1,15 +1,17 @@
 """How a trainer writes and reads checkpoints."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_lit.files import replacing
 from diffusion_lit.progress import progress
 
-__all__ = ["CheckpointFiles"]
+__all__ = ["CheckpointFiles", "SameCheckpoint"]
 
 
 class CheckpointFiles(CheckpointIO):
@@ -26,3 +28,27 @@ class CheckpointFiles(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+@dataclass(eq=False)
+class SameCheckpoint(Callback):
+    """Refuses to resume from a checkpoint that another process replaced after its settings and figures were read.
+
+    Args:
+        file: the checkpoint.
+        step: the step that it was of.
+
+    Raises:
+        ValueError: if it is of another step now.
+    """
+
+    file: Path
+    step: int
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if (step := checkpoint["global_step"]) != self.step:
+            raise ValueError(
+                f"{self.file} was of step {self.step} when this run began to read it, and is of step {step} now: "
+                "another process is training there. Stop that first; to train beside it, copy the file and resume from "
+                "the copy"
+            )

@@ -20,6 +20,7 @@ from diffusion_lit.budget import budget_of
 from diffusion_lit.callback import LastCheckpoint
 from diffusion_lit.chatter import quiet_loggers, quiet_the_platform
 from diffusion_lit.checkpoint import find_checkpoint
+from diffusion_lit.checkpoint_files import SameCheckpoint
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.end_report import end_report
 from diffusion_lit.feature.shared import instantiate_sharing
@@ -120,6 +121,8 @@ def run(
         return None
     module.record = carried(cfg, overrides, origin, data.class_names)
     earlier = figures_before(origin)
+    if origin is not None:
+        trainer.callbacks.append(SameCheckpoint(origin.file, origin.step))  # type: ignore[attr-defined]
     lock, record = claim_for_all(cfg, origin, trainer.is_global_zero), {}
     if trainer.is_global_zero:
         record = write_record(cfg, module, trainer, origin, earlier)

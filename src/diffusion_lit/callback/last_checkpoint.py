@@ -57,6 +57,7 @@ class LastCheckpoint(Checkpoint):
         self.between_steps = False
         self.stopping = SharedNumber(world_size=1)
         self.child_handler: Any = None
+        self.written = False
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.world_size > 1:
@@ -138,12 +139,18 @@ class LastCheckpoint(Checkpoint):
     def save(self, trainer: Trainer) -> None:
         held, self.interruption.held = self.interruption.held, True
         newer = trainer.global_step != self.saved_step
+        if self.written and trainer.is_global_zero and not self.path.parent.is_dir():
+            log.warning(
+                "%s was removed or moved while it was trained in. Training goes on, and writes there anew: "
+                "checkpoints, metrics and new pictures, but no log; the earlier pictures are not made again",
+                self.path.parents[1],
+            )
         if self.keep_last > 1 and newer and trainer.is_global_zero and self.path.is_file():
             keep(self.path, self.path.with_name(f"last_step_{self.saved_step:07d}.ckpt"))
         for logger in trainer.loggers:
             logger.save()  # the figures of the steps that are saved
         trainer.save_checkpoint(self.path, weights_only=False)
-        self.saved_step = trainer.global_step
+        self.saved_step, self.written = trainer.global_step, True
         if trainer.is_global_zero:
             for old in sorted(self.path.parent.glob("last_step_*.ckpt"))[: 1 - self.keep_last or None]:
                 old.unlink()
