@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.data import MemmapData
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.drawing import draw
+from diffusion_lit.files import UnwritableError
 from diffusion_lit.generate import Setup, generate, sampled
 from diffusion_lit.grid import HEADER, choose_columns, image_grid, titles_of
 from diffusion_lit.labels import choose_labels
@@ -183,6 +185,17 @@ def test_a_folder_is_drawn_into_by_one_command_at_a_time(tmp_path: Path) -> None
     first.release()
     assert second.open({"seed": 0}, [0]) == [0]
     second.release()
+
+
+def test_a_folder_that_is_removed_while_it_is_drawn_into_is_named(tmp_path: Path) -> None:
+    """Not made anew, with a part of the images that would be taken for all."""
+    folder, image = SampleFolder(tmp_path / "out", keep=True), torch.zeros(1, 2, 2, dtype=torch.uint8)
+    folder.open({"seed": 0}, [0, 1])
+    folder.save(0, image)
+    shutil.rmtree(folder.out)
+    with pytest.raises(UnwritableError, match="was removed or moved while images were drawn into it"):
+        folder.save(1, image)
+    assert not folder.out.exists()
 
 
 def edm_dataset(path: Path) -> tuple[np.ndarray, np.ndarray]:

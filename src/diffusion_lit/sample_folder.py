@@ -80,7 +80,12 @@ class SampleFolder:
         return [i for i in indices if (file := self.file(i)).name not in there or not is_whole(file)]
 
     def save(self, index: int, image: Tensor) -> None:
-        """Write one image, uint8 [C, H, W]."""
+        """Write one image, uint8 [C, H, W]; an UnwritableError if the folder, with the earlier ones, is gone."""
+        if not (self.out / RECORD).is_file():
+            raise UnwritableError(
+                f"{self.out} was removed or moved while images were drawn into it: remove what may be left of it, or "
+                "choose another folder"
+            )
         save_image(image, self.file(index), flushed=False)
 
     def release(self) -> None:
