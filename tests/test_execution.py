@@ -1,16 +1,21 @@
 """Ways to run a network change neither what it computes nor what a checkpoint holds."""
 
+import logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from diffusion_lit import start_table
 from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.condition import Condition
 from diffusion_lit.execution import Execution
 from diffusion_lit.model import Network, UNet
-from tests.launch import train_in
+from diffusion_lit.module import DiffusionModule
+from tests.launch import config, train_in
 from tests.test_training import column
 
 CPU = torch.device("cpu")
@@ -80,13 +85,30 @@ def test_a_network_that_lists_no_blocks_is_refused(option: str) -> None:
         Execution(**{option: True}).apply(NoBlocks(), CPU)
 
 
-def test_a_machine_that_cannot_compile_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_cannot_compile_is_refused(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     def no_compiler(*_: object) -> None:
         raise RuntimeError("no compiler\nis here")
 
     monkeypatch.setattr(torch, "compile", lambda function: no_compiler)
+    caplog.set_level(logging.INFO)
     with pytest.raises(ValueError, match=r"torch cannot compile here \(no compiler\); use execution\.compile=false"):
         Execution(compile=True).apply(network(), CPU)
+    assert "trying the compiler" in caplog.text  # which is said before it is waited for
+
+
+@pytest.mark.parametrize(("workers", "compiles"), [(0, False), (0, True), (2, False), (2, True)])
+def test_what_the_first_step_waits_for_is_said(
+    workers: int, compiles: bool, monkeypatch: pytest.MonkeyPatch, caplog: Any, tmp_path: Path
+) -> None:
+    """Until it is taken a bar stands still."""
+    monkeypatch.setattr(start_table, "rows", lambda *_: [("model", "tiny")])
+    cfg = config(tmp_path, f"data.num_workers={workers}", f"execution.compile={compiles}")
+    module = DiffusionModule.__new__(DiffusionModule)
+    with caplog.at_level(logging.INFO):
+        start_table.StartTable(cfg).on_train_start(SimpleNamespace(is_global_zero=True), module)  # type: ignore[arg-type]
+    said = caplog.messages[-1]
+    assert said.startswith("taking the first step")
+    assert (f"starts {workers} loading processes" in said, "compiles the network" in said) == (workers > 0, compiles)
 
 
 def test_a_run_takes_the_settings_together(tmp_path: Path) -> None:

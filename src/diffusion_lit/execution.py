@@ -54,8 +54,8 @@ class Execution:
             for block in blocks:
                 recompute(block)
         if self.compile:
+            log.info("trying the compiler; the first step then compiles the network's %d blocks", len(blocks))
             check_compiler(device)
-            log.info("compiling the network's %d blocks, which takes a minute or more", len(blocks))
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
             for block in blocks:
                 block.compile(dynamic=False)  # sizes are fixed in training; kernels for any size are slower

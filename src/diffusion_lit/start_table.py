@@ -46,7 +46,9 @@ class StartTable(Callback):
             for remark in self.remarks:
                 log.info("%s", remark)
             workers = self.cfg.data.get("num_workers")
-            log.info("taking the first step%s", f", which starts {workers} loading processes" if workers else "")
+            starts = [f"starts {workers} loading processes"] if workers else []
+            starts += ["compiles the network: a minute or more"] if self.cfg.execution.get("compile") else []
+            log.info("taking the first step%s", f", which {' and '.join(starts)}" if starts else "")
 
 
 def rows(cfg: DictConfig, trainer: Trainer, module: DiffusionModule) -> Iterator[tuple[str, str | Path]]:
