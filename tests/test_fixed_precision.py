@@ -16,7 +16,7 @@ from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.density import UniformDensity
 from diffusion_lit.fixed_precision import FixedPrecision
 from diffusion_lit.loss import UncertaintyLoss
-from diffusion_lit.model.block import TimeEmbedding
+from diffusion_lit.model.embedding import TimeEmbedding
 from diffusion_lit.model.song_block import FourierEmbedding
 from diffusion_lit.parameterization import EpsParameterization
 from diffusion_lit.schedule import LinearSchedule

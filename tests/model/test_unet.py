@@ -11,7 +11,8 @@ from diffusion_lit.conditioning import check_hidden_classes, check_labelled
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.guidance import GuidedDenoiser
 from diffusion_lit.model import UNet
-from diffusion_lit.model.block import Attention, ResBlock, TimeEmbedding, downsample
+from diffusion_lit.model.block import Attention, ResBlock, downsample
+from diffusion_lit.model.embedding import TimeEmbedding
 from diffusion_lit.parameterization import EpsParameterization
 from diffusion_lit.schedule import LinearSchedule
 

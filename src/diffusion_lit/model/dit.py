@@ -6,28 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_lit.condition import Condition
-from diffusion_lit.fixed_precision import FixedPrecision
 from diffusion_lit.model.base import Network
-from diffusion_lit.model.block import TimeEmbedding, add_condition, zero
-from diffusion_lit.position import sin_cos_positions
+from diffusion_lit.model.block import zero
+from diffusion_lit.model.embedding import Positions, TimeEmbedding, add_condition
 from diffusion_lit.resolution import height_and_width
 
 TIME_CHANNELS = 256
 """Sines and cosines of c_noise, whatever the width of the network."""
 NORM_EPS = 1e-6
-
-
-class Positions(FixedPrecision):
-    """Adds each patch's fixed position to its token."""
-
-    table: Tensor
-
-    def __init__(self, height: int, width: int, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("table", sin_cos_positions(height, width, channels), persistent=False)
-
-    def forward(self, h: Tensor) -> Tensor:  # [B, N, D] -> [B, N, D], in float32 unless `h` is more precise
-        return h + self.table
 
 
 class SelfAttention(nn.Module):

@@ -9,16 +9,8 @@ from torch import Tensor, nn
 
 from diffusion_lit.condition import Condition
 from diffusion_lit.model.base import Network
-from diffusion_lit.model.block import (
-    Attention,
-    GroupNorm,
-    ResBlock,
-    TimeEmbedding,
-    add_condition,
-    downsample,
-    upsample,
-    zero,
-)
+from diffusion_lit.model.block import Attention, GroupNorm, ResBlock, downsample, upsample, zero
+from diffusion_lit.model.embedding import TimeEmbedding, add_condition
 from diffusion_lit.model.level import check_halvings, widths_of
 from diffusion_lit.resolution import height_and_width
 
