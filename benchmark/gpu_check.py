@@ -90,7 +90,7 @@ def main() -> None:
     common = ["--device", args.device, "--channels", "32" if args.quick else "128"]
     step = [python, str(HERE / "step_time.py"), *common, "--batch-size", "4" if args.quick else "128"]
     step += ["--repeats", "2" if args.quick else "20"]
-    draw = [python, str(HERE / "sampling.py"), *common, "--batch-size", "4" if args.quick else "256"]
+    draw = [python, str(HERE / "sampling.py"), *common, "--batch-size", "4" if args.quick else "256", "--ways", "plain"]
     draw += ["--num-samples", "8", "--num-steps", "3"] if args.quick else ["--num-samples", "1024"]
     tests = [
         python,

@@ -7,8 +7,8 @@ median of `--repeats`, and the memory that it takes beside weights and optimizer
 curves where a picture is asked for.
 
 A start: sets of 10^4, 10^6 and 10^8 images of 8 x 8 pixels as `data=memmap` reads them: a manifest with a shard for
-each 10^5 images, and shards that are sparse files, full of zeros that take no disk. Told are the time until the first
-batch is there and the memory that it takes, as the only process and as the last of 64. The checksums, which the first
+each 10^5 images, and shards that are sparse files, full of zeros that take no disk. Measured are the time until the
+first batch and the memory that it takes, as the only process and as the last of 64. The checksums, which the first
 process of a machine computes once over all bytes, are left out (`data.verify=false`): that is reading, not starting.
 """
 
@@ -45,7 +45,14 @@ def apart(function: Any, *args: Any) -> Any:
 
 @dataclass
 class Growth:
-    """A step's cost: M parameters, seconds, and MiB an image."""
+    """A step's cost.
+
+    Args:
+        channels, resolution: of the network.
+        size: M parameters.
+        seconds: of a step.
+        mib: MiB an image, beside weights and optimizer.
+    """
 
     channels: int
     resolution: int
@@ -54,24 +61,21 @@ class Growth:
     mib: float
 
 
-def step_of(channels: int, resolution: int, batch_size: int, repeats: int, device: str) -> tuple[float, float, float]:
-    """M parameters, seconds and MiB of a step."""
+def step_of(channels: int, resolution: int, batch_size: int, repeats: int, device: str) -> Growth:
+    """Measure a step."""
     module, loss = our_side(channels, resolution)
     step = Step(module, loss, torch.rand(batch_size, 3, resolution, resolution, device=device) * 2 - 1)
     step()
     seconds = median(step() for _ in range(repeats))
-    return sum(p.numel() for p in module.parameters()) / 1e6, seconds, step_memory(step)
-
-
-def measured(channels: int, resolution: int, args: argparse.Namespace) -> Growth:
-    size, seconds, mib = apart(step_of, channels, resolution, args.batch_size, args.repeats, args.device)
     print(f"a step of {channels} channels at {resolution} pixels: {seconds:.2f} s", file=sys.stderr, flush=True)
-    return Growth(channels, resolution, size, seconds, mib / args.batch_size)
+    size = sum(p.numel() for p in module.parameters()) / 1e6
+    return Growth(channels, resolution, size, seconds, step_memory(step) / batch_size)
 
 
 def steps_table(args: argparse.Namespace) -> str:
-    by_side = [measured(32, resolution, args) for resolution in args.resolutions]
-    by_width = [measured(width, 32, args) for width in args.widths]
+    common = (args.batch_size, args.repeats, args.device)
+    by_side = [apart(step_of, 32, resolution, *common) for resolution in args.resolutions]
+    by_width = [apart(step_of, width, 32, *common) for width in args.widths]
     if args.picture:
         draw_curves(by_side, by_width, args)
     rows = []

@@ -23,7 +23,11 @@ from diffusion_lit.environment import machine, versions
 MARKER = "<!-- what follows is written by hand -->"
 PARTS: dict[str, tuple[str, ModuleType, list[str]]] = {
     "step": ("A training step", step_time, ["--channels", "32", "--batch-size", "4", "--repeats", "3"]),
-    "sampling": ("Sampling", sampling, ["--num-samples", "8", "--num-steps", "3", "--channels", "32"]),
+    "sampling": (
+        "Sampling",
+        sampling,
+        ["--num-samples", "8", "--num-steps", "3", "--channels", "32", "--ways", "plain"],
+    ),
     "run": ("A whole run, and its start", run_loop, ["--steps", "15", "--repeats", "1"]),
     "growth": ("Growth", growth, ["--resolutions", "16", "32", "--widths", "32", "64", "--repeats", "1"]),
 }

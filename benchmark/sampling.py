@@ -10,8 +10,8 @@ ratios. Noise, arithmetic and the way to bytes are timed, files are not. How muc
 is printed too: it must not depend on the number of images.
 
 bfloat16 is fast where the processor multiplies it (AVX-512 BF16, AMX, GPUs); elsewhere it is left out by default.
-With `--ways plain compiled` both networks are measured once more after torch has compiled them, ours as `compile=true`
-of `sample` does; what that takes is said.
+Both networks are measured once more after torch has compiled them, ours as `compile=true` of `sample` does, with the
+seconds that this takes; `--ways plain` leaves that out.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import resource
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 
 import torch
 from diffusers import DDIMScheduler
@@ -34,7 +35,6 @@ from sides import (
     table,
     their_network,
 )
-from torch import nn
 
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.drawing import draw
@@ -51,9 +51,8 @@ Side = Callable[[int], None]
 """Draws so many images."""
 
 
-def ours(args: argparse.Namespace, precision: str, way: str) -> tuple[nn.Module, Side]:
-    network = our_network(args.channels)
-    denoiser = Denoiser(network, LinearSchedule(), EpsParameterization()).to(args.device).eval()
+def ours(args: argparse.Namespace, precision: str, way: str) -> Side:
+    denoiser = Denoiser(our_network(args.channels), LinearSchedule(), EpsParameterization()).to(args.device).eval()
     run_network_in(denoiser, precision)
     if way == COMPILED:
         compile_networks([denoiser], denoiser, walk_size(args.device, args.batch_size), args.device)
@@ -63,10 +62,10 @@ def ours(args: argparse.Namespace, precision: str, way: str) -> tuple[nn.Module,
         for _ in draw(setup, range(count), None, 0, args.batch_size):
             pass
 
-    return network, side
+    return side
 
 
-def theirs(args: argparse.Namespace, precision: str, way: str) -> tuple[nn.Module, Side]:
+def theirs(args: argparse.Namespace, precision: str, way: str) -> Side:
     network, scheduler = their_network(args.channels).eval().to(args.device, DTYPES[precision]), DDIMScheduler()
     if way == COMPILED:
         network.compile()
@@ -81,7 +80,7 @@ def theirs(args: argparse.Namespace, precision: str, way: str) -> tuple[nn.Modul
                 x = scheduler.step(network(x, t).sample, t, x).prev_sample
             (x / 2 + 0.5).clamp(0, 1).cpu().permute(0, 2, 3, 1).float().numpy()
 
-    return network, side
+    return side
 
 
 def seconds(side: Side, count: int) -> float:
@@ -91,34 +90,35 @@ def seconds(side: Side, count: int) -> float:
 
 
 def report(args: argparse.Namespace) -> str:
-    makers: dict[str, Callable[..., tuple[nn.Module, Side]]] = {OURS: ours, DIFFUSERS: theirs}
-    kinds = [(precision, way) for precision in args.precisions for way in args.ways]
+    makers = {OURS: ours, DIFFUSERS: theirs}
+    kinds = list(product(args.precisions, args.ways))
+    count = args.num_samples // args.rounds
     sides, first = {}, {}
     for kind in kinds:
         for name, make in makers.items():
             start = time.perf_counter()
-            sides[name, *kind] = network, side = make(args, *kind)
+            side = make(args, *kind)
             side(min(args.batch_size, args.num_samples))  # warms up
             first[name, *kind] = time.perf_counter() - start
+            sides[name, *kind] = partial(seconds, side, count)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    count = args.num_samples // args.rounds
-    timed = {" ".join(key): partial(seconds, side, count) for key, (_, side) in sides.items()}
-    times = alternate(timed, args.rounds, warm_up=0)
+    times = alternate(sides, args.rounds, warm_up=0)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     rows = []
-    for kind in kinds:
-        own, peer = (times[" ".join((name, *kind))] for name in makers)
-        rates = [f"{count * args.rounds / sum(spent):.2f}" for spent in (own, peer)]
-        plain = times[" ".join((DIFFUSERS, kind[0], args.ways[0]))]
-        rows.append([*kind, *rates, ratio(peer, own), ratio(plain, own)])
-        rows[-1].append(", ".join(f"{first[name, *kind]:.0f}" for name in makers))
+    for precision, way in kinds:
+        rates = [f"{count * args.rounds / sum(times[name, precision, way]):.2f}" for name in makers]
+        against = [times[DIFFUSERS, precision, other] for other in args.ways]
+        ratios = [ratio(peer, times[OURS, precision, way]) for peer in against]
+        begun = ", ".join(f"{first[name, precision, way]:.0f}" for name in makers)
+        rows.append([precision, way, *rates, *ratios, begun])
     found = [f"the process grew by {grown:.0f} MiB over {args.num_samples} images a side."]
     if len(args.precisions) == len(DTYPES):
-        half = ratio(*(times[f"{OURS} {precision} {args.ways[0]}"] for precision in DTYPES))
+        half = ratio(*(times[OURS, precision, args.ways[0]] for precision in DTYPES))
         found.insert(0, f"bfloat16 is faster than float32 by {half}")
-    head = ["precision", "network", "ours, images/s", "diffusers, images/s", "ours is faster by"]
-    head += [f"than diffusers, {args.ways[0]}, by", "seconds to the first batch"]
-    size = sum(p.numel() for p in network.parameters()) / 1e6
+    head = ["precision", "networks", "ours, images/s", "diffusers, images/s"]
+    head += [f"ours, times as fast as {DIFFUSERS}, {way}" for way in args.ways]
+    head.append("seconds to the first batch, ours and theirs")
+    size = sum(p.numel() for p in our_network(args.channels).parameters()) / 1e6
     return "\n".join(
         [
             f"{size:.1f} M parameters, {args.num_steps} steps of DDIM, batches of {args.batch_size} "

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import median, quantiles
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ OURS, DIFFUSERS = "diffusion-lit", "diffusers"
 GPU = torch.cuda.is_available()
 """Whether defaults are those of a GPU; a processor gets fewer images, and a few minutes for each part."""
 
+Key = TypeVar("Key")
 Loss = Callable[[Tensor], Tensor]
 """Images in [-1, 1] to what training minimises."""
 
@@ -97,9 +99,9 @@ class Step:
         return time.perf_counter() - start
 
 
-def alternate(sides: Mapping[str, Callable[[], float]], repeats: int, warm_up: int = 2) -> dict[str, list[float]]:
+def alternate(sides: Mapping[Key, Callable[[], float]], repeats: int, warm_up: int = 2) -> dict[Key, list[float]]:
     """Seconds of each side, which take turns, and begin in turn: all see the same machine."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
+    times: dict[Key, list[float]] = {name: [] for name in sides}
     for number in range(-warm_up, repeats):
         for name in list(sides) if number % 2 == 0 else reversed(list(sides)):
             seconds = sides[name]()
