@@ -13,10 +13,10 @@ __all__ = [
     "COMMAND",
     "DOCUMENTS",
     "PAGES",
+    "blocks",
     "command_lines",
     "commands_in",
     "commands_shown",
-    "python_blocks",
     "translations",
 ]
 
@@ -43,16 +43,16 @@ def tokens(document: str) -> list[Token]:
     return MarkdownIt("commonmark").enable("table").parse((ROOT / document).read_text())
 
 
+def blocks(document: str, *languages: str) -> list[str]:
+    """The blocks of code in one of the languages, in their order."""
+    return [token.content for token in tokens(document) if token.type == "fence" and token.info in languages]
+
+
 def command_lines(document: str) -> list[str]:
     """The lines of shell blocks, continued ones joined; comments, variables and a script's first lines left out."""
-    blocks = [token.content for token in tokens(document) if token.type == "fence" and token.info in ("sh", "bash")]
-    lines = [line.strip() for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()]
+    text = "".join(blocks(document, "sh", "bash"))
+    lines = [line.strip() for line in re.sub(r"\\\n\s*", "", text).splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
-
-
-def python_blocks(document: str) -> list[str]:
-    """The blocks of Python code, in their order."""
-    return [token.content for token in tokens(document) if token.type == "fence" and token.info == "python"]
 
 
 def commands_shown(document: str) -> list[str]:

@@ -14,12 +14,8 @@ from diffusion_lit.agreement import fit_model_to_data
 from diffusion_lit.sampler import DPMpp2MSampler
 from diffusion_lit.schedule import Schedule
 from tests.analytic import MixtureDenoiser, build
+from tests.documents import blocks
 from tests.launch import ROOT, config
-
-
-def blocks(file: str, language: str) -> list[str]:
-    """The code blocks of a document."""
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / file).read_text(), re.DOTALL)
 
 
 def mixture(schedule: Schedule) -> MixtureDenoiser:

@@ -25,13 +25,12 @@ from PIL import Image
 
 import diffusion_lit as dl
 from diffusion_lit.shell import quote
-from tests.documents import COMMAND, PAGES, command_lines, commands_shown, python_blocks
+from tests.documents import COMMAND, PAGES, blocks, command_lines, commands_shown
 from tests.interop.test_edm import STAND_IN
 from tests.interop.test_openai_unet import NETWORKS
 from tests.interop.weights import filled
 from tests.launch import ROOT, run_forked, run_launched
 from tests.shortened import shortened
-from tests.test_docs import blocks
 from tests.test_experiments import write_cifar, write_mnist
 
 pytestmark = pytest.mark.slow
@@ -136,9 +135,9 @@ def make_places(root: Path) -> dict[str, Path]:
     write_cifar(root / "torchvision")
     write_mnist(root / "torchvision")
     torch.manual_seed(0)
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    layers = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
     sizes = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "latent_channels": 4}
-    AutoencoderKL(**blocks, **sizes).save_pretrained(root / "autoencoder")
+    AutoencoderKL(**layers, **sizes).save_pretrained(root / "autoencoder")
     places = {
         "FOLDER": root / "images",
         "IMAGENET/train": root / "images",
@@ -318,7 +317,7 @@ def test_python_on_a_page_runs(
     monkeypatch.setattr(dl, "train", lambda settings: train(shortened("train", settings, digits)))
     monkeypatch.setattr(dl, "evaluate", lambda settings: evaluate(shortened("evaluate", settings, digits)))
     monkeypatch.setattr(dl, "load", lambda path: load(digits.get(path, path)))
-    names, found = names_of_blocks(), python_blocks(document)
+    names, found = names_of_blocks(), blocks(document, "python")
     assert found
     for block in found:
         exec(block, names)

@@ -35,6 +35,7 @@ from diffusion_lit.interruption import Interrupted
 from diffusion_lit.page.commands import commands_of
 from diffusion_lit.past_run import read_run
 from diffusion_lit.sampler import DDIMSampler
+from tests.documents import blocks
 from tests.launch import ROOT
 
 EXAMPLE = ROOT / "examples" / "own_parts"
@@ -229,7 +230,7 @@ def test_documents_name_what_there_is(file: str) -> None:
     text = (ROOT / file).read_text()
     calls = set(re.findall(r"\bdl\.(\w+)", text))
     assert calls and calls <= set(dl.__all__)
-    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+    for block in blocks(file, "python"):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 known = {"sample": dl.TrainedModel.sample, "grid": dl.TrainedModel.grid, "load": dl.load}
