@@ -93,7 +93,7 @@ def test_a_machine_that_cannot_compile_is_refused(monkeypatch: pytest.MonkeyPatc
     caplog.set_level(logging.INFO)
     with pytest.raises(ValueError, match=r"torch cannot compile here \(no compiler\); use execution\.compile=false"):
         Execution(compile=True).apply(network(), CPU)
-    assert "trying the compiler" in caplog.text  # which is said before it is waited for
+    assert "trying the compiler" in caplog.text  # announced before the wait
 
 
 @pytest.mark.parametrize(("workers", "compiles"), [(0, False), (0, True), (2, False), (2, True)])

@@ -198,6 +198,20 @@ def test_a_folder_that_is_removed_while_it_is_drawn_into_is_named(tmp_path: Path
     assert not folder.out.exists()
 
 
+def test_the_lock_of_a_command_that_began_later_stays(tmp_path: Path) -> None:
+    """In a folder that was removed under the first."""
+    first, second, third = (SampleFolder(tmp_path / "out", keep=True) for _ in range(3))
+    first.open({"seed": 0}, [0])
+    shutil.rmtree(first.out)
+    second.open({"seed": 0}, [0])
+    first.release()
+    with pytest.raises(ValueError, match="another command is drawing into"):
+        third.open({"seed": 0}, [0])
+    second.release()
+    assert third.open({"seed": 0}, [0]) == [0]
+    third.release()
+
+
 def edm_dataset(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """What EDM's `training/dataset.py` makes of a ZIP file: images in the order of their names, and their labels."""
     with zipfile.ZipFile(path) as archive:

@@ -67,7 +67,7 @@ def draw_schedules(schedules: dict[str, Schedule], image: Tensor, path: Path, nu
 def draw_rows(figure: Any, rows: Sequence[tuple[str, Sequence[Tensor]]], titles: Sequence[str]) -> None:
     """Rows of images uint8 [C, H, W], each with its name at the left, under the titles of their columns.
 
-    All are one picture, for matplotlib takes as long for the axes of each image as for this one.
+    They are drawn as one picture: matplotlib needs as long for the axes of a single image as for all of this one.
     """
     images = torch.stack([image for _, own in rows for image in own])
     picture, axis = image_grid(images, len(titles)), figure.subplots()

@@ -1,5 +1,6 @@
 """The folder of a `sample`: its images as they are drawn, and the settings that they are drawn with."""
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -55,6 +56,7 @@ class SampleFolder:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             self.lock.acquire(timeout=0)
+            self.locked = os.stat(self.lock.lock_file)
         except Timeout as error:
             raise ValueError(
                 f"another command is drawing into {self.out}: wait for it, or give another folder, out=DIR"
@@ -89,10 +91,15 @@ class SampleFolder:
         save_image(image, self.file(index), flushed=False)
 
     def release(self) -> None:
-        """Let other commands have the folder, and leave no file of the lock in it."""
+        """Let other commands have the folder, and leave no file of the lock in it.
+
+        If the folder was removed and made again, its lock is another command's, and stays.
+        """
         if self.lock.is_locked:
-            with suppress(OSError):  # Windows removes it by itself, once it is let go
-                Path(self.lock.lock_file).unlink()
+            path = Path(self.lock.lock_file)
+            with suppress(OSError):  # Windows removes it by itself, once it is released
+                if os.path.samestat(self.locked, path.stat()):
+                    path.unlink()
             self.lock.release()
 
     def close(self) -> None:

@@ -141,8 +141,8 @@ class LastCheckpoint(Checkpoint):
         newer = trainer.global_step != self.saved_step
         if self.written and trainer.is_global_zero and not self.path.parent.is_dir():
             log.warning(
-                "%s was removed or moved while it was trained in. Training goes on, and writes there anew: "
-                "checkpoints, metrics and new pictures, but no log; the earlier pictures are not made again",
+                "%s was removed or moved during training. Training continues and creates it again, with checkpoints, "
+                "metrics and new pictures, but without the log and earlier pictures",
                 self.path.parents[1],
             )
         if self.keep_last > 1 and newer and trainer.is_global_zero and self.path.is_file():

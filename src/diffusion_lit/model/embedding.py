@@ -1,4 +1,4 @@
-"""What a network is told beside x_t: the time, the class, how the image was augmented, where each patch lies."""
+"""Embeddings of what a network is conditioned on, time, class and augmentation, and of where each patch lies."""
 
 import math
 
@@ -56,8 +56,8 @@ def add_condition(
 ) -> Tensor:
     """The time's embedding [B, E] and, of what is known beside it, what the network has a layer for.
 
-    The last row of `label` is that of `NO_CLASS`, or there is none with `null_class=False`: then a ValueError without
-    labels. Without a bias, `augmentation` has no effect on an image left as it is.
+    The last row of `label` is that of `NO_CLASS`; with `null_class=False` it is missing, and labels are required (or
+    ValueError). Without a bias, `augmentation` has no effect on an image left as it is.
     """
     if label is not None:
         index = condition.label
