@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from diffusion_lit.catalogue import members
+from diffusion_lit.command import explain
 from diffusion_lit.sampling import sample
 from diffusion_lit.shell import quote
 from tests.hydra_shortcuts import composed
@@ -42,6 +43,15 @@ def sampled(run: Path, out: Path, *options: str) -> Path:
     overrides = [f"ckpt={quote(str(run))}", f"out={quote(str(out))}", *options]
     sample(composed(overrides, "sample"), overrides)
     return out
+
+
+def refusal(run: Path, out: Path, *options: str) -> str:
+    """The message with which the command ends, by its code 1 and without a traceback, as every mistake is explained."""
+    with pytest.raises(ValueError) as caught:
+        sampled(run, out, *options)
+    message = explain(caught.value)
+    assert message is not None
+    return message
 
 
 def arrays(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -241,8 +251,7 @@ def test_what_the_checkpoint_cannot_do_is_refused(
     unconditional: Path, options: list[str], words: str, tmp_path: Path
 ) -> None:
     weights = [] if any("weights" in option for option in options) else ["weights=raw"]
-    with pytest.raises(ValueError, match=words):
-        sampled(unconditional, tmp_path / "out", *weights, *options)
+    assert words in refusal(unconditional, tmp_path / "out", *weights, *options)
 
 
 def test_labels_out_of_range_are_refused(run: Path, tmp_path: Path) -> None:
@@ -272,8 +281,7 @@ def test_guided_and_interpolated_images_are_what_they_say(run: Path, tmp_path: P
         "guidance_interval=[0,1]": "guidance=1 does not guide",
         "interpolate=1": "2 or more",
     }.items():
-        with pytest.raises(ValueError, match=words):
-            sampled(run, tmp_path / "refused", options)
+        assert words in refusal(run, tmp_path / "refused", options)
 
 
 def stamp(_: int) -> str:
