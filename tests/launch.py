@@ -134,17 +134,26 @@ def load() -> None:
 class Forked:
     """`python -m MODULE ARGS` in a copy of this process, which has loaded everything already.
 
-    It has what is used here of `subprocess.Popen`, which it is for Lightning when that starts further ranks.
+    It has what is used here of `subprocess.Popen`, which it is for Lightning when that starts further ranks. With
+    `own_group` it and what it starts are a process group of its number, as a shell makes one of each command.
     """
 
     def __init__(
-        self, command: Sequence[str], cwd: Path | str, env: dict[str, str], stdout: int = 1, stderr: int = 2
+        self,
+        command: Sequence[str],
+        cwd: Path | str,
+        env: dict[str, str],
+        stdout: int = 1,
+        stderr: int = 2,
+        own_group: bool = False,
     ) -> None:
         python, option, module, *args = command
         assert (python, option) == (sys.executable, "-m"), command
         self.returncode: int | None = None
         load()
         self.pid = os.fork()
+        if own_group:  # said on both sides, since either may be late
+            os.setpgid(self.pid, self.pid)
         if self.pid == 0:
             gc.disable()  # looking through what it shares with this process would copy all of it
             os._exit(self.run(module, args, cwd, env, (stdout, stderr)))

@@ -306,19 +306,21 @@ def options_of(images: Path, out: Path, workers: int) -> list[str]:
 
 
 def command(images: Path, out: Path, workers: int) -> Forked:
-    """The command, on a slow disk and in a process group of its own; what it says is in the file OUT.log."""
-    read, arguments = FolderSource.read, options_of(images, out, workers)
+    """The command in a process group of its own, which says what it says in OUT.log.
 
-    def slowly(source: FolderSource, split: str, index: int, reading: Reading) -> Tensor:
-        time.sleep(0.02)
-        return read(source, split, index, reading)
+    Once a shard is finished it writes no image more, and those that are being written stay so, until there is OUT.go.
+    """
+    encode, arguments, let_go = Maker.encode, options_of(images, out, workers), out.with_suffix(".go")
+
+    def held(maker: Maker, image: Tensor) -> bytes:
+        while not let_go.exists() and list(out.glob(f"{WORK}/*.json")):
+            time.sleep(0.01)
+        return encode(maker, image)
 
     with pytest.MonkeyPatch.context() as patch, out.with_suffix(".log").open("w") as file:
-        patch.setattr(FolderSource, "read", slowly)
+        patch.setattr(Maker, "encode", held)
         start = [sys.executable, "-m", "diffusion_lit.prepare", *arguments]
-        process = Forked(start, images.parent, dict(os.environ), file.fileno(), file.fileno())
-    os.setpgid(process.pid, process.pid)
-    return process
+        return Forked(start, images.parent, dict(os.environ), file.fileno(), file.fileno(), own_group=True)
 
 
 @pytest.fixture(scope="module")
@@ -397,11 +399,12 @@ def shard_name(file: str) -> str:
 def test_asked_to_stop(number: signal.Signals, workers: int, many: Path, uninterrupted: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = command(many, out, workers)
-    wait_for(lambda: list(out.glob(f"{WORK}/*.json")), process)
+    wait_for(lambda: list(out.glob(f"{WORK}/*.json")) and list(out.glob("*/.*.partial")), process)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does
     else:
         process.send_signal(number)
+    out.with_suffix(".go").touch()
     assert process.wait(PATIENCE) == 128 + number
     mistakes = out.with_suffix(".log").read_text()
     assert f"stopped by {number.name}" in mistakes and "Continue with the same command" in mistakes
