@@ -14,11 +14,12 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -26,6 +27,7 @@ from lightning.fabric.strategies.launchers import subprocess_script as fabric_su
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig
+from pytest import MonkeyPatch
 
 from diffusion_lit import recorded
 from diffusion_lit.check import check_settings
@@ -204,9 +206,34 @@ class Forked:
             time.sleep(0.01)
         return code
 
+    def until(self, what: Callable[[], object]) -> None:
+        """Wait for something that this process does before it ends."""
+        deadline = time.monotonic() + PATIENCE
+        while not what():
+            assert self.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)
+
+
+@contextmanager
+def holding(owner: type, name: str, reached: Callable[[], object], let_go: Path) -> Iterator[None]:
+    """Copies of this process made here come no further than `owner.name` once `reached`, until there is `let_go`.
+
+    What a test does to a command in the middle of its work then finds it there, however busy the machine is.
+    """
+    work = getattr(owner, name)
+
+    def held(*args: Any, **options: Any) -> Any:
+        while reached() and not let_go.exists():
+            time.sleep(0.01)
+        return work(*args, **options)
+
+    with MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, held)
+        yield
 
 
 def run_forked(name: str, *args: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

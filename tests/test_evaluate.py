@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from diffusion_lit.evaluation.comparison import compare_results
+from diffusion_lit.evaluation.feature_folder import FeatureFolder
 from diffusion_lit.feature import Pixels
 from tests.evaluation.hasty import (
     DRAWN,
@@ -31,7 +31,7 @@ from tests.evaluation.hasty import (
     train_hastily,
 )
 from tests.evaluation.hasty import small_pieces as small_pieces
-from tests.launch import Forked, few_digits, read_by_bash, run_forked, run_launched
+from tests.launch import Forked, few_digits, holding, read_by_bash, run_forked, run_launched
 
 
 @pytest.fixture(scope="module")
@@ -122,37 +122,34 @@ def test_the_command_starts_processes_itself(run: Path, whole: Path, tmp_path: P
 def stopped(run: Path, folder: Path, number: int) -> tuple[int, str]:
     """The exit code and the words of an `evaluate` that gets a signal once some pieces of its images are there."""
     said = folder / "said.txt"
-    with said.open("w") as file:
-        command = [sys.executable, "-m", "diffusion_lit.evaluate", f"ckpt={run}", *PLAIN, *HERE, *SLOWLY]
+
+    def two_pieces() -> bool:
+        return len(pieces(folder / "out")) >= 2
+
+    with said.open("w") as file, holding(FeatureFolder, "write", two_pieces, let_go := folder / "go"):
+        command = [sys.executable, "-m", "diffusion_lit.evaluate", f"ckpt={run}", *PLAIN, *HERE]
         process = Forked(command, folder, {**os.environ}, file.fileno(), file.fileno())
-        deadline = time.monotonic() + 100
-        while len(pieces(folder / "out")) < 2 and time.monotonic() < deadline:
-            time.sleep(0.005)
+        process.until(two_pieces)
         process.send_signal(number)
+        let_go.touch()
         code = process.wait(100)
     return code, said.read_text()
 
 
-SLOWLY = ("sampler.num_steps=8",)
-
-
-@pytest.fixture(scope="module")
-def slow(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return evaluated(tmp_path_factory.mktemp("slow"), f"ckpt={run}", *PLAIN, *SLOWLY)
-
-
-def test_a_killed_command_continues(run: Path, slow: Path, tmp_path: Path) -> None:
+def test_a_killed_command_continues(run: Path, whole: Path, tmp_path: Path) -> None:
     code, _ = stopped(run, tmp_path, signal.SIGKILL)
     there = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("0*.npz")}
     assert code == -signal.SIGKILL and 2 <= len(pieces(tmp_path / "out")) < 8
     (next((tmp_path / "out" / "features").glob("*/")) / ".000007.npz.1.partial").touch()
-    out = evaluated(tmp_path, f"ckpt={run}", *PLAIN, *SLOWLY)
-    assert figures(out) == figures(slow) and pieces(out) == pieces(slow)
+    out = evaluated(tmp_path, f"ckpt={run}", *PLAIN)
+    assert figures(out) == figures(whole) and pieces(out) == pieces(whole)
     assert {file: file.stat().st_mtime_ns for file in there} == there and not list(tmp_path.rglob("*.partial"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_stopped_command_prints_the_one_that_continues_it(number: int, run: Path, slow: Path, tmp_path: Path) -> None:
+def test_a_stopped_command_prints_the_one_that_continues_it(
+    number: int, run: Path, whole: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "my images, seed=0"
     folder.mkdir()
     code, said = stopped(run, folder, number)
@@ -164,7 +161,7 @@ def test_a_stopped_command_prints_the_one_that_continues_it(number: int, run: Pa
     assert name == "diffusion_lit.evaluate"
     done = run_forked("evaluate", *args, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert figures(folder / "out") == figures(slow) and there.items() <= pieces(folder / "out").items()
+    assert figures(folder / "out") == figures(whole) and there.items() <= pieces(folder / "out").items()
     assert not (tmp_path / "cache").exists(), "paths are those of the first command"
 
 
@@ -226,9 +223,10 @@ def test_seeds_give_a_mean_and_an_interval(run: Path, tmp_path: Path) -> None:
     assert "3 seeds" in (out / "evaluation.md").read_text()
 
 
-def test_results_are_compared(run: Path, whole: Path, slow: Path, tmp_path: Path) -> None:
+def test_results_are_compared(run: Path, whole: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     one = whole / "evaluation.json"
-    text, alike = compare_results(one, slow / "evaluation.json")
+    longer = evaluated(tmp_path_factory.mktemp("longer"), f"ckpt={run}", *PLAIN, "sampler.num_steps=8")
+    text, alike = compare_results(one, longer / "evaluation.json")
     assert alike and "generated.sampler.num_steps: 2 and 8" in text and "measured alike" in text
     variants = {
         "num_generated": ["num_samples=50"],
@@ -255,7 +253,7 @@ def test_results_are_compared(run: Path, whole: Path, slow: Path, tmp_path: Path
             compare_results(one, broken)
     broken.write_text(one.read_text().replace('"pixels"', r'"pix\u001b[31mels"'))
     assert "\x1b" not in compare_results(one, broken)[0]
-    files = {slow / "evaluation.json": 0, tmp_path / "out" / "evaluation.json": 1, tmp_path / "nowhere.json": 2}
+    files = {longer / "evaluation.json": 0, tmp_path / "out" / "evaluation.json": 1, tmp_path / "nowhere.json": 2}
     for file, code in files.items():
         done = run_forked("evaluate", "compare", str(one), str(file), cwd=tmp_path)
         assert done.returncode == code and "Traceback" not in done.stderr, done.stderr

@@ -230,24 +230,26 @@ def test_where_there_is_no_signal_of_lost_children_a_run_trains(
 
 
 def test_a_rank_does_not_outlive_the_process_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    reader, writer = os.pipe()
+    (reader, writer), (started, begun) = os.pipe(), os.pipe()
 
     def rank() -> None:
         os.environ["LOCAL_RANK"] = "1"
         os.close(reader)
         outlive_nobody()
+        os.write(begun, b"!")
         time.sleep(600)
 
     def first() -> None:
         in_a_fork(rank)
-        time.sleep(0.2)
+        os.read(started, 1)
 
     pid = in_a_fork(first)
     os.close(writer)
     os.waitpid(pid, 0)
-    started = time.monotonic()
-    assert os.read(reader, 1) == b"" and time.monotonic() - started < 60  # its end of the pipe is closed: it has ended
-    os.close(reader)
+    ended = time.monotonic()
+    assert os.read(reader, 1) == b"" and time.monotonic() - ended < 60  # its end of the pipe is closed: it has ended
+    for descriptor in (reader, started, begun):
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize(

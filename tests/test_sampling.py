@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import sys
-import time
 import weakref
 import zipfile
 from pathlib import Path
@@ -35,7 +34,7 @@ from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.schedule import LinearSchedule
 from diffusion_lit.space import PixelSpace
 from tests.evaluation.hasty import damaged, train_hastily
-from tests.launch import Forked, read_by_bash, run_forked, run_launched
+from tests.launch import Forked, holding, read_by_bash, run_forked, run_launched
 
 NUM = 40
 DRAWN = ("sampler.eta=1", "sampler.num_steps=2", f"num_samples={NUM}", "format=png")
@@ -110,31 +109,32 @@ def test_the_command_starts_processes_itself(run: Path, whole: dict[str, bytes],
 def stopped(run: Path, out: Path, number: int, *options: str) -> tuple[int, str]:
     """The exit code and the words of a `sample` that gets a signal once a batch of images is there."""
     said = out.parent / "said.txt"
-    args = [f"ckpt={run}", *DRAWN, "sampler.num_steps=20", *options, f"out={out}"]
-    with said.open("w") as file:
+    args = [f"ckpt={run}", *DRAWN, *options, f"out={out}"]
+
+    def batch_is_drawn() -> bool:
+        return len(list(out.rglob("*.png"))) >= 16
+
+    with said.open("w") as file, holding(SampleFolder, "save", batch_is_drawn, let_go := out.parent / "go"):
         command = [sys.executable, "-m", "diffusion_lit.sample", *args]
         process = Forked(command, out.parent, {**os.environ}, file.fileno(), file.fileno())
-        deadline = time.monotonic() + 100
-        while len(list(out.rglob("*.png"))) < 16 and time.monotonic() < deadline:
-            time.sleep(0.005)
+        process.until(batch_is_drawn)
         process.send_signal(number)
+        let_go.touch()
         code = process.wait(100)
     return code, said.read_text()
 
 
-def test_a_killed_command_goes_on_where_it_was(run: Path, tmp_path: Path) -> None:
-    out, other = tmp_path / "out", tmp_path / "other"
+def test_a_killed_command_goes_on_where_it_was(run: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    out = tmp_path / "out"
     code, _ = stopped(run, out, signal.SIGKILL)
     assert code == -signal.SIGKILL and 16 <= len(pngs(out)) < NUM
     broken, *kept = sorted((out / "png").glob("*.png"))
     broken.write_bytes(broken.read_bytes()[:-20])
     (out / "png" / ".000039.png.1.partial").touch()
     stamps = {file: file.stat().st_mtime_ns for file in kept}
-    command = [f"ckpt={run}", *DRAWN, "sampler.num_steps=20"]
-    assert run_forked("sample", *command, f"out={out}", cwd=tmp_path).returncode == 0
+    assert run_forked("sample", f"ckpt={run}", *DRAWN, f"out={out}", cwd=tmp_path).returncode == 0
     assert {file: file.stat().st_mtime_ns for file in kept} == stamps, "what is whole is not drawn again"
-    assert run_forked("sample", *command, f"out={other}", cwd=tmp_path).returncode == 0
-    assert pngs(out) == pngs(other) and not list(out.rglob(".*"))
+    assert pngs(out) == whole and not list(out.rglob(".*"))
 
 
 def test_a_stopped_command_prints_the_one_that_continues_it(run: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +18,12 @@ from omegaconf import OmegaConf
 
 from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.job import end_ranks
+from diffusion_lit.module import DiffusionModule
 from diffusion_lit.objective import check_objective, figures_of
 from diffusion_lit.shell import quote, read_arguments
 from diffusion_lit.study import Study, distribution_of
 from diffusion_lit.sweep import SweepTable, folder_name, identity, name_jobs
-from tests.launch import PATIENCE, TINY, Forked, read_by_bash, run_forked
+from tests.launch import PATIENCE, TINY, Forked, holding, read_by_bash, run_forked
 
 QUICK = (*TINY, "callback.fid=null", "callback.sample_grid=null", "trainer.max_steps=3")
 
@@ -189,12 +189,15 @@ def seconds_of(job: Path) -> float:
 
 def test_an_interruption_ends_the_whole_sweep_and_run_again_it_does_what_is_left(tmp_path: Path) -> None:
     args = ("seed=1,2", *QUICK, "resume=auto", "trainer.max_steps=15")
-    process = start(*args, cwd=tmp_path)
-    deadline = time.monotonic() + PATIENCE
-    while not list(tmp_path.glob("outputs/multirun/*/seed-1/checkpoints/last.ckpt")):
-        assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
-        time.sleep(0.02)
+
+    def saved() -> bool:
+        return any(tmp_path.glob("outputs/multirun/*/seed-1/checkpoints/last.ckpt"))
+
+    with holding(DiffusionModule, "training_step", saved, let_go := tmp_path / "go"):
+        process = start(*args, cwd=tmp_path)
+    process.until(saved)
     process.send_signal(signal.SIGINT)
+    let_go.touch()
     assert process.wait(PATIENCE) == 128 + signal.SIGINT, (tmp_path / "log").read_text()
     sweep = only_sweep(tmp_path)
     assert "The whole sweep:" in (tmp_path / "log").read_text() and not (sweep / "seed-2").exists()

@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -122,8 +121,6 @@ def test_two_commands_compute_features_once(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "tests.evaluation.begin", str(tmp_path)]
         with (tmp_path / "said").open("w") as file:
             process = Forked(command, tmp_path, {**os.environ}, file.fileno(), file.fileno())
-            deadline = time.monotonic() + 100
-            while "waiting for them" not in (tmp_path / "said").read_text() and time.monotonic() < deadline:
-                time.sleep(0.01)
+            process.until(lambda: "waiting for them" in (tmp_path / "said").read_text())
             assert process.poll() is None and partial.exists()
     assert process.wait(30) == 0 and not partial.exists()

@@ -31,7 +31,7 @@ from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
 from diffusion_lit.prepared.shard import checksum
 from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import FILTERS, Reading
-from tests.launch import PATIENCE, Forked
+from tests.launch import PATIENCE, Forked, holding
 from tests.pictures import SIZE, named, pixels, png, prepare, reading, stored, tree, write_folder
 
 FILES = named(24)
@@ -310,16 +310,12 @@ def command(images: Path, out: Path, workers: int) -> Forked:
 
     Once a shard is finished it writes no image more, and those that are being written stay so, until there is OUT.go.
     """
-    encode, arguments, let_go = Maker.encode, options_of(images, out, workers), out.with_suffix(".go")
 
-    def held(maker: Maker, image: Tensor) -> bytes:
-        while not let_go.exists() and list(out.glob(f"{WORK}/*.json")):
-            time.sleep(0.01)
-        return encode(maker, image)
+    def finished() -> bool:
+        return any(out.glob(f"{WORK}/*.json"))
 
-    with pytest.MonkeyPatch.context() as patch, out.with_suffix(".log").open("w") as file:
-        patch.setattr(Maker, "encode", held)
-        start = [sys.executable, "-m", "diffusion_lit.prepare", *arguments]
+    with holding(Maker, "encode", finished, out.with_suffix(".go")), out.with_suffix(".log").open("w") as file:
+        start = [sys.executable, "-m", "diffusion_lit.prepare", *options_of(images, out, workers)]
         return Forked(start, images.parent, dict(os.environ), file.fileno(), file.fileno(), own_group=True)
 
 
@@ -334,13 +330,6 @@ def uninterrupted(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("uninterrupted") / "out"
     build(Maker(FolderSource(many, 0.05), reading(128, max_pixels=100_000_000), "raw", None, out), shard_bytes=2**20)
     return out
-
-
-def wait_for(what: Callable[[], object], process: Forked) -> None:
-    end = time.monotonic() + PATIENCE
-    while not what():
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.01)
 
 
 def processes_in(group: int) -> list[int]:
@@ -366,7 +355,7 @@ def test_killed_and_continued(
 ) -> None:
     out = tmp_path / "out"
     process = command(many, out, 2)
-    wait_for(lambda: list(out.glob(f"{WORK}/*.json")) and list(out.glob("*/.*.partial")), process)
+    process.until(lambda: list(out.glob(f"{WORK}/*.json")) and list(out.glob("*/.*.partial")))
     workers = [pid for pid in processes_in(process.pid) if pid != process.pid]
     assert len(workers) >= 2
     process.send_signal(signal.SIGKILL)
@@ -399,7 +388,7 @@ def shard_name(file: str) -> str:
 def test_asked_to_stop(number: signal.Signals, workers: int, many: Path, uninterrupted: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = command(many, out, workers)
-    wait_for(lambda: list(out.glob(f"{WORK}/*.json")) and list(out.glob("*/.*.partial")), process)
+    process.until(lambda: list(out.glob(f"{WORK}/*.json")) and list(out.glob("*/.*.partial")))
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does
     else:
@@ -711,13 +700,16 @@ def test_the_source_cannot_be_the_set(images: Path) -> None:
 
 
 class Deadly(FolderSource):
-    """Its process is killed by one image, as for want of memory."""
+    """Its process is killed by one image, as for want of memory, once there is a shard in `out`."""
 
     killer = ""
+    out: Path
 
     def read(self, split: str, index: int, reading: Reading) -> Tensor:
         if self.splits[split][index].name == self.killer:
-            time.sleep(0.5)  # other shards end meanwhile
+            end = time.monotonic() + PATIENCE
+            while not list(self.out.glob(f"{WORK}/*.json")) and time.monotonic() < end:
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
         return super().read(split, index, reading)
 
@@ -725,7 +717,7 @@ class Deadly(FolderSource):
 def test_a_worker_that_is_killed(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     source = Deadly(images, 0.2)
-    source.killer = source.splits["train"][0].name
+    source.killer, source.out = source.splits["train"][0].name, out
     with pytest.raises(ValueError) as caught:
         prepare(source, out, workers=2)
     for words in ("killed", "memory", "Finished shards are kept", "workers=1"):
