@@ -52,7 +52,7 @@ LAYERS = (
     ("kind",),
     ("described",),
     ("sweep", "study"),
-    ("job", "image"),
+    ("job", "image", "title_font"),
     ("files", "interruption", "step_timer"),
     ("end_report", "progress"),
     ("status_line",),

@@ -33,6 +33,7 @@ from diffusion_lit.sample_request import indices_of
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.schedule import LinearSchedule
 from diffusion_lit.space import PixelSpace
+from diffusion_lit.title_font import file_for, font_for
 from tests.evaluation.hasty import damaged, train_hastily
 from tests.launch import Forked, holding, read_by_bash, run_forked, run_launched
 
@@ -427,6 +428,30 @@ def test_titles_have_letters_of_many_languages() -> None:
     images = torch.zeros(1, 1, 48, 48, dtype=torch.uint8)
     drawn = [image_grid(images, 1, [letter])[:, :HEADER] for letter in "üßéłΩЖ"]
     assert all(not torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
+
+
+def test_titles_have_a_font_of_this_machine_that_has_their_letters(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where DejaVu Sans lacks one, the plainest that has them all; where none has, it is said."""
+    from matplotlib import get_data_path
+    from matplotlib.font_manager import FontEntry, fontManager
+
+    def font(file: str, name: str, style: str = "normal") -> FontEntry:
+        return FontEntry(fname=str(folder / file), name=name, style=style, weight=400)
+
+    folder = Path(get_data_path()) / "fonts" / "ttf"
+    italic, plain = font("STIXGeneralItalic.ttf", "A", "italic"), font("STIXGeneral.ttf", "B")
+    boxes, gone = font("LastResortHE-Regular.ttf", "Last Resort High-Efficiency"), font("removed.ttf", "A")
+    monkeypatch.setattr(fontManager, "ttflist", [italic, boxes, gone, plain])
+    file_for.cache_clear()
+    assert Path(font_for("cat Ⓑ", 11).path).name == "STIXGeneral.ttf" and font_for("cat Ⓑ", 11).size == 11
+    assert Path(font_for("cat", 11).path).name == "DejaVuSans.ttf" and not caplog.messages
+    for _ in range(2):
+        assert Path(font_for("Ⓑ 猫", 11).path).name == "DejaVuSans.ttf"
+    assert caplog.messages == [
+        "no font of this machine has all of Ⓑ猫: boxes are drawn. Install one, such as Noto Sans CJK"
+    ]
 
 
 def test_a_grid_has_room_for_titles_and_a_caption() -> None:

@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from diffusion_lit.image import visible
+from diffusion_lit.title_font import font_for
 
 __all__ = ["MAX_SHOWN", "choose_columns", "image_grid", "picture_of", "titles_of"]
 
@@ -19,6 +18,7 @@ MAX_SHOWN = 400
 MIN_TILE = 48  # pixels: smaller images are magnified in a grid, so that a person can see them
 MARGIN = 2  # pixels between images
 HEADER = 16  # pixels
+LETTER = HEADER - 5  # pixels
 SHADE = 32
 LONGEST = 2.5  # times the side of a square: a grid with a column for each class may be as wide
 
@@ -101,20 +101,12 @@ def image_grid(images: Tensor, columns: int, titles: Sequence[str] | None = None
     return torch.cat([part.to(images.device).expand(channels, -1, -1) for part in parts], dim=1)
 
 
-@cache
-def title_font() -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which has Latin letters with all their accents, Greek and Cyrillic; Pillow's own has ASCII alone."""
-    import matplotlib  # which it comes with
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", HEADER - 5)
-
-
 def draw_titles(titles: Sequence[str], pitch: int, width: int) -> Tensor:
     """A line of text, each title centred on its column and cut to it, uint8 [1, HEADER, width]."""
     picture = Image.new("L", (width, HEADER), SHADE)
-    draw, font = ImageDraw.Draw(picture), title_font()
+    draw = ImageDraw.Draw(picture)
     for i, title in enumerate(titles):
-        short = title
+        font, short = font_for(title, LETTER), title
         while len(short) > 1 and draw.textlength(short, font) > pitch:
             short = short.removesuffix("...")[:-1] + "..."
         draw.text(((i + 0.5) * pitch + 1, HEADER / 2), short, 255, font, anchor="mm")
@@ -123,7 +115,7 @@ def draw_titles(titles: Sequence[str], pitch: int, width: int) -> Tensor:
 
 def wrap(text: str, width: int) -> list[str]:
     """Lines of whole words, none wider than `width` pixels where a word is not."""
-    font, lines = title_font(), [""]
+    font, lines = font_for(text, LETTER), [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
         lines = [*lines[:-1], longer] if font.getlength(longer) <= width or not lines[-1] else [*lines, word]
