@@ -43,6 +43,7 @@ NOT_RUN = {
     "make test": "is this test, and all others",
     "pip install safetensors": "needs a network",
     "pip install wandb-workspaces": "needs a network",
+    "pip install 'diffusion-lit[tensorboard]'": "needs a network",
     "python examples/wandb/workspace.py ENTITY diffusion-lit": "needs an account of W&B",
     "wandb sweep examples/wandb/sweep.yaml": "needs an account of W&B",
     "torchrun --nnodes M --nproc-per-node N --rdzv-backend c10d --rdzv-endpoint HOST:PORT -m diffusion_lit.train "

@@ -9,7 +9,7 @@ import pytest
 
 from diffusion_lit.extra import require
 from diffusion_lit.prepared.cache import CLIENTS, download
-from tests.launch import ROOT
+from tests.launch import ROOT, TINY, run_forked
 
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 
@@ -33,9 +33,17 @@ def test_a_client_of_object_storage_is_asked_for_at_once(
         download(f"{scheme}://bucket/file", tmp_path / "file", {})
 
 
+def test_tensorboard_is_asked_for_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    done = run_forked("train", *TINY, "logger=[csv,tensorboard]", cwd=tmp_path)
+    assert done.returncode == 1 and list(tmp_path.iterdir()) == []
+    assert "error: logger=tensorboard needs tensorboard: pip install 'diffusion-lit[tensorboard]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_every_extra_that_is_named_is_there() -> None:
     sources = [path.read_text() for path in (ROOT / "src").rglob("*.py")]
     named = {name for text in sources for name in re.findall(r"require\(\s*\"[^\"]+\", \"(\w+)\"", text)}
     named |= {name for text in sources for name in re.findall(r"diffusion-lit\[(\w+)\]", text)}
-    assert {"diffusers", "hugging_face", "webdataset", "sweep"} <= named
+    assert {"diffusers", "hugging_face", "webdataset", "sweep", "tensorboard"} <= named
     assert named | {extra for _, extra in CLIENTS.values()} <= EXTRAS

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from diffusion_lit.best_figures import BestFigures
 from diffusion_lit.derived import leaves
+from diffusion_lit.extra import require
 
 __all__ = ["TensorBoardLogger"]
 
@@ -27,6 +28,7 @@ class TensorBoardLogger(_TensorBoardLogger):
     """
 
     def __init__(self, save_dir: str, name: str = "tensorboard", version: str = "", **options: Any) -> None:
+        require("tensorboard", "tensorboard", "logger=tensorboard")  # Lightning would take another package for it
         super().__init__(save_dir, name, version, default_hp_metric=False, **options)
         self.best = BestFigures({})
         self.objective: str | None = None
