@@ -21,6 +21,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import math
 import os
 import random
 import re
@@ -45,7 +46,9 @@ LOADED = ("torch", "torchvision", "lightning.pytorch", "torchmetrics.image", "hy
 """What most tests import, once for all of them."""
 OUTCOMES = ("killed", "timeout", "survived", "untested")
 PATIENCE = 30.0
-"""Seconds that tests may take, beside five times what they take on the project as it is."""
+"""Seconds of a processor that tests may take, beside five times what they take on the project as it is."""
+BUSY = 3.0
+"""So much longer they may take by the clock, where a machine has other work or a change makes them wait for ever."""
 SWAPPED: dict[type, type] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
     **{ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And},
@@ -261,9 +264,15 @@ class Chosen:
         items[:] = sorted((i for i in items if i.nodeid in self.places), key=lambda i: self.places[i.nodeid])
 
 
-def run_tests(tree: Path, files: list[str], plugin: object, seconds: float) -> str:
-    """Run the tests of the project in `tree` in a copy of this process, to the first that fails."""
-    deadline, pid = time.monotonic() + seconds, os.fork()
+def run_tests(tree: Path, files: list[str], plugin: object, left: float, patience: float = math.inf) -> str:
+    """Run the tests of the project in `tree` in a copy of this process, to the first that fails.
+
+    Args:
+        tree, files, plugin: the project, the files with the tests, and which of these.
+        left: seconds after which it is stopped.
+        patience: seconds of a processor after which it is; and `BUSY` times as many by the clock.
+    """
+    deadline, pid = time.monotonic() + min(left, BUSY * patience), os.fork()
     if pid == 0:
         code = 1
         try:
@@ -275,6 +284,8 @@ def run_tests(tree: Path, files: list[str], plugin: object, seconds: float) -> s
             os.dup2(log, 2)
             sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
             resource.setrlimit(resource.RLIMIT_FSIZE, (2**30, 2**30))  # a mutant may write without end
+            if patience < math.inf:
+                resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(patience), math.ceil(patience) + 5))
             os.environ["TMPDIR"] = tempfile.tempdir = str(tree)
             os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # it takes a second, and the tests need none
             gc.freeze()  # pytest collects garbage when it ends, which is not to look at all that is loaded
@@ -296,7 +307,8 @@ def run_tests(tree: Path, files: list[str], plugin: object, seconds: float) -> s
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)  # and what a test has started
     _, status = os.waitpid(pid, 0)
-    return "timeout" if ended is None else "killed" if status else "survived"
+    spent = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
+    return "timeout" if ended is None or spent else "killed" if status else "survived"
 
 
 def package_of(tree: Path) -> Path:
@@ -383,16 +395,16 @@ class Project:
                 if function in calls or (not mutant.function and any(call.startswith(function) for call in calls)):
                     tests[name] = seconds
         met = Counter(name.partition("::")[0] for name in tests)
-        seconds, left = PATIENCE + 5 * sum(tests.values()), self.deadline - time.monotonic()
+        patience, left = PATIENCE + 5 * sum(tests.values()), self.deadline - time.monotonic()
         if tests and left > 0:
             tree = self.folder / "mutant"
             shutil.copytree(self.tree, tree, copy_function=os.link)  # 20 times as fast as copies
             changed = tree / mutant.path.relative_to(self.tree)
             changed.unlink()  # or the project's own copy would change with it
             changed.write_text(mutant.source)
-            outcome = run_tests(tree, list(met), Chosen(list(tests)), min(seconds, left))
+            outcome = run_tests(tree, list(met), Chosen(list(tests)), left, patience)
             shutil.rmtree(tree)
-            if outcome == "timeout" and left < seconds:
+            if outcome == "timeout" and time.monotonic() >= self.deadline:
                 return  # the time is over, whatever would have come of it
             mutant.outcome = outcome
         mutant.met += met

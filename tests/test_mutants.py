@@ -39,6 +39,12 @@ COUNT = """
         return n
 
 
+    def rest(m: int) -> int:
+        while m:
+            m = abs(m) - m
+        return m
+
+
     def few(n: int) -> bool:
         return n < 4
 """
@@ -47,7 +53,7 @@ TESTS = """
 
     import pytest
 
-    from toy.count import few, spent
+    from toy.count import few, rest, spent
 
     @pytest.fixture(scope="module")
     def answers():
@@ -58,6 +64,9 @@ TESTS = """
 
     def test_second(answers):
         assert answers == [True, False]
+
+    def test_rest():
+        assert rest(2) == 0
 
     def test_spent():
         pid = os.fork()
@@ -131,18 +140,21 @@ def test_survivors_are_set_apart_from_the_killed_and_the_explained(
     What a test calls in a process that it forks is found out, too.
     """
     monkeypatch.setattr(mutants, "PATIENCE", 2.0)
+    monkeypatch.setattr(mutants, "BUSY", 100.0)  # by the clock nothing is measured
     before = {path: path.read_bytes() for path in toy.rglob("*.*")}
-    tried = mutants.main(["--root", str(toy), "--minutes", "5", str(toy / "src" / "toy" / "count.py")])
+    tried = mutants.main(["--root", str(toy), "--minutes", "60", str(toy / "src" / "toy" / "count.py")])
     assert {path: path.read_bytes() for path in before} == before
     outcomes = {mutant.diff.partition("+ ")[2]: mutant.outcome for mutant in tried}
     assert outcomes == {
         "while (not n):": "killed",
-        "n = abs(n) + n": "timeout",
+        "n = abs(n) + n": "killed",  # the process that hangs is not the test's own
+        "while (not m):": "killed",
+        "m = abs(m) + m": "timeout",
         "return (n <= 4)": "survived",
     }
     report = (toy / "outputs" / "mutants" / "report.md").read_text()
-    assert "1 killed, 1 timeout, 1 survived" in report
-    assert "## src/toy/count.py:9\n\n```diff\n- return n < 4\n+ return (n <= 4)\n```\n" in report
+    assert "3 killed, 1 timeout, 1 survived" in report
+    assert "## src/toy/count.py:15\n\n```diff\n- return n < 4\n+ return (n <= 4)\n```\n" in report
     assert "survived: 2 tests of tests/test_count.py" in report
     printed = capsys.readouterr().out
     count, name = toy / "src" / "toy" / "count.py", "src/toy/count.py"
