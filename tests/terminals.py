@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tests.launch import PATIENCE
+
 CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[[0-9;]*(3[0-7]|38;[0-9;]+|9[0-7])[0-9;]*m")
 
@@ -34,7 +36,7 @@ class Terminal:
     def close(self) -> str:
         """Everything that was written."""
         os.close(self.end)
-        self.reader.join(10)
+        self.reader.join(PATIENCE)
         os.close(self.master)
         return self.raw.decode()
 

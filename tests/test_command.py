@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +85,6 @@ def test_answers_without_loading_torch(option: str, tmp_path: Path) -> None:
     """What takes the time is torch and Lightning; a clock would be at the mercy of the machine."""
     (tmp_path / "torch.py").write_text("raise ImportError('torch was loaded')")
     (tmp_path / "lightning.py").write_text("raise ImportError('lightning was loaded')")
-    started = time.monotonic()
     done = run_command(
         "train",
         *option.split("="),
@@ -94,7 +92,6 @@ def test_answers_without_loading_torch(option: str, tmp_path: Path) -> None:
         env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"},
     )
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - started < 30
     assert "schedule" in done.stdout
 
 

@@ -31,7 +31,7 @@ from tests.evaluation.hasty import (
     train_hastily,
 )
 from tests.evaluation.hasty import small_pieces as small_pieces
-from tests.launch import Forked, few_digits, holding, read_by_bash, run_forked, run_launched
+from tests.launch import PATIENCE, Forked, few_digits, holding, read_by_bash, run_forked, run_launched
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def stopped(run: Path, folder: Path, number: int) -> tuple[int, str]:
         process.until(two_pieces)
         process.send_signal(number)
         let_go.touch()
-        code = process.wait(100)
+        code = process.wait(PATIENCE)
     return code, said.read_text()
 
 

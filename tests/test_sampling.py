@@ -35,7 +35,7 @@ from diffusion_lit.schedule import LinearSchedule
 from diffusion_lit.space import PixelSpace
 from diffusion_lit.title_font import file_for, font_for
 from tests.evaluation.hasty import damaged, train_hastily
-from tests.launch import Forked, holding, read_by_bash, run_forked, run_launched
+from tests.launch import PATIENCE, Forked, holding, read_by_bash, run_forked, run_launched
 
 NUM = 40
 DRAWN = ("sampler.eta=1", "sampler.num_steps=2", f"num_samples={NUM}", "format=png")
@@ -121,7 +121,7 @@ def stopped(run: Path, out: Path, number: int, *options: str) -> tuple[int, str]
         process.until(batch_is_drawn)
         process.send_signal(number)
         let_go.touch()
-        code = process.wait(100)
+        code = process.wait(PATIENCE)
     return code, said.read_text()
 
 

@@ -23,6 +23,7 @@ from diffusion_lit.data.order import TrainingOrder, permute_shards
 from diffusion_lit.prepared.cache import ShardCache
 from tests.data.prepared_set import data_module, numbers, prepare, write_folder
 from tests.data.s3_server import s3_server
+from tests.launch import PATIENCE
 
 NUM_IMAGES = 64
 PER_SHARD = 8
@@ -212,7 +213,7 @@ def test_shards_are_fetched_before_they_are_needed(root: Path, tmp_path: Path) -
     order = data.training_order()
     batches = iter(order)
     next(batches)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while len(list(tmp_path.rglob("*.bin"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     batches.close()  # type: ignore[attr-defined]  # fetches no more

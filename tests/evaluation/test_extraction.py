@@ -19,7 +19,7 @@ from diffusion_lit.evaluation.image_set import StoredImages
 from diffusion_lit.feature import RandomVGG
 from tests.evaluation.hasty import DRAWN, SEEN, evaluated, figures, pieces, train_hastily
 from tests.evaluation.hasty import small_pieces as small_pieces
-from tests.launch import Forked, few_digits
+from tests.launch import PATIENCE, Forked, few_digits
 
 FID = (*SEEN, *DRAWN, "metrics=[fid]", "num_samples=20")
 
@@ -123,4 +123,4 @@ def test_two_commands_compute_features_once(tmp_path: Path) -> None:
             process = Forked(command, tmp_path, {**os.environ}, file.fileno(), file.fileno())
             process.until(lambda: "waiting for them" in (tmp_path / "said").read_text())
             assert process.poll() is None and partial.exists()
-    assert process.wait(30) == 0 and not partial.exists()
+    assert process.wait(PATIENCE) == 0 and not partial.exists()
