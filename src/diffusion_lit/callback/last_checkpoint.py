@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -46,14 +46,14 @@ class LastCheckpoint(Checkpoint):
     folder: str
     every_n_steps: int
     keep_last: int = 1
-    interruption: Interruption = field(default_factory=Interruption, init=False)
-    """Whether the process was asked to stop."""
 
     def __post_init__(self) -> None:
         for name in ("every_n_steps", "keep_last"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"callback.last_checkpoint.{name} must be at least 1, got {value}")
         self.path = Path(self.folder) / "last.ckpt"
+        self.interruption = Interruption()
+        """Whether the process was asked to stop."""
         self.between_steps = False
         self.stopping = SharedNumber(world_size=1)
         self.child_handler: Any = None
