@@ -1,5 +1,6 @@
 """Nothing that is not finite is saved, or called good."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from diffusion_lit.callback import EMA, NaNGuard
+from diffusion_lit.callback import EMA, LastCheckpoint, NaNGuard
 from diffusion_lit.checkpoint import damage, load_checkpoint
 from tests.launch import train_in
 
@@ -98,6 +99,87 @@ def test_too_many_in_a_row_end_training(tmp_path: Path) -> None:
     assert finite(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("options", "bad", "ended", "said"),
+    [
+        (
+            {"every_n_steps": 1},
+            [5, 6],
+            5,
+            r"at step 5, whose times t were 0\.05 to 0\.55 \(learning rate 0\.001, 0\.5, precision 32-true\)",
+        ),
+        ({"every_n_steps": 3}, [4, 5], 6, r"not finite at step 4, whose times t were 0\.04 to 0\.54 "),
+        ({"every_n_steps": 100}, [4, 5], None, "not finite at step 4,"),  # read when a checkpoint is written
+        ({"every_n_steps": 1}, [], None, None),
+        ({"skip": 2}, [1, 2, 5, 6], None, None),
+        ({"skip": 2}, [2, 4, 5, 6, 7], 6, "not finite for 3 steps in a row"),
+        ({"skip": 2, "precision": "16-mixed"}, [2, 4, 5, 6, 7], None, None),  # whose scaler does that itself
+    ],
+)
+def test_where_training_stops(options: dict[str, Any], bad: list[int], ended: int | None, said: str | None) -> None:
+    """Of 8 steps, of which step n has times n / 100 and more."""
+    given = {"precision": "32-true", **options}
+    groups = SimpleNamespace(param_groups=[{"lr": 0.001}, {"lr": 0.5}])
+    trainer: Any = SimpleNamespace(checkpoint_callbacks=[], optimizers=[groups], precision=given.pop("precision"))
+    zeroed: list[int] = []
+    optimizer: Any = SimpleNamespace(zero_grad=lambda: zeroed.append(step))
+    guard = NaNGuard(**given)
+    with pytest.raises(FloatingPointError, match=said) if said else nullcontext():
+        for step in range(1, 9):
+            trainer.global_step = step - 1
+            module: Any = SimpleNamespace(times=(torch.tensor(step / 100), torch.tensor(0.5 + step / 100)))
+            norm = torch.tensor([torch.nan, torch.inf][step % 2] if step in bad else 1.0)
+            guard.on_gradient(trainer, module, optimizer, norm)
+        step = 9
+        guard.check(trainer)
+    assert step == (ended or 9)
+    left_out = bool(guard.skip) and trainer.precision != "16-mixed"
+    assert zeroed == [n for n in bad if left_out and n < (ended or 9)]
+
+
+def test_the_verdict_is_read_before_a_validation_a_checkpoint_and_the_end() -> None:
+    trainer: Any = SimpleNamespace(
+        **{"checkpoint_callbacks": [], "optimizers": [], "precision": "32-true", "callbacks": []},
+        strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision),
+    )
+    module: Any = None
+    guard, good = NaNGuard(), NaNGuard()
+    guard.first_bad = torch.tensor([5.0, 0.1, 0.9])
+    good.first_bad = torch.full((3,), torch.inf)
+    for read in (
+        lambda guard: guard.on_validation_start(trainer, module),
+        lambda guard: guard.on_train_end(trainer, module),
+        lambda guard: guard.on_save_checkpoint(trainer, module, {}),
+    ):
+        read(good)
+        with pytest.raises(FloatingPointError, match="not finite at step 5"):
+            read(guard)
+
+
+@pytest.mark.parametrize(
+    ("loss", "checking", "stops"),
+    [(torch.nan, False, True), (torch.inf, False, True), (torch.nan, True, False), (0.0, False, False), (None,) * 3],
+)
+def test_a_validation_loss_that_is_not_finite_ends_training(loss: float | None, checking: bool, stops: bool) -> None:
+    metrics = {} if loss is None else {"val/loss": torch.tensor(loss)}
+    trainer: Any = SimpleNamespace(
+        **{"checkpoint_callbacks": [], "optimizers": [], "precision": "32-true"},
+        callback_metrics=metrics,
+        sanity_checking=checking,
+    )
+    module: Any = None
+    with pytest.raises(FloatingPointError, match="validation loss") if stops else nullcontext():
+        NaNGuard().on_validation_end(trainer, module)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_called_good(tmp_path: Path) -> None:
+    last = LastCheckpoint(str(tmp_path), 1)
+    trainer: Any = SimpleNamespace(checkpoint_callbacks=[last])
+    assert NaNGuard().good_checkpoints(trainer) == []
+    last.path.write_bytes(b"cut short")
+    assert NaNGuard().good_checkpoints(trainer) == []
+
+
 def test_no_rank_saves_where_another_would_save_what_is_not_finite() -> None:
     asked = []
 
@@ -127,3 +209,4 @@ def test_no_rank_saves_where_another_would_save_what_is_not_finite() -> None:
 def test_settings_out_of_range_are_refused(build: Any) -> None:
     with pytest.raises(ValueError, match=r"callback\.nan_guard needs"):
         build()
+    assert NaNGuard().skip == 0

@@ -52,7 +52,7 @@ class NaNGuard(Callback):
             )
         self.first_bad: Tensor | None = None
         """Step, least and greatest t of the first bad gradient: [3] on the device; its step is inf before."""
-        self.skipped = self.skipped_in_a_row = 0
+        self.skipped_in_a_row = 0
 
     def on_gradient(self, trainer: Trainer, module: DiffusionModule, optimizer: Optimizer, norm: Tensor) -> None:
         """Called by the module with the norm of each step's gradient, before its update."""
@@ -63,7 +63,7 @@ class NaNGuard(Callback):
             return
         self.skipped_in_a_row = 0
         least, greatest = module.times
-        seen = torch.stack([torch.full_like(least, trainer.global_step + 1.0), least, greatest])
+        seen = torch.stack([torch.full_like(least, trainer.global_step + 1), least, greatest])
         if self.first_bad is None:
             self.first_bad = torch.full_like(seen, torch.inf)
         bad = ~norm.isfinite() & self.first_bad[0].isinf()
@@ -72,7 +72,6 @@ class NaNGuard(Callback):
             self.check(trainer)
 
     def leave_out(self, trainer: Trainer, optimizer: Optimizer) -> None:
-        self.skipped += 1
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row > self.skip:
             self.stop(trainer, f"the gradient was not finite for {self.skipped_in_a_row} steps in a row")
@@ -106,7 +105,7 @@ class NaNGuard(Callback):
         """
         if self.first_bad is None or bool(self.first_bad[0].isinf()):
             return
-        step, least, greatest = self.first_bad.tolist()
+        step, least, greatest = self.first_bad
         self.stop(
             trainer,
             f"the gradient was not finite at step {int(step)}, whose times t were {least:.3g} to {greatest:.3g}",
@@ -127,7 +126,7 @@ class NaNGuard(Callback):
         callbacks = trainer.checkpoint_callbacks
         files = [Path(c.best_model_path) for c in callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path]
         files += [c.path for c in callbacks if isinstance(c, LastCheckpoint)]
-        return [file for file in files if file.is_file() and damage(file) is None]
+        return [file for file in files if damage(file) is None]
 
 
 def tensors(state: Any) -> Iterator[Tensor]:
