@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from diffusion_lit.callback import SampleGrid, sample_grid
+from diffusion_lit.callback import EMA, SampleGrid, sample_grid
 
 
 class Recorder(SampleGrid):
@@ -20,10 +21,10 @@ class Recorder(SampleGrid):
 
 
 def steps_drawn(folder: Path, rank: int = 0, **options: Any) -> list[int]:
-    """At which steps of 3 epochs of 4, of which the last step ends training."""
+    """At which steps of 4 epochs of 4, of which the last step ends training."""
     callback, module = Recorder(None, str(folder / "samples"), **options), torch.nn.Linear(1, 1)  # type: ignore[arg-type]
     trainer: Any = SimpleNamespace(is_global_zero=rank == 0, callbacks=[], loggers=[])
-    for step in range(1, 13):
+    for step in range(1, 17):
         trainer.global_step, trainer.current_epoch = step, (step - 1) // 4
         callback.on_step_end(trainer, module)  # type: ignore[arg-type]
         if step % 4 == 0:
@@ -35,10 +36,11 @@ def steps_drawn(folder: Path, rank: int = 0, **options: Any) -> list[int]:
 @pytest.mark.parametrize(
     ("options", "steps"),
     [
-        ({}, [12]),
-        ({"every_n_steps": 5}, [5, 10, 12]),
-        ({"every_n_epochs": 2}, [8, 12]),
-        ({"every_n_steps": 4, "every_n_epochs": 1}, [4, 8, 12]),
+        ({}, [16]),
+        ({"every_n_steps": 5}, [5, 10, 15, 16]),
+        ({"every_n_epochs": 2}, [8, 16]),
+        ({"every_n_epochs": 3}, [12, 16]),
+        ({"every_n_steps": 4, "every_n_epochs": 1}, [4, 8, 12, 16]),
     ],
 )
 def test_a_step_has_one_picture_and_the_last_has_one(options: dict[str, int], steps: list[int], tmp_path: Path) -> None:
@@ -47,8 +49,97 @@ def test_a_step_has_one_picture_and_the_last_has_one(options: dict[str, int], st
 
 
 def test_every_rank_draws_and_the_first_writes(tmp_path: Path) -> None:
-    assert steps_drawn(tmp_path, rank=1, every_n_steps=5) == [5, 10, 12]
+    assert steps_drawn(tmp_path, rank=1, every_n_steps=5) == [5, 10, 15, 16]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_a_step_has_a_picture_too(tmp_path: Path) -> None:
+    trainer: Any = SimpleNamespace(is_global_zero=True, callbacks=[], loggers=[], global_step=0)
+    Recorder(None, str(tmp_path / "samples")).on_train_end(trainer, torch.nn.Linear(1, 1))  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["step_0000000.png"]
+
+
+@pytest.mark.parametrize(("raw", "average"), [(True, True), (False, True), (True, False)])
+def test_pictures_of_the_raw_weights_are_drawn_beside_those_of_an_average(
+    raw: bool, average: bool, tmp_path: Path
+) -> None:
+    seen: list[float] = []
+
+    class Seen(Recorder):
+        def sample(self, trainer: Any, module: Any) -> Tensor:
+            seen.append(float(module.weight.detach()))
+            return super().sample(trainer, module)
+
+    module: Any = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(module.weight, 2.0)
+    ema = EMA(0.9)
+    ema.align(module)
+    ema.average["weight"].fill_(5.0)
+    trainer: Any = SimpleNamespace(is_global_zero=True, callbacks=[ema] * average, loggers=[], global_step=3)
+    Seen(None, str(tmp_path / "samples"), raw=raw).draw(trainer, module)  # type: ignore[arg-type]
+    assert seen == [5.0 if average else 2.0] + [2.0] * (raw and average)
+    names = ["samples"] + ["samples_raw"] * (raw and average)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")) == [
+        f"{name}/step_0000003.png" for name in names
+    ]
+
+
+def test_loggers_that_take_images_are_given_them(tmp_path: Path) -> None:
+    given: list[Any] = []
+
+    class Board(TensorBoardLogger):
+        experiment = SimpleNamespace(add_image=lambda *args: given.append(("tensorboard", *args)))  # type: ignore[assignment]
+
+        def __init__(self) -> None:
+            pass
+
+    class Wandb(WandbLogger):
+        def __init__(self) -> None:
+            pass
+
+        def log_image(self, *args: Any) -> None:  # type: ignore[override]
+            given.append(("wandb", *args))
+
+    trainer: Any = SimpleNamespace(loggers=[object(), Board(), Wandb()], global_step=7)
+    picture = torch.tensor([[[0, 51], [102, 255]]], dtype=torch.uint8)
+    SampleGrid(None, str(tmp_path / "samples")).write(trainer, "denoising", picture)  # type: ignore[arg-type]
+    [board, wandb] = given
+    assert board == ("tensorboard", "denoising", picture, 7)
+    assert (wandb[0], wandb[1], wandb[3]) == ("wandb", "denoising", 7)
+    torch.testing.assert_close(wandb[2], [torch.tensor([[[0.0, 0.2], [0.4, 1.0]]])])
+    assert (tmp_path / "denoising" / "step_0000007.png").is_file()
+
+
+def test_each_strip_is_an_image_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two images at three steps, of which the first and the last are shown; signals are answered after sampling."""
+    order: list[str] = []
+
+    def follow(denoiser: Any, sampler: Any, indices: range, condition: Any, seed: int, device: str) -> Any:
+        assert (indices, condition.label.tolist(), seed, device) == (range(2), [0, 1], 5, "cpu")
+        estimates = torch.arange(6.0).view(3, 2, 1, 1, 1)
+        shown = SimpleNamespace(shown=lambda: [0, 2], decode=lambda frame: 10 * frame)
+        return SimpleNamespace(**vars(shown), estimates=estimates, times=torch.tensor([1.0, 0.5, 0.0]))
+
+    def grid(images: Tensor, columns: int, titles: list[str]) -> Tensor:
+        assert (columns, titles) == (2, ["t=1.00", "t=0.00"]) and images.shape[1:] == (1, 1, 1)
+        return images.flatten()
+
+    monkeypatch.setattr(sample_grid, "DiffusionModule", SimpleNamespace)
+    monkeypatch.setattr(sample_grid, "follow", follow)
+    monkeypatch.setattr(sample_grid, "image_grid", grid)
+    monkeypatch.setattr(sample_grid, "answer_signals", lambda trainer: order.append(trainer))
+    module: Any = SimpleNamespace(denoiser=SimpleNamespace(num_classes=3), device="cpu")
+    picture = SampleGrid(None, "x", seed=5, strips=2).draw_strips("the trainer", module)  # type: ignore[arg-type]
+    assert picture.tolist() == [0, 40, 10, 50] and order == ["the trainer"]
+
+
+def test_what_cannot_be_drawn_is_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[Any] = []
+    monkeypatch.setattr(sample_grid, "DiffusionModule", SimpleNamespace)
+    denoiser = SimpleNamespace(space=SimpleNamespace(check=lambda: checked.append("space")))
+    sampler: Any = SimpleNamespace(check=checked.append)
+    SampleGrid(sampler, "x").setup(None, SimpleNamespace(denoiser=denoiser), "fit")  # type: ignore[arg-type]
+    assert checked == [denoiser, "space"]
 
 
 @pytest.mark.parametrize("option", ["every_n_steps", "every_n_epochs", "rows", "columns"])

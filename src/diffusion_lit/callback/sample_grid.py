@@ -66,7 +66,7 @@ class SampleGrid(Callback):
                 raise ValueError(f"callback.sample_grid.{name} must be at least 1, got {value}")
         if strips < 0:
             raise ValueError(f"callback.sample_grid.strips must not be negative, got {strips}; 0 draws none")
-        self.last_step = -1
+        self.last_step: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         assert isinstance(pl_module, DiffusionModule)
@@ -135,4 +135,4 @@ class SampleGrid(Callback):
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(name, picture, step)
             elif isinstance(logger, WandbLogger):
-                logger.log_image(name, [picture.float() / 255], step)
+                logger.log_image(name, [picture / 255], step)
