@@ -14,7 +14,7 @@ from diffusion_lit import training_figures
 from diffusion_lit.callback.throughput import Throughput, flops_of, peak_memory
 from diffusion_lit.condition import Condition
 from diffusion_lit.loss import LossTerms
-from diffusion_lit.model import UNet
+from diffusion_lit.model import SongUNet, UNet
 from diffusion_lit.step_timer import StepTimer
 from diffusion_lit.training_figures import TrainingFigures
 from tests.analytic import build
@@ -177,11 +177,21 @@ def test_flops_are_counted_where_they_are_a_share_of_something(monkeypatch: pyte
         assert (speed.peak, speed.flops) == (known or 0, flops)
 
 
-def test_flops_are_those_of_training_on_an_image() -> None:
-    network = UNet(resolution=8, image_channels=1, num_classes=3, channels=8, num_groups=4, channel_multipliers=[1, 2])
+@pytest.mark.parametrize(
+    ("network_class", "options"),
+    [
+        (UNet, {"channel_multipliers": [1, 2], "null_class": False}),  # which requires labels
+        (SongUNet, {"channel_multipliers": [1], "num_res_blocks": 1, "augmentation_dim": 9}),
+    ],
+)
+def test_flops_are_those_of_training_on_an_image(network_class: Any, options: dict[str, Any]) -> None:
+    settings = {"resolution": 8, "image_channels": 1, "num_classes": 3, "channels": 8, "num_groups": 4}
+    network = network_class(**settings, **options)
+    augment = torch.zeros(1, network.augmentation_dim) if network.augmentation_dim else None
+    condition = Condition(torch.zeros(1, dtype=torch.long), augment)
     before = [p.clone() for p in network.parameters()]
     counter = FlopCounterMode(display=False)
     with counter, sdpa_kernel(SDPBackend.MATH):  # a fused kernel on the CPU is not counted
-        network(torch.zeros(1, 1, 8, 8), torch.zeros(1), Condition(torch.zeros(1, dtype=torch.long))).sum().backward()
+        network(torch.zeros(1, 1, 8, 8), torch.zeros(1), condition).sum().backward()
     assert flops_of(network) == counter.get_total_flops() > 1e5
     assert all(isinstance(p, Tensor) and torch.equal(p, w) for p, w in zip(network.parameters(), before, strict=True))

@@ -16,6 +16,7 @@ from diffusion_lit.average.power_function import decay
 from diffusion_lit.average.snapshot import Snapshot, snapshots_of
 from diffusion_lit.callback import EMA, PowerEMA
 from diffusion_lit.checkpoint import choose_weights
+from diffusion_lit.progress import Progress, activated
 from tests.callback.test_ema import Line, trainer
 
 pytestmark = [
@@ -83,9 +84,17 @@ def test_any_length_can_be_made_afterwards(whole: tuple[Path, list[float]], capl
     for std in (0.07, 0.13, 0.2):
         assert saved(run, f"power_{std}") == pytest.approx(recursion(weights, std), abs=2e-3)
     assert abs(recursion(weights, 0.13) - recursion(weights, 0.1)) > 5e-3
-    with caplog.at_level(logging.INFO, "diffusion_lit"):
+    ended: list[tuple[str, float, float | None]] = []
+
+    class Watched(Progress):
+        def leave(self) -> None:
+            ended.append((self.phase.name, self.phase.done, self.phase.total))
+            super().leave()
+
+    with caplog.at_level(logging.INFO, "diffusion_lit"), activated(Watched("a test", None, "")):
         saved(run, "power_0.2")
     assert "of 30 snapshots, its profile is off by 2" in caplog.text
+    assert ended == [("averaging", 32, 32)], "the snapshots and both averages of the checkpoint"
 
 
 def test_a_resumed_run_has_just_the_snapshots_of_one_that_was_not_interrupted(

@@ -35,3 +35,4 @@ def test_it_can_be_turned_off() -> None:
     module = nn.Linear(8, 1)
     assert stepped(UpdateRatio(enabled=False), module, 1, every=1) == {}
     assert stepped(UpdateRatio(), module, 1, every=0) == {}
+    assert list(stepped(UpdateRatio(), module, 1, every=1)) == ["train/update_ratio"]

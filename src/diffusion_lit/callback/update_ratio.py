@@ -25,10 +25,11 @@ class UpdateRatio(Callback):
         self.enabled = enabled
         self.before: list[Tensor] = []
 
+    @torch.no_grad()
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if self.enabled and every > 0 and (trainer.global_step + 1) % every == 0:
-            self.before = [p.detach().clone() for p in own_parameters(pl_module).values()]
+            self.before = [p.clone() for p in own_parameters(pl_module).values()]
 
     @torch.no_grad()
     def training_figures(self, trainer: Trainer, module: DiffusionModule) -> dict[str, float]:
@@ -36,6 +37,6 @@ class UpdateRatio(Callback):
         if not self.before:
             return {}
         before, self.before = self.before, []
-        moved = torch._foreach_sub([p.detach() for p in own_parameters(module).values()], before)
+        moved = torch._foreach_sub(list(own_parameters(module).values()), before)
         change, size = (torch.stack([unsharded(n) for n in torch._foreach_norm(w)]).norm() for w in (moved, before))
         return {"train/update_ratio": float(change / size)}
