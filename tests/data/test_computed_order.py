@@ -8,6 +8,7 @@ import torch
 
 from diffusion_lit.data import order
 from diffusion_lit.data.computed_order import ComputedOrder
+from diffusion_lit.data.computed_shard_order import ComputedShardOrder
 from diffusion_lit.data.order import TrainingOrder
 
 
@@ -67,6 +68,14 @@ def test_an_order_of_a_hundred_million_images_begins_at_once(monkeypatch: pytest
         assert len(batch) == 32 and {epoch for epoch, _ in batch} == {3}
         seen |= {image for _, image in batch}
     assert len(seen) == 64 * 32 and max(seen) > 0.9 * num_images
+
+
+def test_a_set_of_just_the_limit_has_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of another version would be resumed in another order."""
+    monkeypatch.setattr(order, "MAX_TABLE", 10)
+    kinds = [type(order.permute(num_images, 0, 0)) for num_images in (10, 11)]
+    kinds += [type(order.permute_shards(sizes, 2, 0, 0)) for sizes in ([4, 6], [4, 7])]
+    assert kinds == [torch.Tensor, ComputedOrder, torch.Tensor, ComputedShardOrder]
 
 
 def test_a_computed_order_is_shared_out_as_a_table_is(monkeypatch: pytest.MonkeyPatch) -> None:
