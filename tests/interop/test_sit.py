@@ -47,6 +47,7 @@ def test_flags_say_the_network() -> None:
     flags = {"model": "SiT-B/4", "image-size": "512", "num-classes": "10", "path-type": "Linear", "last-step": "Mean"}
     expected = dit.network_settings({"model": "DiT-B/4", "image-size": "512", "num-classes": "10"})
     assert sit.network_settings(flags) == expected | {"learn_variance": False, "time_scale": 0.001}
+    assert sit.network_settings({}) == sit.network_settings({"model": "SiT-XL/2", "image-size": 256})
 
 
 @pytest.mark.parametrize(
@@ -54,9 +55,9 @@ def test_flags_say_the_network() -> None:
     [
         ({"path-type": "GVP"}, "path_type='GVP' of SiT has no equal here: Linear alone"),
         ({"prediction": "noise"}, "prediction='noise' of SiT has no equal here: velocity alone"),
-        ({"model": "DiT-XL/2"}, "no model='DiT-XL/2'; they have such as SiT-XL/2"),
-        ({"model": "SiT-XL/3"}, "DiT-XL/3.*DiT-XL/2"),
-        ({"width": 3}, "'width'"),
+        ({"model": "DiT-XL/2"}, "SiT's scripts have no model='DiT-XL/2'; they have SiT-S/2, .*SiT-XL/2"),
+        ({"model": "SiT-XL/3"}, "SiT's scripts have no model='SiT-XL/3'; they have SiT-S/2, .*SiT-XL/2"),
+        ({"width": 3}, "SiT's scripts have no flag 'width'"),
     ],
 )
 def test_what_has_no_equal_is_refused(flags: dict[str, Any], words: str) -> None:
