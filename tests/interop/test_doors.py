@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import diffusion_lit as dl
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.condition import Condition
 from diffusion_lit.interop import nvlabs_pickle
+from diffusion_lit.interop.foreign import read_state
 from diffusion_lit.interop.readers import read_foreign
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.shell import quote
@@ -241,3 +243,14 @@ def test_a_flag_that_begins_like_dit_s_is_not_dit_s(tmp_path: Path) -> None:
     (tmp_path / "model.flags").write_text("--model_path model.pt --image_size 64")
     with pytest.raises(ValueError, match="--model_path' is not a flag of their network or process"):
         read_foreign(tmp_path / "model.pt")
+
+
+def test_a_state_dict_has_tensors_by_name_alone(tmp_path: Path) -> None:
+    file, weight = tmp_path / "model.pt", torch.zeros(1)
+    for value in ([weight], {1: weight}, {"a": 3}, {"a": weight, "b": 3}):
+        torch.save(value, file)
+        with pytest.raises(ValueError, match=r"model\.pt should hold tensors by name alone"):
+            read_state(file)
+    torch.save({"a": weight}, file)
+    save_file({"a": weight}, tmp_path / "model.safetensors")
+    assert read_state(file) == read_state(tmp_path / "model.safetensors") == {"a": weight}
