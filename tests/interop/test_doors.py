@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 import diffusion_lit as dl
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.condition import Condition
-from diffusion_lit.interop import nvlabs_pickle
+from diffusion_lit.interop import diffusers_folder, nvlabs_pickle, published
 from diffusion_lit.interop.foreign import read_state
 from diffusion_lit.interop.readers import read_foreign
 from diffusion_lit.sampler import DDIMSampler
@@ -117,6 +117,9 @@ def test_parts_of_a_pipeline(pipeline: Path, tmp_path: Path) -> None:
         load_denoiser(alone)
     weights.rename(alone / "diffusion_pytorch_model.fp16.safetensors")
     with pytest.raises(FileNotFoundError, match=r"has no diffusion_pytorch_model.safetensors; .*fp16.*of another kind"):
+        load_denoiser(alone)
+    (alone / "diffusion_pytorch_model.fp16.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no diffusion_pytorch_model\.safetensors$"):
         load_denoiser(alone)
 
 
@@ -254,3 +257,39 @@ def test_a_state_dict_has_tensors_by_name_alone(tmp_path: Path) -> None:
     torch.save({"a": weight}, file)
     save_file({"a": weight}, tmp_path / "model.safetensors")
     assert read_state(file) == read_state(tmp_path / "model.safetensors") == {"a": weight}
+
+
+def test_what_a_pipeline_says_of_its_latents_and_classes(tmp_path: Path) -> None:
+    for part, said, scale, shift in (
+        ("vae", {}, 0.18215, 0.0),  # what diffusers assumes
+        ("vae", {"scaling_factor": 0.5, "shift_factor": 0.1}, 0.5, 0.1),
+        ("vqvae", {"scaling_factor": 2, "shift_factor": None}, 2.0, 0.0),
+    ):
+        folder = tmp_path / f"{part} {scale}" / part
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps(said))
+        space = diffusers_folder.latents(folder.parent)
+        assert (space["autoencoder"], space["scale"], space["shift"]) == (str(folder), scale, shift)
+    index, note = tmp_path / "model_index.json", tmp_path / "diffusion_lit.json"
+    labels = {str(i): f"class {i}" for i in reversed(range(11))}
+    named = [f"class {i}" for i in range(11)]
+    assert diffusers_folder.class_names({}, note, {"id2label": labels}, index) == named
+    assert diffusers_folder.class_names({"class_names": ["a"]}, note, {"id2label": labels}, index) == ["a"]
+    assert diffusers_folder.class_names({"class_names": None}, note, {}, index) is None
+    with pytest.raises(ValueError, match=r"model_index\.json: id2label must name the classes 0 to 1, each once"):
+        diffusers_folder.class_names({}, note, {"id2label": {"0": "a", "2": "b"}}, index)
+
+
+def test_a_config_json_of_another_project_is_no_folder_of_diffusers(tmp_path: Path) -> None:
+    assert diffusers_folder.files(tmp_path) is None
+    (tmp_path / "config.json").write_text("{}")
+    assert diffusers_folder.files(tmp_path) is None and diffusers_folder.files(tmp_path / "config.json") is None
+
+
+def test_files_that_the_recipe_writes_are_known_by_their_metadata(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    assert published.files(file) is None
+    save_file({"a": torch.zeros(1)}, file)
+    assert published.files(file) is None
+    save_file({"a": torch.zeros(1)}, file, {published.KEY: "{}"})
+    assert published.files(file) == [file]

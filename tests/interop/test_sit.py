@@ -13,6 +13,7 @@ from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.interop import dit, sit
 from diffusion_lit.parameterization import VelocityParameterization
+from diffusion_lit.position import sin_cos_positions
 from diffusion_lit.sampler import EulerSampler
 from diffusion_lit.schedule import FlowSchedule
 from tests.interop.test_interop_dit import CASES, close, inputs, loaded, public_settings, public_state
@@ -41,6 +42,16 @@ def test_the_public_code_gives_the_same_velocity_and_path(denoiser: Denoiser) ->
     with torch.no_grad():
         close(-denoiser(x, torch.full((3, 1, 1, 1), 0.7), condition).output, FIXTURE["velocity"])
         close(EulerSampler(10)(denoiser, lambda: x, condition), FIXTURE["data"])
+
+
+def test_of_twice_the_channels_the_first_half_is_read() -> None:
+    """Of each pixel of a patch, whatever its size, with the other sign."""
+    settings = sit_settings() | {"patch_size": 4}
+    state = public_state(CASE) | {"pos_embed": sin_cos_positions(2, 2, settings["channels"])[None]}
+    state["final_layer.linear.bias"] = torch.arange(4 * 4 * 8.0)  # 8 channels a pixel
+    found = sit.weights_from(state | {"final_layer.linear.weight": torch.zeros(128, 32)}, settings)
+    expected = [-float(8 * pixel + channel) for pixel in range(16) for channel in range(4)]
+    assert found["last.linear.bias"].tolist() == expected
 
 
 def test_flags_say_the_network() -> None:
