@@ -213,13 +213,19 @@ def test_a_state_dict_with_its_flags(tmp_path: Path) -> None:
         load_denoiser(file)
 
 
-def test_a_pickle_is_refused_with_its_recipe(tmp_path: Path) -> None:
+def test_a_pickle_is_refused_with_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is there; its path is whole, as the recipe is run in another folder."""
     (tmp_path / "edm model.pkl").write_bytes(b"cos\nsystem\n(S'touch mark'\ntR.")
     with pytest.raises(ValueError, match="nothing in it was run") as refused:
         load_denoiser(tmp_path / "edm model.pkl")
     command = shlex.split(str(refused.value).splitlines()[-1])
     source, target = tmp_path / "edm model.pkl", tmp_path / "edm model.safetensors"
     assert command == ["PYTHONPATH=.", "python", nvlabs_pickle.__file__, str(source), str(target)]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as again:
+        published.files(Path(source.name))
+    assert shlex.split(str(again.value).splitlines()[-1]) == command
+    assert published.files(tmp_path / "other.pkl") is None
 
 
 def test_altered_settings_are_a_users_mistake(pipeline: Path, tmp_path: Path) -> None:
