@@ -1,5 +1,6 @@
 """diffusers' schedulers and ours: the same betas, the same processes, and no option that is ignored."""
 
+import inspect
 import json
 from typing import Any
 
@@ -8,7 +9,8 @@ import torch
 from hydra.utils import instantiate
 
 from diffusion_lit.interop.diffusers_sampler import sampler_overrides, sampling_config
-from diffusion_lit.interop.diffusers_scheduler import config_from, process_settings
+from diffusion_lit.interop.diffusers_scheduler import OUR_COSINE, config_from, process_settings
+from diffusion_lit.schedule import CosineSchedule
 from tests.analytic import build
 
 diffusers = pytest.importorskip("diffusers")
@@ -71,6 +73,12 @@ def test_a_prediction_means_the_same(prediction: str) -> None:
         torch.testing.assert_close(x_0, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_files_of_before_prediction_type_say_what_is_predicted() -> None:
+    for value, ours in ((True, "Eps"), (False, "X0")):
+        found = process_settings({"_class_name": "DDPMScheduler", "predict_epsilon": value}, "x")
+        assert found["parameterization"]["_target_"] == f"diffusion_lit.parameterization.{ours}Parameterization"
+
+
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_flow_is_the_same_process(shift: float) -> None:
     theirs = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
@@ -83,7 +91,13 @@ def test_flow_is_the_same_process(shift: float) -> None:
     x_t, output = torch.randn(1, 3, 4, 4), torch.randn(1, 3, 4, 4)
     c_skip, c_out, _ = parameterization(schedule.alpha(one), schedule.sigma(one))
     torch.testing.assert_close(c_skip * x_t + c_out * output, x_t - schedule.sigma(one) * output)
-    assert config_from(found["schedule"], found["parameterization"], None)["shift"] == shift
+    config = config_from(found["schedule"], found["parameterization"], None)
+    assert config["shift"] == shift and process_settings(config, "x") == found
+    bare = process_settings({"_class_name": config["_class_name"]}, "x")
+    assert bare["schedule"]["shift"] == diffusers.FlowMatchEulerDiscreteScheduler().config.shift == 1
+    unsaid = {"_target_": bare["schedule"]["_target_"]}
+    assert config_from(unsaid, found["parameterization"], None)["shift"] == 1
+    assert torch.equal(instantiate(unsaid).sigma(t), instantiate(bare["schedule"]).sigma(t))
 
 
 REFUSED = {
@@ -112,13 +126,13 @@ def test_a_chain_of_ours_goes_out_and_comes_back(name: str, changed: dict[str, A
     ours = build("schedule", name, **changed)
     plain = build("schedule", name, **{**changed, "zero_terminal_snr": False})
     settings = {"_target_": f"{type(ours).__module__}.{type(ours).__name__}", **changed}
-    config = config_from(
-        settings, {"_target_": "diffusion_lit.parameterization.VParameterization"}, plain.betas.tolist()
-    )
+    parameterization = {"_target_": "diffusion_lit.parameterization.VParameterization"}
+    config = config_from(settings, parameterization, plain.betas.tolist())
     theirs = diffusers.DDPMScheduler.from_config(config)
     torch.testing.assert_close(theirs.betas.double(), ours.betas, rtol=0, atol=1e-7 if not changed else 1e-5)
     again = process_settings(written(theirs), "x")
     assert torch.equal(instantiate(again["schedule"]).betas, ours.betas)
+    assert again["parameterization"] == parameterization
     assert ("trained_betas" in config) == (bool(changed.get("shift")) or name not in ("linear", "scaled_linear"))
 
 
@@ -127,6 +141,8 @@ def test_improved_ddpm_s_cosine_has_a_name() -> None:
     betas = instantiate(settings).betas.tolist()
     config = config_from(settings, {"_target_": "diffusion_lit.parameterization.EpsParameterization"}, betas)
     assert config["beta_schedule"] == "squaredcos_cap_v2" and "trained_betas" not in config
+    defaults = inspect.signature(CosineSchedule.__init__).parameters
+    assert {name: defaults[name].default for name in OUR_COSINE} == OUR_COSINE
 
 
 @pytest.mark.parametrize(
@@ -156,6 +172,59 @@ def test_how_diffusers_samples() -> None:
     ]
     solver = written(diffusers.DPMSolverMultistepScheduler(use_karras_sigmas=True))
     assert sampler_overrides(solver) == ["sampler=dpmpp_2m", "sampler.clip=null", "sampler.spacing=karras"]
+    ours = sampling_config("small", 0.8) | {"_class_name": "DDPMScheduler"}
+    assert sampler_overrides(ours) == [
+        *("sampler=ddpm", "sampler.variance=small", "sampler.clip=0.8", "sampler.spacing=trailing")
+    ]
     for changed in ({"steps_offset": 1}, {"set_alpha_to_one": False}):
         with pytest.raises(ValueError, match=next(iter(changed))):
             sampler_overrides(written(diffusers.DDIMScheduler(**changed)))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("DDPMScheduler", "sampler=ddpm sampler.variance=small sampler.clip=1 sampler.spacing=leading"),
+        ("DDIMScheduler", "sampler=ddim sampler.clip=1 sampler.spacing=leading"),
+        ("DPMSolverMultistepScheduler", "sampler=dpmpp_2m sampler.clip=null sampler.spacing=uniform"),
+        ("EulerDiscreteScheduler", "sampler=euler sampler.clip=null sampler.spacing=uniform"),
+    ],
+)
+def test_what_a_file_does_not_say_is_diffusers_default(name: str, expected: str) -> None:
+    """Of how it draws, and of what the model is."""
+    whole, bare = written(getattr(diffusers, name)()), {"_class_name": name}
+    assert sampler_overrides(whole) == sampler_overrides(bare) == expected.split()
+    assert process_settings(whole, "x") == process_settings(bare, "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "expected"),
+    [
+        ("DDIMScheduler", {"clip_sample_range": 2.5, "timestep_spacing": "linspace"}, "clip=2.5 spacing=uniform"),
+        ("DDIMScheduler", {"clip_sample": False}, "clip=null spacing=leading"),
+        ("DDIMScheduler", {"thresholding": True, "clip_sample_range": 2.5}, "clip=1 spacing=leading"),
+        (
+            "DPMSolverMultistepScheduler",
+            {"thresholding": True, "timestep_spacing": "trailing"},
+            "clip=1 spacing=trailing",
+        ),
+    ],
+)
+def test_where_diffusers_clips_and_steps(name: str, changed: dict[str, Any], expected: str) -> None:
+    found = sampler_overrides(written(getattr(diffusers, name)(**changed)))
+    assert found[1:] == [f"sampler.{option}" for option in expected.split()]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"solver_order": 3}, {"algorithm_type": "sde-dpmsolver++"}, {"solver_type": "heun"}),
+        *({"final_sigmas_type": "sigma_min"}, {"interpolation_type": "log_linear"}, {"use_exponential_sigmas": True}),
+        *({"use_beta_sigmas": True}, {"use_lu_lambdas": True}, {"timestep_spacing": "middle"}),
+        {"sample_max_value": 2.0, "thresholding": True},
+    ],
+)
+def test_how_no_sampler_of_ours_draws_is_named(changed: dict[str, Any]) -> None:
+    config = written(diffusers.DPMSolverMultistepScheduler())
+    with pytest.raises(ValueError, match=f"{next(iter(changed))}.* {next(iter(changed.values()))}"):
+        sampler_overrides(config | changed)

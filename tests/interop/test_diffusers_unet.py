@@ -94,6 +94,8 @@ def test_weights_and_settings_return_to_the_bit(name: str) -> None:
     back = door.weights_to(ours.state_dict(), settings)
     assert back.keys() == theirs.state_dict().keys()
     assert all(torch.equal(back[key], weight) for key, weight in theirs.state_dict().items())
+    unsaid = {key: value for key, value in settings.items() if key != "qkv_by_head"}  # as settings of before it
+    assert all(torch.equal(back[key], weight) for key, weight in door.weights_to(ours.state_dict(), unsaid).items())
     config = door.config_from(settings)
     assert door.network_settings(config) == settings
     assert UNet2DModel(**{k: v for k, v in config.items() if k[0] != "_"}).state_dict().keys() == back.keys()
@@ -167,6 +169,12 @@ def test_what_our_network_lacks_is_named(option: str, value: object, word: str) 
     with pytest.raises(ValueError) as error:
         door.network_settings({**CONFIGS["defaults"], option: value})
     assert option in str(error.value) and word in str(error.value)
+
+
+@pytest.mark.parametrize("option", ["downsample_type", "upsample_type"])
+def test_levels_in_the_middle_that_resample_otherwise_are_refused(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option}.* by one kind"):
+        door.network_settings({**CONFIGS["residual"], option: "conv"})
 
 
 def test_attention_without_a_norm_is_refused() -> None:

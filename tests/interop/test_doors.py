@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import diffusion_lit as dl
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.condition import Condition
-from diffusion_lit.interop import nvlabs_pickle
+from diffusion_lit.interop import diffusers_folder, nvlabs_pickle, published
+from diffusion_lit.interop.foreign import read_state
 from diffusion_lit.interop.readers import read_foreign
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.shell import quote
@@ -116,6 +118,9 @@ def test_parts_of_a_pipeline(pipeline: Path, tmp_path: Path) -> None:
     weights.rename(alone / "diffusion_pytorch_model.fp16.safetensors")
     with pytest.raises(FileNotFoundError, match=r"has no diffusion_pytorch_model.safetensors; .*fp16.*of another kind"):
         load_denoiser(alone)
+    (alone / "diffusion_pytorch_model.fp16.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no diffusion_pytorch_model\.safetensors$"):
+        load_denoiser(alone)
 
 
 def test_training_begins_with_a_folder(pipeline: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -208,13 +213,19 @@ def test_a_state_dict_with_its_flags(tmp_path: Path) -> None:
         load_denoiser(file)
 
 
-def test_a_pickle_is_refused_with_its_recipe(tmp_path: Path) -> None:
+def test_a_pickle_is_refused_with_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is there; its path is whole, as the recipe is run in another folder."""
     (tmp_path / "edm model.pkl").write_bytes(b"cos\nsystem\n(S'touch mark'\ntR.")
     with pytest.raises(ValueError, match="nothing in it was run") as refused:
         load_denoiser(tmp_path / "edm model.pkl")
     command = shlex.split(str(refused.value).splitlines()[-1])
     source, target = tmp_path / "edm model.pkl", tmp_path / "edm model.safetensors"
     assert command == ["PYTHONPATH=.", "python", nvlabs_pickle.__file__, str(source), str(target)]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as again:
+        published.files(Path(source.name))
+    assert shlex.split(str(again.value).splitlines()[-1]) == command
+    assert published.files(tmp_path / "other.pkl") is None
 
 
 def test_altered_settings_are_a_users_mistake(pipeline: Path, tmp_path: Path) -> None:
@@ -241,3 +252,50 @@ def test_a_flag_that_begins_like_dit_s_is_not_dit_s(tmp_path: Path) -> None:
     (tmp_path / "model.flags").write_text("--model_path model.pt --image_size 64")
     with pytest.raises(ValueError, match="--model_path' is not a flag of their network or process"):
         read_foreign(tmp_path / "model.pt")
+
+
+def test_a_state_dict_has_tensors_by_name_alone(tmp_path: Path) -> None:
+    file, weight = tmp_path / "model.pt", torch.zeros(1)
+    for value in ([weight], {1: weight}, {"a": 3}, {"a": weight, "b": 3}):
+        torch.save(value, file)
+        with pytest.raises(ValueError, match=r"model\.pt should hold tensors by name alone"):
+            read_state(file)
+    torch.save({"a": weight}, file)
+    save_file({"a": weight}, tmp_path / "model.safetensors")
+    assert read_state(file) == read_state(tmp_path / "model.safetensors") == {"a": weight}
+
+
+def test_what_a_pipeline_says_of_its_latents_and_classes(tmp_path: Path) -> None:
+    for part, said, scale, shift in (
+        ("vae", {}, 0.18215, 0.0),  # what diffusers assumes
+        ("vae", {"scaling_factor": 0.5, "shift_factor": 0.1}, 0.5, 0.1),
+        ("vqvae", {"scaling_factor": 2, "shift_factor": None}, 2.0, 0.0),
+    ):
+        folder = tmp_path / f"{part} {scale}" / part
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps(said))
+        space = diffusers_folder.latents(folder.parent)
+        assert (space["autoencoder"], space["scale"], space["shift"]) == (str(folder), scale, shift)
+    index, note = tmp_path / "model_index.json", tmp_path / "diffusion_lit.json"
+    labels = {str(i): f"class {i}" for i in reversed(range(11))}
+    named = [f"class {i}" for i in range(11)]
+    assert diffusers_folder.class_names({}, note, {"id2label": labels}, index) == named
+    assert diffusers_folder.class_names({"class_names": ["a"]}, note, {"id2label": labels}, index) == ["a"]
+    assert diffusers_folder.class_names({"class_names": None}, note, {}, index) is None
+    with pytest.raises(ValueError, match=r"model_index\.json: id2label must name the classes 0 to 1, each once"):
+        diffusers_folder.class_names({}, note, {"id2label": {"0": "a", "2": "b"}}, index)
+
+
+def test_a_config_json_of_another_project_is_no_folder_of_diffusers(tmp_path: Path) -> None:
+    assert diffusers_folder.files(tmp_path) is None
+    (tmp_path / "config.json").write_text("{}")
+    assert diffusers_folder.files(tmp_path) is None and diffusers_folder.files(tmp_path / "config.json") is None
+
+
+def test_files_that_the_recipe_writes_are_known_by_their_metadata(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    assert published.files(file) is None
+    save_file({"a": torch.zeros(1)}, file)
+    assert published.files(file) is None
+    save_file({"a": torch.zeros(1)}, file, {published.KEY: "{}"})
+    assert published.files(file) == [file]

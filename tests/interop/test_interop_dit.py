@@ -101,6 +101,9 @@ def test_flags_say_the_network() -> None:
     given = dit.network_settings({"model": "DiT-B/4", "image-size": "512", "--num-classes": "10", "seed": "1"})
     assert (given["channels"], given["patch_size"], given["resolution"], given["num_classes"]) == (768, 4, 64, 10)
     assert dit.network_settings({})["channels"] == 1152 and dit.network_settings({})["resolution"] == 32
+    for size, *expected in (("S", 384, 12, 6), ("B", 768, 12, 12), ("L", 1024, 24, 16), ("XL", 1152, 28, 16)):
+        given = dit.network_settings({"model": f"DiT-{size}/8"})  # table 1 of the paper
+        assert [given[name] for name in ("channels", "depth", "num_heads", "patch_size")] == [*expected, 8]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +130,7 @@ def test_other_weights_than_the_public_ones_are_refused_by_name() -> None:
         ({"settings": {"depth": 3}}, "13 are missing, such as blocks.2|10 are missing, such as blocks.2"),
         ({"settings": {"depth": 1}}, "not among them, such as blocks.1"),
         ({"state": {"pos_embed": positions + 0.01}}, "learned positions"),
+        ({"state": {"pos_embed": positions * 1.01}}, "learned positions"),
         ({"state": {"pos_embed": positions[:, :4]}}, r"\(1, 4, 32\), and \(1, 16, 32\)"),
         ({"settings": {"num_classes": 8}}, "8 rows, and num_classes=8 needs 9"),
     ):
@@ -229,6 +233,26 @@ def test_settings_of_ours_that_diffusers_cannot_express(options: dict[str, Any],
         diffusers_dit.config_from(OURS | options)
     with pytest.raises(ValueError, match=words):
         diffusers_dit.weights_to({}, OURS | options)
+
+
+def test_other_weights_than_those_of_diffusers_are_refused_by_name() -> None:
+    """Both ways; positions, which older files have, must be the fixed ones."""
+    settings = diffusers_dit.network_settings(SMALL)
+    ours = instantiate(settings).state_dict()
+    theirs = diffusers_dit.weights_to(ours, settings)
+    for convert, state, name in (
+        (diffusers_dit.weights_from, theirs, "proj_out_2.bias"),
+        (diffusers_dit.weights_to, ours, "last.linear.bias"),
+    ):
+        with pytest.raises(ValueError, match=f"1 are missing, such as {name}$"):
+            convert({key: weight for key, weight in state.items() if key != name}, settings)
+        with pytest.raises(ValueError, match=r"1 are not among them, such as more$"):
+            convert({**state, "more": torch.zeros(1)}, settings)
+    positions = sin_cos_positions(4, 4, 16)[None]
+    taken = diffusers_dit.weights_from({**theirs, "pos_embed.pos_embed": positions}, settings)
+    assert taken.keys() == ours.keys() and all(torch.equal(taken[name], weight) for name, weight in ours.items())
+    with pytest.raises(ValueError, match=r"pos_embed\.pos_embed is not the fixed sines and cosines"):
+        diffusers_dit.weights_from({**theirs, "pos_embed.pos_embed": positions + 0.01}, settings)
 
 
 def test_blocks_with_embeddings_of_their_own_cannot_be_expressed() -> None:

@@ -50,6 +50,36 @@ def test_the_flags_of_a_readme_are_the_network_that_conf_has() -> None:
     assert flags(ADM_64.replace("MODEL_FLAGS=", "").strip('"')) == flags("--image_size=64 " + ADM_64) == config
 
 
+def test_flags_that_are_not_given_are_those_of_the_scripts() -> None:
+    """As guided-diffusion's `model_and_diffusion_defaults` has them."""
+    expected = {
+        **{"resolution": 64, "channels": 128, "channel_multipliers": [1, 2, 3, 4], "num_res_blocks": 2, "dropout": 0.0},
+        **{"attention_resolutions": [16, 8], "num_heads": 4, "head_channels": None, "qkv_by_head": True},
+        **{"time_conditioning": "scale_shift", "time_scale": 1.0, "resampling": "conv", "num_classes": None},
+        "learn_variance": False,
+    }
+    settings, process = network_settings(flags("")), process_settings(flags(""))
+    assert {name: settings[name] for name in expected} == expected
+    assert settings["num_groups"] == 32 and settings["norm_eps"] == torch.nn.GroupNorm(32, 32).eps
+    assert process["schedule"]["_target_"].endswith(".LinearSchedule") and process["schedule"]["num_timesteps"] == 1000
+    assert process["parameterization"]["_target_"].endswith(".EpsParameterization")
+    assert process["sampler"]["variance"] == "large"
+
+
+def test_widths_by_size_of_image_are_theirs() -> None:
+    """As `create_model` of guided-diffusion has them, and of 32 pixels, improved-diffusion's."""
+    for size, widths in {
+        32: (64, 128, 128, 128),
+        64: (64, 128, 192, 256),
+        128: (64, 64, 128, 192, 256),
+        256: (64, 64, 128, 128, 256, 256),
+        512: (32, 64, 64, 128, 128, 256, 256),
+    }.items():
+        settings = network_settings(flags(f"--image_size {size} --num_channels 64"))
+        assert tuple(settings["channels"] * m for m in settings["channel_multipliers"]) == widths
+        assert settings["channels"] == widths[0] and settings["time_channels"] == (64 if size == 512 else None)
+
+
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_schedules_are_theirs(name: str) -> None:
     theirs = json.loads((REFERENCE / "improved_diffusion.json").read_text())["schedule"][name]["betas"]

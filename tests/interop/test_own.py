@@ -71,6 +71,8 @@ def test_a_config_json_that_is_another_is_refused(exported: Path, tmp_path: Path
         (folder / own.RECORD).write_text(text)
         with pytest.raises(ValueError, match=message):
             load_checkpoint(folder)
+    (folder / own.WEIGHTS).unlink()
+    assert own.files(folder) is None
 
 
 def test_damage_is_found(exported: Path, tmp_path: Path) -> None:
@@ -97,6 +99,16 @@ def test_what_describes_it_is_under_its_checksum_too(exported: Path, tmp_path: P
             load_denoiser(file)
 
 
+def test_weights_are_written_however_they_lie_in_memory(tmp_path: Path) -> None:
+    """Transposed, strided, and trained; their checksum is that of the same numbers in a row."""
+    table = torch.arange(12.0).view(3, 4)
+    weights = {"transposed": table.t(), "strided": table[0, ::2], "trained": torch.nn.Parameter(table)}
+    own.write(Foreign("", {"_target_": "x"}, weights), {}, tmp_path)
+    found = own.read(tmp_path).weights
+    assert all(torch.equal(found[name], weight) for name, weight in weights.items())
+    assert own.digest(found) == own.digest({name: weight.detach() for name, weight in weights.items()})
+
+
 def test_an_export_whose_tensors_alone_had_a_checksum_is_read(exported: Path, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
@@ -104,6 +116,15 @@ def test_an_export_whose_tensors_alone_had_a_checksum_is_read(exported: Path, tm
     record = json.loads(metadata[own.KEY]) | {"sha256": own.digest(weights)}
     save_file(weights, tmp_path / "x.safetensors", {own.KEY: json.dumps(record)})
     assert load_denoiser(tmp_path / "x.safetensors")[1]["global_step"] == record["step"]
+
+
+def test_a_record_in_another_order_has_the_same_checksum(exported: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    weights, metadata = own.read_safetensors(exported / own.WEIGHTS)
+    record = json.loads(metadata[own.KEY])
+    save_file(weights, tmp_path / "x.safetensors", {own.KEY: json.dumps(record, sort_keys=True)})
+    assert list(record) != sorted(record) and own.read(tmp_path / "x.safetensors").step == record["step"]
 
 
 def test_nothing_in_it_is_run(exported: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.interop import dit, sit
 from diffusion_lit.parameterization import VelocityParameterization
+from diffusion_lit.position import sin_cos_positions
 from diffusion_lit.sampler import EulerSampler
 from diffusion_lit.schedule import FlowSchedule
 from tests.interop.test_interop_dit import CASES, close, inputs, loaded, public_settings, public_state
@@ -43,10 +44,21 @@ def test_the_public_code_gives_the_same_velocity_and_path(denoiser: Denoiser) ->
         close(EulerSampler(10)(denoiser, lambda: x, condition), FIXTURE["data"])
 
 
+def test_of_twice_the_channels_the_first_half_is_read() -> None:
+    """Of each pixel of a patch, whatever its size, with the other sign."""
+    settings = sit_settings() | {"patch_size": 4}
+    state = public_state(CASE) | {"pos_embed": sin_cos_positions(2, 2, settings["channels"])[None]}
+    state["final_layer.linear.bias"] = torch.arange(4 * 4 * 8.0)  # 8 channels a pixel
+    found = sit.weights_from(state | {"final_layer.linear.weight": torch.zeros(128, 32)}, settings)
+    expected = [-float(8 * pixel + channel) for pixel in range(16) for channel in range(4)]
+    assert found["last.linear.bias"].tolist() == expected
+
+
 def test_flags_say_the_network() -> None:
     flags = {"model": "SiT-B/4", "image-size": "512", "num-classes": "10", "path-type": "Linear", "last-step": "Mean"}
     expected = dit.network_settings({"model": "DiT-B/4", "image-size": "512", "num-classes": "10"})
     assert sit.network_settings(flags) == expected | {"learn_variance": False, "time_scale": 0.001}
+    assert sit.network_settings({}) == sit.network_settings({"model": "SiT-XL/2", "image-size": 256})
 
 
 @pytest.mark.parametrize(
@@ -54,9 +66,9 @@ def test_flags_say_the_network() -> None:
     [
         ({"path-type": "GVP"}, "path_type='GVP' of SiT has no equal here: Linear alone"),
         ({"prediction": "noise"}, "prediction='noise' of SiT has no equal here: velocity alone"),
-        ({"model": "DiT-XL/2"}, "no model='DiT-XL/2'; they have such as SiT-XL/2"),
-        ({"model": "SiT-XL/3"}, "DiT-XL/3.*DiT-XL/2"),
-        ({"width": 3}, "'width'"),
+        ({"model": "DiT-XL/2"}, "SiT's scripts have no model='DiT-XL/2'; they have SiT-S/2, .*SiT-XL/2"),
+        ({"model": "SiT-XL/3"}, "SiT's scripts have no model='SiT-XL/3'; they have SiT-S/2, .*SiT-XL/2"),
+        ({"width": 3}, "SiT's scripts have no flag 'width'"),
     ],
 )
 def test_what_has_no_equal_is_refused(flags: dict[str, Any], words: str) -> None:

@@ -66,5 +66,7 @@ def sampling_config(variance: str, clip: float | None) -> dict[str, Any]:
         clip: the largest |x_0|, or None.
     """
     theirs = next(name for name, ours in VARIANCES.items() if ours == variance)
-    limits = {"clip_sample": clip is not None, "clip_sample_range": 1.0 if clip is None else clip}
+    limits: dict[str, Any] = (
+        {"clip_sample": False} if clip is None else {"clip_sample": True, "clip_sample_range": clip}
+    )
     return {"variance_type": theirs, **limits, "timestep_spacing": "trailing", "steps_offset": 0, "thresholding": False}

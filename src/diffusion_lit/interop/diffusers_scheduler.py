@@ -27,6 +27,8 @@ BETAS = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
 """What each chain has, with diffusers' defaults."""
 COSINE = {"s": 0.008, "clip_min": 1e-9, "clip_max": 0.999}
 """Improved DDPM's own, which diffusers calls squaredcos_cap_v2; no beta is below 1e-9."""
+OUR_COSINE = {"s": 0.008, "clip_min": 1e-4, "clip_max": 0.9999}
+"""What our cosine schedule takes where its settings do not say."""
 SAMPLING = {
     *("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value"),
     *("timestep_spacing", "steps_offset", "set_alpha_to_one", "variance_type", "solver_order", "algorithm_type"),
@@ -156,9 +158,7 @@ def config_from(
         )
     config: dict[str, Any] = {"_class_name": "DDPMScheduler", "num_train_timesteps": len(betas)}
     ranged = {"beta_start": schedule.get("beta_min", 1e-4), "beta_end": schedule.get("beta_max", 0.02)}
-    cosine = {
-        key: schedule.get(key, default) for key, default in {"s": 0.008, "clip_min": 1e-4, "clip_max": 0.9999}.items()
-    }
+    cosine = {key: schedule.get(key, default) for key, default in OUR_COSINE.items()}
     plain = schedule.get("shift", 1.0) == 1.0
     if plain and kind == "LinearSchedule":
         config |= {"beta_schedule": "linear", **ranged}

@@ -19,8 +19,6 @@ WIDTHS = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (115
 PATCH_SIZES = (2, 4, 8)
 LATENT_CHANNELS, PIXELS_PER_LATENT = 4, 8
 """Of the autoencoder whose latents all of them are trained on."""
-NETWORK_FLAGS = {"model": "DiT-XL/2", "image_size": 256, "num_classes": 1000}
-"""The flags that describe the network, and what their scripts take without them."""
 OTHER_FLAGS = {
     *("vae", "cfg_scale", "num_sampling_steps", "seed", "ckpt", "sample_dir", "per_proc_batch_size", "num_fid_samples"),
     *("data_path", "results_dir", "epochs", "global_batch_size", "global_seed", "num_workers", "log_every"),
@@ -48,22 +46,23 @@ def flags_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name.lstrip("-").replace("-", "_"): value for name, value in config.items()}
 
 
-def network_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+def network_settings(config: Mapping[str, Any], project: str = "DiT") -> dict[str, Any]:
     """The settings of our network for flags of their scripts.
 
     Args:
         config: flags by name, with - or _, as text or numbers; those that are missing have the scripts' defaults.
+        project: whose name the models begin with: DiT, or SiT, whose networks are the same.
 
     Raises:
         ValueError: if a flag is unknown, or a value is not among theirs.
     """
-    flags = flags_of(config)
-    if unknown := sorted(flags.keys() - NETWORK_FLAGS.keys() - OTHER_FLAGS):
-        raise ValueError(f"DiT's scripts have no flag {unknown[0]!r}; those of its network are {list(NETWORK_FLAGS)}")
-    flags = NETWORK_FLAGS | flags
-    models = {f"DiT-{size}/{patch}": (size, patch) for size in WIDTHS for patch in PATCH_SIZES}
+    flags, defaults = flags_of(config), {"model": f"{project}-XL/2", "image_size": 256, "num_classes": 1000}
+    if unknown := sorted(flags.keys() - defaults.keys() - OTHER_FLAGS):
+        raise ValueError(f"{project}'s scripts have no flag {unknown[0]!r}; those of its network are {list(defaults)}")
+    flags = defaults | flags
+    models = {f"{project}-{size}/{patch}": (size, patch) for size in WIDTHS for patch in PATCH_SIZES}
     if flags["model"] not in models:
-        raise ValueError(f"DiT's scripts have no model={flags['model']!r}; they have {', '.join(models)}")
+        raise ValueError(f"{project}'s scripts have no model={flags['model']!r}; they have {', '.join(models)}")
     numbers = {name: dit.whole_number(name, flags[name]) for name in ("image_size", "num_classes")}
     if numbers["image_size"] % PIXELS_PER_LATENT:
         raise ValueError(

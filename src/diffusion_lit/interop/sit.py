@@ -17,7 +17,6 @@ from diffusion_lit.interop.dit_weights import TIME_WEIGHT
 
 __all__ = ["network_settings", "process_settings", "weights_from"]
 
-PREFIX = "SiT-"
 PATH = {"path_type": "Linear", "prediction": "velocity"}
 """Flags that say what the network was trained on, and their only values that `schedule=flow` is."""
 OTHER_FLAGS = {
@@ -43,12 +42,8 @@ def network_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in PATH.items():
         if (given := flags.pop(name, value)) != value:
             raise ValueError(f"{name}={given!r} of SiT has no equal here: {value} alone is schedule=flow")
-    model = str(flags.get("model", f"{PREFIX}XL/2"))
-    if not model.startswith(PREFIX):
-        raise ValueError(f"SiT's scripts have no model={model!r}; they have such as {PREFIX}XL/2")
     others = {name: value for name, value in flags.items() if name not in OTHER_FLAGS}
-    settings = dit.network_settings(others | {"model": f"DiT-{model.removeprefix(PREFIX)}"})
-    return settings | {"learn_variance": False, "time_scale": TIME_SCALE}
+    return dit.network_settings(others, "SiT") | {"learn_variance": False, "time_scale": TIME_SCALE}
 
 
 def process_settings(config: Mapping[str, Any]) -> dict[str, Any]:
