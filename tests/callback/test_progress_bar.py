@@ -16,7 +16,7 @@ from diffusion_lit.density import UniformDensity
 from diffusion_lit.loss import MSELoss
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.parameterization import VParameterization
-from diffusion_lit.progress import Progress
+from diffusion_lit.progress import ACTIVE, Progress
 from diffusion_lit.progress import progress as phase_of
 from diffusion_lit.schedule import LinearSchedule
 from diffusion_lit.terminal import SCREEN
@@ -175,7 +175,21 @@ def test_what_ends_a_run_first_is_what_is_left(
     assert run.left == left and run.bar.progress is not None
     assert run.bar.progress.phases[0].total == total and run.bar.progress.phases[0].initial == 495
     run.bar.on_exception()
-    assert run.bar.progress is None
+    assert run.bar.progress is None and not ACTIVE
+
+
+def test_a_run_that_is_cut_in_a_validation_ends_with_the_line_of_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(monkeypatch)
+    run.train(60, steps=2)
+    run.bar.on_validation_start(run.trainer, run.module)
+    capsys.readouterr()
+    run.bar.plain_seconds = 30
+    run.bar.on_exception()
+    assert not ACTIVE and [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()] == [
+        "training 2/10 steps, 8:00+ left, 0 img/s"
+    ]
 
 
 def test_other_ranks_show_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,8 +111,7 @@ class ProgressBar(LightningProgressBar):
         self.validating.close()
 
     def on_train_end(self, *_: Any) -> None:
-        self.validating.close()
-        self.shown.close()  # which shows the last state
+        self.shown.close()  # with the last state, whatever phase it was cut in
         self.progress = None
 
     def on_exception(self, *_: Any) -> None:
