@@ -159,8 +159,8 @@ def test_a_time_that_nobody_means_is_a_warning(
     "limits, left, total",
     [
         ({"max_steps": 500}, "0:06+ left", 500),
-        ({"max_minutes": 0.05}, "0:03+ left", None),  # nobody knows at which step
-        ({"max_steps": 500, "max_minutes": 0.05}, "0:03+ left", 500),
+        ({"max_minutes": 0.075}, "0:03+ left", None),  # nobody knows at which step
+        ({"max_steps": 500, "max_minutes": 0.075}, "0:03+ left", 500),
         ({"max_images": 16 * 499}, "0:04+ left", 499),
     ],
 )
@@ -170,7 +170,7 @@ def test_what_ends_a_run_first_is_what_is_left(
     """A run that is resumed at step 495."""
     run = Run(monkeypatch, step=495, total=limits.get("max_steps", math.inf), **limits)
     [budget] = run.trainer.callbacks
-    budget.images = 16 * 497
+    budget.images, budget.minutes = 16 * 497, 0.025
     run.train(2, steps=2)
     assert run.left == left and run.bar.progress is not None
     assert run.bar.progress.phases[0].total == total and run.bar.progress.phases[0].initial == 495
