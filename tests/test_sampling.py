@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
-from diffusion_lit import drawing, precision
+from diffusion_lit import drawing, precision, title_font
 from diffusion_lit.command import CONFIG_FOLDER
 from diffusion_lit.data import MemmapData
 from diffusion_lit.denoiser import Denoiser
@@ -33,7 +33,7 @@ from diffusion_lit.sample_request import indices_of
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.schedule import LinearSchedule
 from diffusion_lit.space import PixelSpace
-from diffusion_lit.title_font import file_for, font_for
+from diffusion_lit.title_font import font_for
 from tests.evaluation.hasty import damaged, train_hastily
 from tests.launch import PATIENCE, Forked, holding, read_by_bash, run_forked, run_launched
 
@@ -444,11 +444,14 @@ def test_titles_have_a_font_of_this_machine_that_has_their_letters(
     italic, plain = font("STIXGeneralItalic.ttf", "A", "italic"), font("STIXGeneral.ttf", "B")
     boxes, gone = font("LastResortHE-Regular.ttf", "Last Resort High-Efficiency"), font("removed.ttf", "A")
     monkeypatch.setattr(fontManager, "ttflist", [italic, boxes, gone, plain])
-    file_for.cache_clear()
+    monkeypatch.setattr(title_font, "BOXES", [])
+    for remembered in (title_font.file_for, title_font.others):
+        remembered.cache_clear()
     assert Path(font_for("cat Ⓑ", 11).path).name == "STIXGeneral.ttf" and font_for("cat Ⓑ", 11).size == 11
     assert Path(font_for("cat", 11).path).name == "DejaVuSans.ttf" and not caplog.messages
     for _ in range(2):
         assert Path(font_for("Ⓑ 猫", 11).path).name == "DejaVuSans.ttf"
+    font_for("写真", 11)
     assert caplog.messages == [
         "no font of this machine has all of Ⓑ猫: boxes are drawn. Install one, such as Noto Sans CJK"
     ]

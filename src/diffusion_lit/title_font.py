@@ -10,14 +10,22 @@ __all__ = ["font_for"]
 
 log = logging.getLogger(__name__)
 
+BOXES: list[str] = []
+"""Texts that no font of this machine can write: the first of them is warned of."""
+
 
 def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, or where it lacks a letter, a font of this machine that has them all.
 
     DejaVu Sans comes with matplotlib, and has Latin letters with all their accents, Greek and Cyrillic; Pillow's own
-    font has ASCII alone. Without any such font it is said once, and boxes are drawn.
+    font has ASCII alone. Where no font has them, boxes are drawn, with a warning for the first such text.
     """
-    return ImageFont.truetype(file_for(frozenset(text)), size)
+    return load(file_for(frozenset("".join(text.split()))), size)
+
+
+@cache
+def load(file: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, size)
 
 
 @cache
@@ -25,28 +33,32 @@ def file_for(letters: frozenset[str]) -> str:
     import matplotlib
 
     usual = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
-    if has(usual, letters):
+    if letters <= letters_of(usual):
         return usual
-    from matplotlib.font_manager import fontManager  # which looks for fonts, once on a machine
-
-    def plainness(font: object) -> tuple[bool, bool, str]:
-        return (font.style != "normal", font.weight not in (400, "normal", "regular"), font.name)  # type: ignore[attr-defined]
-
-    for font in sorted(fontManager.ttflist, key=plainness):
-        if "Last Resort" not in font.name and has(font.fname, letters):  # which has a box for every letter
-            return str(font.fname)
-    lacking = "".join(sorted(letter for letter in letters if not has(usual, frozenset(letter))))
-    log.warning("no font of this machine has all of %s: boxes are drawn. Install one, such as Noto Sans CJK", lacking)
+    if (other := next((file for file in others() if letters <= letters_of(file)), None)) is not None:
+        return other
+    BOXES.append("".join(sorted(letters - letters_of(usual))))
+    if len(BOXES) == 1:
+        text = BOXES[0]
+        log.warning("no font of this machine has all of %s: boxes are drawn. Install one, such as Noto Sans CJK", text)
     return usual
 
 
 @cache
-def has(file: str, letters: frozenset[str]) -> bool:
-    """Whether the font has them all."""
+def others() -> list[str]:
+    """The fonts of this machine, the plainest first; without those that have a box for every letter."""
+    from matplotlib.font_manager import fontManager  # which looks for fonts, once on a machine
+
+    fonts = [font for font in fontManager.ttflist if "Last Resort" not in font.name]
+    fonts.sort(key=lambda font: (font.style != "normal", font.weight not in (400, "normal", "regular"), font.name))
+    return [font.fname for font in fonts]
+
+
+@cache
+def letters_of(file: str) -> frozenset[str]:
     from matplotlib.ft2font import FT2Font
 
     try:
-        font = FT2Font(file)
+        return frozenset(map(chr, FT2Font(file).get_charmap()))
     except (OSError, RuntimeError):  # removed since, or of a kind that cannot be read
-        return False
-    return all(letter.isspace() or font.get_char_index(ord(letter)) for letter in letters)
+        return frozenset()
