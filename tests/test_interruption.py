@@ -163,22 +163,24 @@ def test_a_second_signal_ends_a_process_that_hangs() -> None:
     def hang() -> None:
         with Interruption() as interruption:
             interruption.held = interruption.started = True
-            ready.touch()
+            os.write(said, b"1")
+            while not interruption.number:
+                time.sleep(0.1)
+            os.write(said, b"2")
             while True:
                 time.sleep(0.1)
 
-    ready = Path(f"/tmp/{os.getpid()}_hangs")
+    heard, said = os.pipe()
     pid = in_a_fork(hang)
-    while not ready.exists():
-        time.sleep(0.01)
-    ready.unlink()
+    assert os.read(heard, 1) == b"1"
     os.kill(pid, signal.SIGTERM)
+    assert os.read(heard, 1) == b"2"
     time.sleep(1.3)
     assert os.waitpid(pid, os.WNOHANG) == (0, 0)
-    while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
-        os.kill(pid, signal.SIGTERM)
-        time.sleep(1.3)  # on a busy machine two that come at once are one
-    assert os.waitstatus_to_exitcode(ended[1]) == 128 + signal.SIGTERM
+    os.kill(pid, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGTERM
+    for descriptor in (heard, said):
+        os.close(descriptor)
 
 
 def test_a_process_that_hangs_before_it_trains_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
