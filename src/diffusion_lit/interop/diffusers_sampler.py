@@ -10,7 +10,7 @@ VARIANCES = {"fixed_small": "small", "fixed_large": "large", "learned_range": "l
 DEFAULT_SPACING = {"DPMSolverMultistepScheduler": "linspace", "EulerDiscreteScheduler": "linspace"}
 """Where it is not diffusers' usual leading."""
 CLIPPED = ("DDPMScheduler", "DDIMScheduler")
-"""Schedulers that can clip x_0, and do unless they are told not to."""
+"""Schedulers that can clip x_0, and do unless their settings say otherwise."""
 SIGMAS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
 
 

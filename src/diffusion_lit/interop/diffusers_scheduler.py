@@ -84,7 +84,7 @@ def process_settings(config: Mapping[str, Any], origin: str) -> dict[str, dict[s
             raise refusal(origin, key, config[key], why)
     if name == FLOW:
         if config.get("num_train_timesteps", 1000) != 1000:
-            why = "and the network is told 1000 t here"
+            why = "and the network receives 1000 t here"
             raise refusal(origin, "num_train_timesteps", config["num_train_timesteps"], why)
         shift = read_as(float, config.get("shift", 1.0), f"{origin}: shift")
         schedule = {"_target_": f"{SCHEDULE}.FlowSchedule", "shift": shift}

@@ -1,7 +1,7 @@
 """The networks of NVlabs/edm: what they are in our settings.
 
 There a model is `EDMPrecond(**options)`, or another of four such classes, which join a network, what its output means
-and what it is told of the noise. A configuration here is the options with that `class_name` among them.
+and its noise-level input. A configuration here is the options with that `class_name` among them.
 """
 
 import math

@@ -59,7 +59,7 @@ def flags(text: str) -> dict[str, Any]:
         return found
     if "sigma_small" not in given and found["image_size"] != 32:
         raise ValueError(
-            f"with --diffusion_steps {found['diffusion_steps']} it matters what the network is told of a step: add "
+            f"with --diffusion_steps {found['diffusion_steps']} it matters which time the network receives: add "
             "--rescale_timesteps True if the model is of improved-diffusion, whose default it is, or "
             "--rescale_timesteps False if it is of guided-diffusion"
         )

@@ -48,7 +48,7 @@ class Line:
     dots: str
     """A path of points, where there are few."""
     points: list[list[Any]]
-    """Of each point its place, and x and y as a reader is told them."""
+    """Of each point its place, and x and y in the words for a reader."""
     style: str
     """Classes of its colour and dashes."""
     last: str

@@ -58,7 +58,7 @@ def pictures_of(runs: Sequence[PastRun], left_out: list[str]) -> dict[str, Any]:
 
     Args:
         runs: whose pictures.
-        left_out: is told what cannot be read.
+        left_out: receives what cannot be read.
     """
     rows = []
     for run in runs:
