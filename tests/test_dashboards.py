@@ -132,6 +132,17 @@ def test_the_page_has_a_panel_for_each_figure(run: Path, tmp_path: Path) -> None
     assert panels_of([{"step": 0}]) == []
 
 
+def test_a_run_that_is_too_short_for_a_curve_has_no_page(tmp_path: Path) -> None:
+    """And ends well: all that is known of it is its size."""
+    trainer = train_in(
+        *(tmp_path, "trainer.max_steps=2", "callback.fid=null", "callback.sample_grid=null"),
+        "callback.dashboard={_target_: diffusion_lit.callback.Dashboard, folder: '${run_dir}'}",
+        "trainer.log_every_n_steps=10",
+    )
+    assert trainer is not None and trainer.global_step == 2
+    assert (tmp_path / "metrics.csv").is_file() and not (tmp_path / "dashboard.png").exists()
+
+
 def test_the_page_is_drawn_at_the_end_where_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[int, str]] = []
     name = "diffusion_lit.callback.dashboard.draw_dashboard"

@@ -59,7 +59,7 @@ def panels_of(rows: Sequence[Row]) -> list[Panel]:
 
 
 def draw_dashboard(rows: Sequence[Row], path: Path, title: str = "") -> None:
-    """One PNG of all figures against the optimizer steps.
+    """One PNG of all figures against the optimizer steps; none where there is nothing to draw, as after a step or two.
 
     Args:
         rows: as `read_table` gives them, in the order of steps.
@@ -68,6 +68,8 @@ def draw_dashboard(rows: Sequence[Row], path: Path, title: str = "") -> None:
     from matplotlib.figure import Figure  # of the whole of matplotlib, what needs no display
 
     panels = panels_of(rows)
+    if not panels:
+        return
     height = -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(5.2 * COLUMNS, 0.7 + 3.1 * height), layout="constrained")
     figure.suptitle(f"{title}\n{summary(rows)}".strip(), fontsize=11)
