@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from torchmetrics.image import FrechetInceptionDistance
 
 from diffusion_lit.checkpoint import load_denoiser
-from diffusion_lit.command import CONFIG_FOLDER, explain
+from diffusion_lit.command_line.command import CONFIG_FOLDER, explain
 from diffusion_lit.data import ArrayImages, DigitsData
 from diffusion_lit.feature import RandomVGG
 from diffusion_lit.generate import default_labels, generate

@@ -22,8 +22,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffusion_lit.catalogue import member_settings, read
-from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.command_line.catalogue import member_settings, read
+from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.condition import Condition
 from diffusion_lit.model import Network
 

@@ -37,7 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusion_lit.image import from_uint8, save_image, save_npz, to_uint8
+from diffusion_lit.picture.image import from_uint8, save_image, save_npz, to_uint8
 
 OURS, DIFFUSERS, LUCIDRAINS = "diffusion-lit", "diffusers", "denoising-diffusion-pytorch"
 SMALL = "smalldiffusion"
@@ -76,8 +76,8 @@ def ours(images: Tensor, args: argparse.Namespace) -> Trained:
     from omegaconf import OmegaConf
 
     from diffusion_lit.checkpoint import load_denoiser
+    from diffusion_lit.command_line.shell import quote
     from diffusion_lit.generate import generate
-    from diffusion_lit.shell import quote
 
     run = args.folder / OURS / "run"
     given = [*recipe(args), f"trainer.max_minutes={args.minutes}", f"hydra.run.dir={quote(str(run))}", "progress=plain"]

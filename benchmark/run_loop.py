@@ -26,11 +26,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from sides import GPU, alternate, command, ratio, table
 
-from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.condition import Condition
 from diffusion_lit.data import ArrayImages, DigitsData, Images
-from diffusion_lit.image import from_uint8
 from diffusion_lit.module import DiffusionModule
+from diffusion_lit.picture.image import from_uint8
 from diffusion_lit.training import train
 
 WARM_UP = LOGGED = 10

@@ -32,9 +32,9 @@ from quality_sides import add_arguments as add_budget
 from sides import command, table
 from torch import Tensor
 
-from diffusion_lit.command import CONFIG_FOLDER
-from diffusion_lit.grid import image_grid
-from diffusion_lit.image import save_image, save_npz
+from diffusion_lit.command_line.command import CONFIG_FOLDER
+from diffusion_lit.picture.grid import image_grid
+from diffusion_lit.picture.image import save_image, save_npz
 
 MODULES = {
     OURS: ("diffusion_lit",),

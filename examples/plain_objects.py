@@ -18,12 +18,12 @@ from diffusion_lit.callback import EMA, averaged_weights
 from diffusion_lit.data import DigitsData
 from diffusion_lit.density import UniformDensity
 from diffusion_lit.generate import generate
-from diffusion_lit.grid import picture_of
-from diffusion_lit.image import as_array
 from diffusion_lit.loss import MSELoss
 from diffusion_lit.lr_schedule import WarmupLR
 from diffusion_lit.model import UNet
 from diffusion_lit.parameterization import VParameterization
+from diffusion_lit.picture.grid import picture_of
+from diffusion_lit.picture.image import as_array
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.schedule import CosineSchedule
 from diffusion_lit.weighting import UnitWeighting

@@ -12,7 +12,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import Denoiser, Prediction
 from diffusion_lit.model import Network

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_lit.csv_logger import read_table
+from diffusion_lit.logger.csv import read_table
 
 Figures = dict[str, dict[int, float]]
 """By name and step, as float32, which is what TensorBoard keeps."""

@@ -26,8 +26,8 @@ from omegaconf import DictConfig
 from omegaconf.base import Metadata
 from omegaconf.grammar_parser import parse
 
-from diffusion_lit import restore
-from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.command_line.command import CONFIG_FOLDER
+from diffusion_lit.run import restore
 
 __all__ = ["composed", "install"]
 

@@ -29,13 +29,13 @@ from lightning.pytorch.strategies.launchers import subprocess_script
 from omegaconf import DictConfig
 from pytest import MonkeyPatch
 
-from diffusion_lit import recorded
-from diffusion_lit.check import check_settings
-from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.command_line.check import check_settings
+from diffusion_lit.command_line.command import CONFIG_FOLDER
+from diffusion_lit.command_line.shell import quote
 from diffusion_lit.data import ArrayImages, DigitsData, Images
 from diffusion_lit.feature import RandomVGG
-from diffusion_lit.shell import quote
 from diffusion_lit.training import train
+from diffusion_lit.trust import recorded
 from tests.hydra_shortcuts import composed
 
 ROOT = Path(__file__).parents[1]
@@ -114,8 +114,8 @@ def run_command(
 @cache
 def load() -> None:
     """Import what most commands import only as they need it, and read conf/, once for all copies of this process."""
-    commands = ("prepare", "evaluating", "training", "sampling", "figure", "run_figure", "page.write", "contact_sheet")
-    for name in ("sklearn.datasets", "torchmetrics.image", "torchvision", *(f"diffusion_lit.{c}" for c in commands)):
+    own = ("prepare", "evaluating", "training", "sampling", "figure", "page.run_figure", "page.write", "contact_sheet")
+    for name in ("sklearn.datasets", "torchmetrics.image", "torchvision", *(f"diffusion_lit.{part}" for part in own)):
         importlib.import_module(name)
     from matplotlib.figure import Figure
 

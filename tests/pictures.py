@@ -17,7 +17,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.preparation.build import build
 from diffusion_lit.preparation.maker import Maker
 from diffusion_lit.prepared.manifest import Manifest

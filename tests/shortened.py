@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from diffusion_lit.catalogue import chosen_settings
-from diffusion_lit.shell import pieces, quote
-from diffusion_lit.slips import choices_in
+from diffusion_lit.command_line.catalogue import chosen_settings
+from diffusion_lit.command_line.shell import pieces, quote
+from diffusion_lit.command_line.slips import choices_in
 
 __all__ = ["filled_in", "shortened"]
 

@@ -52,9 +52,9 @@ def payloads(folder: Path, mark: Path) -> dict[str, dict[str, Any]]:
             "source": "local",
         },
         "import": {"_target_": "stranger.Network"},
-        "through our module": {"_target_": "diffusion_lit.command.os.system", "_args_": [shell]},
+        "through our module": {"_target_": "diffusion_lit.command_line.command.os.system", "_args_": [shell]},
         "our function": {
-            "_target_": "diffusion_lit.image.save_npz",
+            "_target_": "diffusion_lit.picture.image.save_npz",
             "images": {"_target_": "torch.zeros", "_args_": [1, 3, 2, 2]},
             "labels": None,
             "path": path,

@@ -18,12 +18,13 @@ from filelock import FileLock
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from diffusion_lit import files, run_folder, training
+from diffusion_lit import files, training
 from diffusion_lit.callback import EMA, LastCheckpoint
 from diffusion_lit.checkpoint import damage
-from diffusion_lit.checkpoint_files import CheckpointFiles
 from diffusion_lit.data import DigitsData
-from diffusion_lit.interruption import Interrupted, Interruption
+from diffusion_lit.run import folder as run_folder
+from diffusion_lit.run.checkpoint_files import CheckpointFiles
+from diffusion_lit.terminal.interruption import Interrupted, Interruption
 from tests.chaos import DAMAGES, FAULTS, VARIANTS, Campaign, Reference, Variant, checkpoints, table, unequal
 from tests.launch import TINY, run_forked, train_in
 

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from diffusion_lit.agreement import fit_model_to_data
-from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.lr_schedule import LRSchedule
 from diffusion_lit.schedule import CosineSchedule
 from tests.launch import config

@@ -8,15 +8,15 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
 
-from diffusion_lit import help as help_texts
-from diffusion_lit.catalogue import COMMANDS, as_list, chosen_settings, groups_of, members
-from diffusion_lit.completion import SCRIPTS
-from diffusion_lit.composition import check_choices
-from diffusion_lit.shell import read_arguments
-from diffusion_lit.slips import choices_in, refuse_slips
+from diffusion_lit.command_line import help as help_texts
+from diffusion_lit.command_line.catalogue import COMMANDS, as_list, chosen_settings, groups_of, members
+from diffusion_lit.command_line.completion import SCRIPTS
+from diffusion_lit.command_line.composition import check_choices
+from diffusion_lit.command_line.shell import read_arguments
+from diffusion_lit.command_line.slips import choices_in, refuse_slips
+from tests.command_line.test_slips import answer
 from tests.documents import COMMAND, DOCUMENTS, PAGES, command_lines, commands_in, translations
 from tests.launch import ROOT
-from tests.test_slips import answer
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PARSER = OverridesParser.create()

@@ -24,7 +24,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 import diffusion_lit as dl
-from diffusion_lit.shell import quote
+from diffusion_lit.command_line.shell import quote
 from tests.documents import COMMAND, PAGES, blocks, command_lines, commands_shown
 from tests.interop.test_edm import STAND_IN
 from tests.interop.test_openai_unet import NETWORKS

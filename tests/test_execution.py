@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffusion_lit import start_table
 from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.condition import Condition
 from diffusion_lit.execution import Execution
 from diffusion_lit.model import Network, UNet
 from diffusion_lit.module import DiffusionModule
+from diffusion_lit.run import start_table
 from tests.launch import config, train_in
 from tests.test_training import column
 

@@ -16,9 +16,9 @@ from diffusion_lit.condition import Condition
 from diffusion_lit.deployment import hub
 from diffusion_lit.deployment.folder import RECORD
 from diffusion_lit.exporting import export
-from diffusion_lit.interruption import Interrupted
 from diffusion_lit.provenance import content_of
 from diffusion_lit.sampler import DDIMSampler
+from diffusion_lit.terminal.interruption import Interrupted
 from tests.launch import read_by_bash
 from tests.strangers import checkpoint, saved
 
@@ -29,8 +29,8 @@ def settings(*overrides: str) -> Any:
     """conf/export.yaml with overrides."""
     from hydra import compose, initialize_config_dir
 
-    from diffusion_lit.command import CONFIG_FOLDER
-    from diffusion_lit.shell import read_arguments
+    from diffusion_lit.command_line.command import CONFIG_FOLDER
+    from diffusion_lit.command_line.shell import read_arguments
 
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
         return compose("export", read_arguments(overrides))

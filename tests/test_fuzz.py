@@ -17,10 +17,10 @@ import torch
 from diffusion_lit.checkpoint import load_denoiser
 from diffusion_lit.data.webdataset import TarShards
 from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.plain import read_yaml
 from diffusion_lit.prepared.manifest import Manifest
 from diffusion_lit.prepared.reader import PreparedImages
 from diffusion_lit.source.label_file import read_labels
+from diffusion_lit.trust.plain import read_yaml
 from tests.data.prepared_set import SIZE, prepare, write_folder
 from tests.pictures import png
 from tests.strangers import checkpoint, payloads, saved

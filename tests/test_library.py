@@ -28,13 +28,14 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import diffusion_lit as dl
-from diffusion_lit import shell, training
+from diffusion_lit import training
 from diffusion_lit.agreement import fit_model_to_data
+from diffusion_lit.command_line import shell
 from diffusion_lit.data import DigitsData
-from diffusion_lit.interruption import Interrupted
 from diffusion_lit.page.commands import commands_of
-from diffusion_lit.past_run import read_run
+from diffusion_lit.run.past import read_run
 from diffusion_lit.sampler import DDIMSampler
+from diffusion_lit.terminal.interruption import Interrupted
 from tests.documents import blocks
 from tests.launch import ROOT
 

@@ -17,23 +17,24 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
-from diffusion_lit import drawing, precision, title_font
-from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit import drawing, precision
+from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.data import MemmapData
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.drawing import draw
+from diffusion_lit.drawn.folder import SampleFolder
+from diffusion_lit.drawn.request import indices_of
 from diffusion_lit.files import UnwritableError
 from diffusion_lit.generate import Setup, generate, sampled
-from diffusion_lit.grid import HEADER, choose_columns, image_grid, titles_of
 from diffusion_lit.labels import choose_labels
 from diffusion_lit.model import UNet
 from diffusion_lit.parameterization import VParameterization
-from diffusion_lit.sample_folder import SampleFolder
-from diffusion_lit.sample_request import indices_of
+from diffusion_lit.picture import title_font
+from diffusion_lit.picture.grid import HEADER, choose_columns, image_grid, titles_of
+from diffusion_lit.picture.title_font import font_for
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.schedule import LinearSchedule
 from diffusion_lit.space import PixelSpace
-from diffusion_lit.title_font import font_for
 from tests.evaluation.hasty import damaged, train_hastily
 from tests.launch import PATIENCE, Forked, holding, read_by_bash, run_forked, run_launched
 

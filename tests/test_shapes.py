@@ -12,13 +12,13 @@ from PIL import Image
 
 import diffusion_lit as dl
 from diffusion_lit.agreement import fit_model_to_data
-from diffusion_lit.csv_logger import read_table
 from diffusion_lit.data import ImageDataModule, MemmapData
+from diffusion_lit.drawn.request import check_channels
 from diffusion_lit.feature import Pixels
-from diffusion_lit.image import file_kind, read_image
+from diffusion_lit.logger.csv import read_table
+from diffusion_lit.picture.image import file_kind, read_image
 from diffusion_lit.preparation.settings import reading_of
 from diffusion_lit.prepared.manifest import Manifest
-from diffusion_lit.sample_request import check_channels
 from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import Reading
 from tests.evaluation.hasty import evaluated, figures
@@ -97,7 +97,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
         patch.setattr(
-            logging.getLogger("diffusion_lit.start_table"), "info", lambda text, *args: lines.append(text % args)
+            logging.getLogger("diffusion_lit.run.start_table"), "info", lambda text, *args: lines.append(text % args)
         )
         assert train_in(folder / "run", *data, *RUN, f"augmentation={shape.augmentation}") is not None
     formats, out = f"[grid,{shape.kind},npz,shards{',zip' if shape.kind == 'png' else ''}]", folder / "out"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_lit.checkpoint import load_denoiser
-from diffusion_lit.image import to_uint8
+from diffusion_lit.picture.image import to_uint8
 from diffusion_lit.random import ImageNoise
 from diffusion_lit.sampler import DDIMSampler
 from tests.launch import ROOT, run_command

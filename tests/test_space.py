@@ -19,12 +19,12 @@ from diffusion_lit.data import ArrayImages, ImageDataModule, Images
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.density import UniformDensity
 from diffusion_lit.feature import Pixels
-from diffusion_lit.grid import HEADER
 from diffusion_lit.guidance import GuidedDenoiser
-from diffusion_lit.image import from_uint8, to_uint8
 from diffusion_lit.likelihood import ode_likelihood, variational_bound
 from diffusion_lit.loss import HybridLoss, VLBLoss
-from diffusion_lit.resume import check_origin, find_origin
+from diffusion_lit.picture.grid import HEADER
+from diffusion_lit.picture.image import from_uint8, to_uint8
+from diffusion_lit.run.resume import check_origin, find_origin
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.space import LatentSpace, PixelSpace, Space
 from diffusion_lit.weighting import UnitWeighting

@@ -25,10 +25,10 @@ from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.data import ArrayImages, Batch, DigitsData, Images
 from diffusion_lit.density import UniformDensity
-from diffusion_lit.grid import HEADER
-from diffusion_lit.image import from_uint8
 from diffusion_lit.loss import LossTerms, MSELoss
 from diffusion_lit.module import DiffusionModule
+from diffusion_lit.picture.grid import HEADER
+from diffusion_lit.picture.image import from_uint8
 from diffusion_lit.weighting import UnitWeighting
 from tests.launch import PATIENCE, TINY, Forked, config, run_forked, train_in
 from tests.repeats import slow_but
@@ -518,7 +518,7 @@ def test_a_run_that_is_asked_to_stop_saves_first(
     assert checkpoint["global_step"] > 0 and checkpoint["ema"]
 
 
-@pytest.mark.slow  # tests/test_sweep.py has a smaller one
+@pytest.mark.slow  # tests/command_line/test_sweep.py has a smaller one
 def test_sweep_has_a_folder_for_each_job(tmp_path: Path) -> None:
     done = run_forked(
         "train",

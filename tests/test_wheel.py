@@ -30,7 +30,7 @@ def test_the_wheel_has_its_configuration(site: Path, tmp_path: Path) -> None:
     own = site / "diffusion_lit" / "conf"
     for source in (ROOT / "conf").rglob("*.yaml"):
         assert (own / source.relative_to(ROOT / "conf")).is_file()
-    code = "from diffusion_lit.catalogue import CONFIG_FOLDER; print(CONFIG_FOLDER)"
+    code = "from diffusion_lit.command_line.catalogue import CONFIG_FOLDER; print(CONFIG_FOLDER)"
     env = {"PYTHONPATH": str(site)}
     where = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True)
     assert where.stdout.decode().strip() == str(own)

@@ -7,9 +7,9 @@ __all__ = ["MODULES", "make_pages"]
 MODULES = {
     "model": ["condition", "denoiser", "guidance", "space", "checkpoint"],
     "likelihood": ["bound", "ode", "likelihood", "inversion"],
-    "training": ["module", "training", "agreement", "resume", "run_record"],
-    "drawing": ["generate", "random", "grid", "labels"],
-    "commands": ["command", "train", "sample", "evaluate", "export", "prepare", "inspect", "plot", "sweep"],
+    "training": ["module", "training", "trainer", "agreement"],
+    "drawing": ["generate", "random", "labels"],
+    "commands": ["train", "sample", "evaluate", "export", "prepare", "inspect", "plot", "report"],
 }
 """Page -> modules that are described beside the folder of that name, if there is one."""
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from code_links import REPOSITORY, ROOT
 
-from diffusion_lit.catalogue import COMMANDS, read
-from diffusion_lit.help import summary_of, typed
+from diffusion_lit.command_line.catalogue import COMMANDS, read
+from diffusion_lit.command_line.help import summary_of, typed
 
 __all__ = ["make_pages"]
 

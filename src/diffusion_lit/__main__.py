@@ -4,9 +4,9 @@ import runpy
 import sys
 from contextlib import suppress
 
-from diffusion_lit.catalogue import COMMANDS
-from diffusion_lit.help import answer, header_of
-from diffusion_lit.suggestion import similar
+from diffusion_lit.command_line.catalogue import COMMANDS
+from diffusion_lit.command_line.help import answer, header_of
+from diffusion_lit.command_line.suggestion import similar
 
 __all__ = ["main"]
 
@@ -20,17 +20,17 @@ def main() -> None:
     """Run the command that the first argument names; without one, list them."""
     name, *arguments = sys.argv[1:] or ["help"]
     if name == "complete":
-        from diffusion_lit.completion import complete
+        from diffusion_lit.command_line.completion import complete
 
         print("\n".join(complete(" ".join(arguments))))
     elif name == "completion":
-        from diffusion_lit.completion import SCRIPTS
+        from diffusion_lit.command_line.completion import SCRIPTS
 
         if len(arguments) != 1 or arguments[0] not in SCRIPTS:
             sys.exit('usage: diffusion-lit completion bash|zsh; then eval "$(diffusion-lit completion bash)"')
         print(SCRIPTS[arguments[0]], end="")
     elif name == "schema":
-        from diffusion_lit.schema import text
+        from diffusion_lit.command_line.schema import text
 
         print(text(), end="")
     elif name in COMMANDS:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion_lit.command_line.described import describe
+from diffusion_lit.command_line.kind import fits, schema_of
 from diffusion_lit.data import ImageDataModule
-from diffusion_lit.described import describe
-from diffusion_lit.kind import fits, schema_of
 from diffusion_lit.resolution import shortest
 from diffusion_lit.space import relocate
 

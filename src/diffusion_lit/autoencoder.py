@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.extra import require
-from diffusion_lit.image import from_uint8, to_uint8
-from diffusion_lit.plain import read_as, read_json
+from diffusion_lit.picture.image import from_uint8, to_uint8
+from diffusion_lit.trust.plain import read_as, read_json
 
 __all__ = ["Autoencoder"]
 

@@ -16,14 +16,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from diffusion_lit.check import check_settings
-from diffusion_lit.command import CONFIG_FOLDER, MISTAKES, explain, understood
-from diffusion_lit.composition import explain_composition
+from diffusion_lit.command_line.check import check_settings
+from diffusion_lit.command_line.command import CONFIG_FOLDER, understood
+from diffusion_lit.command_line.composition import explain_composition
+from diffusion_lit.command_line.job import finish_job, listed_groups
+from diffusion_lit.command_line.mistake import MISTAKES, explain
+from diffusion_lit.command_line.shell import command_line, quote
+from diffusion_lit.distributed.ranks import join, launched_by
 from diffusion_lit.files import remove_empty
-from diffusion_lit.interruption import Interrupted
-from diffusion_lit.job import finish_job, listed_groups
-from diffusion_lit.ranks import join, launched_by
-from diffusion_lit.shell import command_line, quote
+from diffusion_lit.terminal.interruption import Interrupted
 
 __all__ = ["call"]
 

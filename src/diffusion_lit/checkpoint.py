@@ -22,12 +22,12 @@ from hydra.utils import instantiate
 from diffusion_lit.average.reconstruction import asked_length, reconstruct
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.derived import denoiser_settings
-from diffusion_lit.gate import trusted
 from diffusion_lit.interop.readers import files_of, read_foreign
 from diffusion_lit.interop.state_dict import is_state, missing_flags
-from diffusion_lit.plain import plain, read_as
 from diffusion_lit.space import relocate
-from diffusion_lit.tensor_file import load_tensors
+from diffusion_lit.trust.gate import trusted
+from diffusion_lit.trust.plain import plain, read_as
+from diffusion_lit.trust.tensor_file import load_tensors
 
 __all__ = [
     *("choose_weights", "damage", "damaged_part", "find_checkpoint", "load_checkpoint", "load_denoiser", "parts_of"),
@@ -167,7 +167,7 @@ def load_denoiser(
             length made of the snapshots of power-function averages.
         device: where to put the model.
         autoencoder: where a latent model's autoencoder is now; None means where it was in training.
-        allow: modules of one's own whose classes the checkpoint may name (see `diffusion_lit.gate`).
+        allow: modules of one's own whose classes the checkpoint may name (see `diffusion_lit.trust.gate`).
 
     Raises:
         FileNotFoundError: if the file does not exist.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.data import ImageDataModule
-from diffusion_lit.image import as_array, save_figure, visible
+from diffusion_lit.picture.image import as_array, save_figure, visible
 
 __all__ = ["choose_examples", "draw_contact_sheet"]
 

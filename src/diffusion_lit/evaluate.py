@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from diffusion_lit.command import command
+from diffusion_lit.command_line.command import command
 
 
 @command("evaluate")

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from diffusion_lit.collective import decided, rank_and_size
+from diffusion_lit.distributed.collective import decided, rank_and_size
+from diffusion_lit.distributed.processes import start_processes
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.cells import cells_of
 from diffusion_lit.evaluation.checks import (
@@ -31,12 +32,11 @@ from diffusion_lit.evaluation.protocol import protocol_of
 from diffusion_lit.evaluation.reference import open_real, open_training, own_data, prepare_extractors
 from diffusion_lit.evaluation.report import cell_name, write_report
 from diffusion_lit.generate import Models, choose_device, load_models
-from diffusion_lit.interruption import CommandInterrupted, Interrupted, Interruption
 from diffusion_lit.metrics import FeatureSet, Metric
-from diffusion_lit.processes import start_processes
-from diffusion_lit.progress import progress
 from diffusion_lit.provenance import repeat_command
-from diffusion_lit.terminal import choose_progress
+from diffusion_lit.terminal.interruption import CommandInterrupted, Interrupted, Interruption
+from diffusion_lit.terminal.progress import progress
+from diffusion_lit.terminal.screen import choose_progress
 
 __all__ = ["evaluate"]
 

@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from diffusion_lit.command import command
+from diffusion_lit.command_line.command import command
 
 
 @command("export")

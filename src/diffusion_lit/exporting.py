@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from diffusion_lit.checkpoint import find_checkpoint, load_denoiser
+from diffusion_lit.command_line.shell import command_line
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.deployment.folder import check_place, made_whole
 from diffusion_lit.deployment.graph import GraphDenoiser
@@ -19,16 +20,15 @@ from diffusion_lit.deployment.graph_file import require_onnx, write_onnx, write_
 from diffusion_lit.deployment.hub import check_push, push
 from diffusion_lit.derived import denoiser_settings
 from diffusion_lit.environment import versions
-from diffusion_lit.gate import trusted
 from diffusion_lit.interop import diffusers_writer, own
 from diffusion_lit.interop.foreign import Foreign
-from diffusion_lit.interruption import CommandInterrupted, Interrupted, Interruption
 from diffusion_lit.model_card import Card, check_license, find_evaluation, model_card
-from diffusion_lit.progress import progress
 from diffusion_lit.provenance import repeat_command
 from diffusion_lit.schedule import DiscreteSchedule, Schedule
-from diffusion_lit.shell import command_line
 from diffusion_lit.space import relocate
+from diffusion_lit.terminal.interruption import CommandInterrupted, Interrupted, Interruption
+from diffusion_lit.terminal.progress import progress
+from diffusion_lit.trust.gate import trusted
 
 __all__ = ["FORMATS", "export"]
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from diffusion_lit.condition import Condition
 from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.files import replacing
-from diffusion_lit.grid import image_grid
-from diffusion_lit.image import as_array, save_figure, to_uint8
+from diffusion_lit.picture.grid import image_grid
+from diffusion_lit.picture.image import as_array, save_figure, to_uint8
 from diffusion_lit.random import ImageNoise
 from diffusion_lit.sampler import Sampler
 from diffusion_lit.schedule import Schedule

@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from diffusion_lit.command import command
+from diffusion_lit.command_line.command import command
 
 
 @command("inspect")
@@ -13,7 +13,7 @@ def main(cfg: DictConfig) -> None:
 
     from diffusion_lit.contact_sheet import choose_examples, draw_contact_sheet
     from diffusion_lit.data import ImageDataModule
-    from diffusion_lit.image import seen_as
+    from diffusion_lit.picture.image import seen_as
 
     if cfg.split not in ("train", "val", "test"):
         raise ValueError(f"split must be train, val or test, got {cfg.split}")

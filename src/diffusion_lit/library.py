@@ -11,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lit import evaluating, exporting, sampling, training
 from diffusion_lit.call import call
 from diffusion_lit.checkpoint import find_checkpoint
-from diffusion_lit.csv_logger import read_table
-from diffusion_lit.objective import check_objective
-from diffusion_lit.plain import read_json
-from diffusion_lit.recorded import own_packages, remember_own_packages
-from diffusion_lit.resume import find_earlier_run, find_origin, read
+from diffusion_lit.logger.csv import read_table
+from diffusion_lit.run.objective import check_objective
+from diffusion_lit.run.resume import find_earlier_run, find_origin, read
 from diffusion_lit.trained_model import TrainedModel, load
+from diffusion_lit.trust.plain import read_json
+from diffusion_lit.trust.recorded import own_packages, remember_own_packages
 
 __all__ = ["Evaluation", "Run", "evaluate", "export", "sample", "train"]
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_lit import __version__
-from diffusion_lit.catalogue import PATHS
+from diffusion_lit.command_line.catalogue import PATHS
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.deployment.usage import usage
 from diffusion_lit.evaluation.report import cell_name, direction, listed, number
 from diffusion_lit.interop.foreign import Foreign
 from diffusion_lit.page.facts import class_of
-from diffusion_lit.past_run import Evaluation, read_evaluation, read_run
 from diffusion_lit.provenance import content_of
+from diffusion_lit.run.past import Evaluation, read_evaluation, read_run
 
 __all__ = ["Card", "check_license", "find_evaluation", "model_card"]
 

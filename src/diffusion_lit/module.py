@@ -17,17 +17,17 @@ from diffusion_lit.budget import budget_of
 from diffusion_lit.conditioning import check_augmentation, check_hidden_classes, check_labelled
 from diffusion_lit.data import Batch, ImageDataModule
 from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.distributed.hybrid_shard import HybridShardStrategy
+from diffusion_lit.distributed.sharding import shard, unsharded
 from diffusion_lit.evaluation import LossByNoise
 from diffusion_lit.execution import Execution
-from diffusion_lit.hybrid_shard import HybridShardStrategy
+from diffusion_lit.logger.training_figures import TrainingFigures
+from diffusion_lit.logger.training_log import log_point, log_sizes
 from diffusion_lit.loss import Loss, LossTerms
 from diffusion_lit.lr_schedule import LRSchedule
 from diffusion_lit.model.magnitude import force_unit_weights
 from diffusion_lit.optimizer import build_optimizer
 from diffusion_lit.random import fold_in, seed_default_generators
-from diffusion_lit.sharding import shard, unsharded
-from diffusion_lit.training_figures import TrainingFigures
-from diffusion_lit.training_log import log_point, log_sizes
 
 __all__ = ["DiffusionModule"]
 

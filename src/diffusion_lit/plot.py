@@ -3,7 +3,7 @@
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from diffusion_lit.command import command
+from diffusion_lit.command_line.command import command
 
 OF_RUNS = {"run", "evaluation", "x", "format", "out"}
 """Settings of `plot run=`."""
@@ -16,11 +16,11 @@ def main(cfg: DictConfig) -> None:
 
     from hydra.utils import instantiate
 
+    from diffusion_lit.command_line.members import chosen_members
     from diffusion_lit.figure import draw_schedules, draw_strip, example_image, follow, save_animation
     from diffusion_lit.generate import condition_of, set_up
-    from diffusion_lit.members import chosen_members
-    from diffusion_lit.past_run import read_runs
-    from diffusion_lit.run_figure import check_formats, draw_runs
+    from diffusion_lit.page.run_figure import check_formats, draw_runs
+    from diffusion_lit.run.past import read_runs
 
     if cfg.animation not in ("gif", "webp", None):
         raise ValueError(f"animation must be gif, webp or null, got {cfg.animation}")

@@ -2,8 +2,8 @@
 
 from omegaconf import DictConfig
 
-from diffusion_lit.command import command
-from diffusion_lit.shell import command_line
+from diffusion_lit.command_line.command import command
+from diffusion_lit.command_line.shell import command_line
 
 
 @command("prepare")
@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> None:
     from diffusion_lit.preparation.settings import open_source, reading_of
     from diffusion_lit.preparation.workspace import REPORT, Workspace
     from diffusion_lit.prepared.manifest import MANIFEST
-    from diffusion_lit.terminal import choose_progress
+    from diffusion_lit.terminal.screen import choose_progress
 
     choose_progress(cfg.progress)
     reading, encoding = reading_of(cfg)

@@ -10,9 +10,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.checkpoint import parts_of
+from diffusion_lit.command_line.shell import PATHS, command_line
 from diffusion_lit.generate import Setup
 from diffusion_lit.labels import Labels
-from diffusion_lit.shell import PATHS, command_line
 
 __all__ = ["content_of", "repeat_command", "settings_of"]
 

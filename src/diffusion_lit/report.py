@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from diffusion_lit.command import command
+from diffusion_lit.command_line.command import command
 
 
 @command("report")
@@ -10,7 +10,7 @@ def main(cfg: DictConfig) -> None:
     from pathlib import Path
 
     from diffusion_lit.page.write import write_page
-    from diffusion_lit.past_run import read_runs
+    from diffusion_lit.run.past import read_runs
 
     runs = read_runs(cfg.run, cfg.evaluation)
     out = Path(cfg.out or runs[0].folder / "report.html").expanduser()

@@ -7,20 +7,20 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from diffusion_lit.collective import decided, rank_and_size, wait_for_all
+from diffusion_lit.distributed.collective import decided, rank_and_size, wait_for_all
+from diffusion_lit.distributed.processes import start_processes
 from diffusion_lit.drawing import draw
+from diffusion_lit.drawn.folder import SampleFolder
+from diffusion_lit.drawn.output import FILES, write_outputs
+from diffusion_lit.drawn.request import check_channels, formats_of, indices_of
 from diffusion_lit.files import refuse_folders
 from diffusion_lit.generate import Setup, set_up
-from diffusion_lit.image import file_kind
-from diffusion_lit.interruption import CommandInterrupted, Interrupted, Interruption
 from diffusion_lit.labels import Labels, OnePerWay
-from diffusion_lit.processes import start_processes
-from diffusion_lit.progress import progress
+from diffusion_lit.picture.image import file_kind
 from diffusion_lit.provenance import repeat_command, settings_of
-from diffusion_lit.sample_folder import SampleFolder
-from diffusion_lit.sample_output import FILES, write_outputs
-from diffusion_lit.sample_request import check_channels, formats_of, indices_of
-from diffusion_lit.terminal import choose_progress
+from diffusion_lit.terminal.interruption import CommandInterrupted, Interrupted, Interruption
+from diffusion_lit.terminal.progress import progress
+from diffusion_lit.terminal.screen import choose_progress
 
 __all__ = ["sample"]
 

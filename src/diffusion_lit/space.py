@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from diffusion_lit.autoencoder import Autoencoder
-from diffusion_lit.image import from_uint8, to_uint8
+from diffusion_lit.picture.image import from_uint8, to_uint8
 
 __all__ = ["LatentSpace", "PixelSpace", "Space", "latent_space", "relocate"]
 

@@ -2,8 +2,8 @@
 
 from omegaconf import DictConfig
 
-from diffusion_lit.command import command
-from diffusion_lit.job import end_job, job_name
+from diffusion_lit.command_line.command import command
+from diffusion_lit.command_line.job import end_job, job_name
 
 
 @command("train")
@@ -11,9 +11,9 @@ def main(cfg: DictConfig) -> float | None:
     """Train, and in a sweep return the best value of `cfg.objective`."""
     from hydra.core.hydra_config import HydraConfig
 
-    from diffusion_lit.objective import check_objective, figures_of
-    from diffusion_lit.recorded import remember_own_packages
+    from diffusion_lit.run.objective import check_objective, figures_of
     from diffusion_lit.training import train
+    from diffusion_lit.trust.recorded import remember_own_packages
 
     check_objective(cfg)
     remember_own_packages(cfg)

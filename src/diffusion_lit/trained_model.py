@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_lit.checkpoint import find_checkpoint
-from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.drawing import draw
 from diffusion_lit.generate import Models, arrange, load_models
-from diffusion_lit.grid import picture_of
-from diffusion_lit.image import as_array
+from diffusion_lit.picture.grid import picture_of
+from diffusion_lit.picture.image import as_array
 from diffusion_lit.sampler import Sampler
 
 __all__ = ["TrainedModel", "load"]

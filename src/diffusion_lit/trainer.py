@@ -16,10 +16,10 @@ from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.budget import Budget
-from diffusion_lit.checkpoint_files import CheckpointFiles
-from diffusion_lit.hybrid_shard import HybridShardStrategy
-from diffusion_lit.logger_connector import LoggerConnector
-from diffusion_lit.ranks import launched_by
+from diffusion_lit.distributed.hybrid_shard import HybridShardStrategy
+from diffusion_lit.distributed.ranks import launched_by
+from diffusion_lit.logger.connector import LoggerConnector
+from diffusion_lit.run.checkpoint_files import CheckpointFiles
 from diffusion_lit.step_timer import StepTimer
 
 __all__ = ["build_trainer", "check_processes"]

@@ -18,19 +18,14 @@ from diffusion_lit.agreement import (
 )
 from diffusion_lit.budget import budget_of
 from diffusion_lit.callback import LastCheckpoint
-from diffusion_lit.chatter import quiet_loggers, quiet_the_platform
 from diffusion_lit.checkpoint import find_checkpoint
-from diffusion_lit.checkpoint_files import SameCheckpoint
 from diffusion_lit.data import ImageDataModule
-from diffusion_lit.end_report import end_report
 from diffusion_lit.feature.shared import instantiate_sharing
-from diffusion_lit.fine_tuning import load_weights
-from diffusion_lit.interruption import Interrupted, Interruption
 from diffusion_lit.module import DiffusionModule
-from diffusion_lit.restore import restore_settings
-from diffusion_lit.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, open_origin, read
-from diffusion_lit.run_folder import claim_for_all, say_finished
-from diffusion_lit.run_record import (
+from diffusion_lit.run.checkpoint_files import SameCheckpoint
+from diffusion_lit.run.fine_tuning import load_weights
+from diffusion_lit.run.folder import claim_for_all, say_finished
+from diffusion_lit.run.record import (
     carried,
     continue_loggers,
     end_record,
@@ -39,9 +34,14 @@ from diffusion_lit.run_record import (
     run_name,
     write_record,
 )
-from diffusion_lit.settings import Change
-from diffusion_lit.start_table import StartTable
-from diffusion_lit.terminal import choose_progress
+from diffusion_lit.run.restore import restore_settings
+from diffusion_lit.run.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, open_origin, read
+from diffusion_lit.run.settings import Change
+from diffusion_lit.run.start_table import StartTable
+from diffusion_lit.terminal.chatter import quiet_loggers, quiet_the_platform
+from diffusion_lit.terminal.end_report import end_report
+from diffusion_lit.terminal.interruption import Interrupted, Interruption
+from diffusion_lit.terminal.screen import choose_progress
 from diffusion_lit.trainer import build_trainer, check_processes
 
 __all__ = ["train"]

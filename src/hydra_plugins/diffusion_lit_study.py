@@ -1,6 +1,6 @@
 """Where Hydra looks for plugins: it takes a sweeper from this package only."""
 
-from diffusion_lit.study import Study
+from diffusion_lit.command_line.study import Study
 
 
 class OptunaSweeper(Study):

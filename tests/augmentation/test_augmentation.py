@@ -19,7 +19,7 @@ from diffusion_lit.augmentation import Augmentation, EDMAugmentation, FlipAugmen
 from diffusion_lit.augmentation.resample import SYM6
 from diffusion_lit.callback import FID
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
-from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.data import Batch, DigitsData
 from diffusion_lit.data.batch import AugmentedImages

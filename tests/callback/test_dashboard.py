@@ -1,4 +1,4 @@
-"""When the page of a run's figures is drawn. `tests/test_dashboards.py` has what is on it."""
+"""When the page of a run's figures is drawn. `tests/logger/test_dashboards.py` has what is on it."""
 
 import logging
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from diffusion_lit.callback import Dashboard, dashboard
-from diffusion_lit.csv_logger import CSVLogger
+from diffusion_lit.logger.csv import CSVLogger
 
 MODULE: Any = None
 CLOCK = [0.0]

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from diffusion_lit.callback import drawing
-from diffusion_lit.interruption import Interrupted
-from diffusion_lit.progress import Progress, activated
 from diffusion_lit.sampler import DDIMSampler
+from diffusion_lit.terminal.interruption import Interrupted
+from diffusion_lit.terminal.progress import Progress, activated
 
 
 def test_the_images_of_all_ranks_are_counted_step_by_step() -> None:

@@ -16,11 +16,11 @@ from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.density import UniformDensity
 from diffusion_lit.feature import Pixels
 from diffusion_lit.guidance import GuidedDenoiser
-from diffusion_lit.image import to_uint8
 from diffusion_lit.loss import MSELoss
 from diffusion_lit.lr_schedule import ConstantLR
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.parameterization import VParameterization
+from diffusion_lit.picture.image import to_uint8
 from diffusion_lit.random import ImageNoise
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.schedule import CosineSchedule

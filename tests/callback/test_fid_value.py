@@ -161,9 +161,9 @@ def test_ranks_share_the_images_and_all_have_their_features_in_order(
         shares.append(own)
         return torch.cat(shares[:3] if len(shares) > 3 else [own] * 3)
 
-    monkeypatch.setattr("diffusion_lit.collective.gathered", gather)
+    monkeypatch.setattr("diffusion_lit.distributed.collective.gathered", gather)
     for rank in (0, 1, 2, 0):
-        for module in ("collective", "evaluation.in_training"):
+        for module in ("distributed.collective", "evaluation.in_training"):
             monkeypatch.setattr(f"diffusion_lit.{module}.rank_and_size", lambda rank=rank: (rank, 3))
         found = features()
     assert sorted(asked[:NUM_SAMPLES]) == list(range(NUM_SAMPLES))

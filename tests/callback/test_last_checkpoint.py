@@ -14,7 +14,7 @@ import pytest
 from diffusion_lit.callback import last_checkpoint
 from diffusion_lit.callback.last_checkpoint import LastCheckpoint, answer_signals, keep
 from diffusion_lit.files import UnwritableError
-from diffusion_lit.interruption import Interrupted
+from diffusion_lit.terminal.interruption import Interrupted
 
 
 class Counter(SimpleNamespace):

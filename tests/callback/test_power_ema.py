@@ -16,7 +16,7 @@ from diffusion_lit.average.power_function import decay
 from diffusion_lit.average.snapshot import Snapshot, snapshots_of
 from diffusion_lit.callback import EMA, PowerEMA
 from diffusion_lit.checkpoint import choose_weights
-from diffusion_lit.progress import Progress, activated
+from diffusion_lit.terminal.progress import Progress, activated
 from tests.callback.test_ema import Line, trainer
 
 pytestmark = [

@@ -1,4 +1,4 @@
-"""What a run's line of progress says, by a clock of the test's. `tests/test_run_terminal.py` has it on a screen."""
+"""What a run's line of progress says, by the test's clock. `tests/terminal/test_run_terminal.py` has it on a screen."""
 
 import logging
 import math
@@ -16,10 +16,10 @@ from diffusion_lit.density import UniformDensity
 from diffusion_lit.loss import MSELoss
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.parameterization import VParameterization
-from diffusion_lit.progress import ACTIVE, Progress
-from diffusion_lit.progress import progress as phase_of
 from diffusion_lit.schedule import LinearSchedule
-from diffusion_lit.terminal import SCREEN
+from diffusion_lit.terminal.progress import ACTIVE, Progress
+from diffusion_lit.terminal.progress import progress as phase_of
+from diffusion_lit.terminal.screen import SCREEN
 from diffusion_lit.weighting import UnitWeighting
 from tests.networks import NETWORKS
 

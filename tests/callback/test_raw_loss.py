@@ -1,4 +1,4 @@
-"""The raw weights' validation loss: whose weights each batch meets. `tests/test_dashboards.py` has the figure."""
+"""The raw weights' validation loss: whose weights a batch meets. `tests/logger/test_dashboards.py` has the figure."""
 
 from types import SimpleNamespace
 from typing import Any

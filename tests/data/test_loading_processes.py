@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer import call
 
 from diffusion_lit.checkpoint import load_checkpoint
-from diffusion_lit.command import explain
+from diffusion_lit.command_line.mistake import explain
 from tests.launch import train_in
 from tests.repeats import slow_but
 

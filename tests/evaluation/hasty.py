@@ -17,10 +17,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
-from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.command_line.command import CONFIG_FOLDER
+from diffusion_lit.command_line.shell import read_arguments
 from diffusion_lit.evaluating import evaluate
 from diffusion_lit.evaluation import feature_folder
-from diffusion_lit.shell import read_arguments
 from tests.launch import train_in
 
 NUM = 60

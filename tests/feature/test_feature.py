@@ -8,7 +8,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.feature import Classifier, FeatureExtractor, Pixels, check_features
 from diffusion_lit.feature.precision import BACKENDS, full_precision
 from tests.feature.stand_ins import STAND_INS, random_images, smooth_images

@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 
 import diffusion_lit as dl
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
+from diffusion_lit.command_line.shell import quote
 from diffusion_lit.condition import Condition
 from diffusion_lit.interop import diffusers_folder, nvlabs_pickle, published
 from diffusion_lit.interop.foreign import read_state
 from diffusion_lit.interop.readers import read_foreign
 from diffusion_lit.sampler import DDIMSampler
-from diffusion_lit.shell import quote
 from diffusion_lit.training import train
 from tests.launch import TINY as SMALL
 from tests.launch import config

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 import diffusion_lit as dl
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser, parts_of
 from diffusion_lit.condition import Condition
-from diffusion_lit.image import to_uint8
 from diffusion_lit.interop import nvlabs_pickle
 from diffusion_lit.interop.edm2 import denoiser_settings, names, network_settings
 from diffusion_lit.model.magnitude import force_unit_weights
+from diffusion_lit.picture.image import to_uint8
 from diffusion_lit.random import ImageNoise
 from diffusion_lit.sampler import HeunSampler
 from tests.launch import TINY, train_in

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from torch import Tensor
 
-from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.condition import Condition
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.interop import nvlabs_pickle

@@ -12,7 +12,7 @@ from diffusion_lit.checkpoint import choose_weights, damage, find_checkpoint, lo
 from diffusion_lit.derived import denoiser_settings
 from diffusion_lit.interop import own
 from diffusion_lit.interop.foreign import Foreign
-from diffusion_lit.resume import find_origin
+from diffusion_lit.run.resume import find_origin
 from tests.strangers import checkpoint, payloads, saved
 
 

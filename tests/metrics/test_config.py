@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit import metrics
-from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.evaluation import BitsPerDim, Bound
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.metrics import ByClass, FrechetDistance, KernelDistance, Metric

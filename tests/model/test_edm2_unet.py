@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.condition import NO_CLASS, UNCONDITIONAL, Condition
 from diffusion_lit.model import EDM2UNet
 from diffusion_lit.model.edm2_block import CosineAttention, MPBlock

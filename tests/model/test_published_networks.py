@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from diffusion_lit.catalogue import member_settings
+from diffusion_lit.command_line.catalogue import member_settings
 from diffusion_lit.interop import diffusers_unet, openai_unet
 
 COUNTS = json.loads((Path(__file__).parents[1] / "reference" / "openai_unet.json").read_text())["parameters"]

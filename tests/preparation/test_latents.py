@@ -12,12 +12,12 @@ from PIL import Image
 
 from diffusion_lit.agreement import fit_model_to_data
 from diffusion_lit.checkpoint import load_checkpoint
+from diffusion_lit.command_line.shell import quote
 from diffusion_lit.data import MemmapData
-from diffusion_lit.image import from_uint8
+from diffusion_lit.picture.image import from_uint8
 from diffusion_lit.preparation.build import build
 from diffusion_lit.preparation.maker import Maker
 from diffusion_lit.prepared.manifest import Manifest
-from diffusion_lit.shell import quote
 from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import Reading
 from diffusion_lit.training import train

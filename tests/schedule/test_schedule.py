@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from scipy.integrate import quad
 from torch import Tensor
 
-from diffusion_lit.command import CONFIG_FOLDER
+from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.parameterization import EDMParameterization
 from diffusion_lit.schedule import (
     SPACINGS,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from diffusion_lit.average.power_function import check_std, profile_error, solve
 from diffusion_lit.average.snapshot import Snapshot, snapshots_of
-from diffusion_lit.plain import read_as
-from diffusion_lit.progress import progress
+from diffusion_lit.terminal.progress import progress
+from diffusion_lit.trust.plain import read_as
 
 __all__ = ["LIMIT", "Kept", "asked_length", "kept_averages", "reconstruct"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.files import replacing
-from diffusion_lit.tensor_file import load_tensors
+from diffusion_lit.trust.tensor_file import load_tensors
 
 __all__ = ["FOLDER", "Snapshot", "snapshots_of"]
 

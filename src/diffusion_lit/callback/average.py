@@ -12,8 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from diffusion_lit.sharding import shard_like, trained_parameters, unsharded
-from diffusion_lit.tensor_file import load_tensors
+from diffusion_lit.distributed.sharding import shard_like, trained_parameters, unsharded
+from diffusion_lit.trust.tensor_file import load_tensors
 
 __all__ = ["WeightAverage", "averaged_weights", "averages_of", "chosen_average"]
 

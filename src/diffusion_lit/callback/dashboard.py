@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from diffusion_lit.csv_logger import CSVLogger
-from diffusion_lit.dashboard import draw_dashboard
+from diffusion_lit.logger.csv import CSVLogger
+from diffusion_lit.logger.dashboard import draw_dashboard
 
 __all__ = ["Dashboard"]
 

@@ -8,8 +8,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from diffusion_lit.callback.last_checkpoint import answer_signals
-from diffusion_lit.progress import progress
 from diffusion_lit.sampler import Sampler
+from diffusion_lit.terminal.progress import progress
 
 __all__ = ["drawing"]
 

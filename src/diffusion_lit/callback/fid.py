@@ -20,11 +20,11 @@ from diffusion_lit.evaluation.reference import prepare
 from diffusion_lit.feature import FeatureExtractor
 from diffusion_lit.guidance import guided
 from diffusion_lit.labels import Labels, LabelsInTurn, proportional_labels
-from diffusion_lit.logger_connector import log_figures
+from diffusion_lit.logger.connector import log_figures
 from diffusion_lit.metrics import FeatureSet, FrechetDistance, Metric, Sets
 from diffusion_lit.module import DiffusionModule
-from diffusion_lit.progress import progress
 from diffusion_lit.sampler import Sampler
+from diffusion_lit.terminal.progress import progress
 
 __all__ = ["FID"]
 

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from diffusion_lit.callback.shared_number import SharedNumber
 from diffusion_lit.files import UnwritableError, replacing
-from diffusion_lit.interruption import SIGCHLD, Interrupted, Interruption
+from diffusion_lit.terminal.interruption import SIGCHLD, Interrupted, Interruption
 
 __all__ = ["LastCheckpoint", "answer_signals"]
 

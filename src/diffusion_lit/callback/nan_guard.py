@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 from diffusion_lit.callback.average import averages_of
 from diffusion_lit.callback.last_checkpoint import LastCheckpoint
 from diffusion_lit.checkpoint import damage
+from diffusion_lit.distributed.sharding import local
 from diffusion_lit.module import DiffusionModule
-from diffusion_lit.sharding import local
 
 __all__ = ["NaNGuard"]
 

@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 
 from diffusion_lit.budget import budget_of, steps_an_epoch
 from diffusion_lit.module import DiffusionModule
-from diffusion_lit.pace import Pace, remedy, too_long
-from diffusion_lit.progress import Progress, Work, activated, progress
-from diffusion_lit.status_line import clock_time
+from diffusion_lit.terminal.pace import Pace, remedy, too_long
+from diffusion_lit.terminal.progress import Progress, Work, activated, progress
+from diffusion_lit.terminal.status_line import clock_time
 
 __all__ = ["ProgressBar"]
 
@@ -30,9 +30,9 @@ EXPECTED_AFTER = 5.0  # seconds of training after which it is said how long it t
 class ProgressBar(LightningProgressBar):
     """Optimizer steps done, time left, the newest losses, images a second over all ranks, and the share of waiting.
 
-    A bar on a terminal, elsewhere a line every so often, or as `diffusion_lit.terminal.choose_progress` says. The time
-    left counts steps by their newest durations without the first one's, and validation, pictures and figures that are
-    still to come by their own; it has a + until the first validation has been timed. `data` is the share of waiting for
+    A bar on a terminal, elsewhere a line every so often, or as `terminal.screen.choose_progress` says. The time left
+    counts steps by their newest durations without the first one's, and validation, pictures and figures that are still
+    to come by their own; it has a + until the first validation has been timed. `data` is the share of waiting for
     images in the time of steps. Lightning's own bar starts anew at each epoch, which for a small dataset is every few
     seconds.
 

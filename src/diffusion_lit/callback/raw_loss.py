@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_lit.callback.average import chosen_average
 from diffusion_lit.evaluation import LossByNoise
-from diffusion_lit.logger_connector import log_figures
+from diffusion_lit.logger.connector import log_figures
 from diffusion_lit.module import DiffusionModule
 
 __all__ = ["RawLoss"]

@@ -10,13 +10,13 @@ from torch import Tensor
 from diffusion_lit.callback.average import averaged_weights, chosen_average
 from diffusion_lit.callback.drawing import drawing
 from diffusion_lit.callback.last_checkpoint import answer_signals
-from diffusion_lit.collective import gathered_in_order
+from diffusion_lit.distributed.collective import gathered_in_order
 from diffusion_lit.figure import follow
 from diffusion_lit.generate import condition_of, default_labels, generate
-from diffusion_lit.grid import image_grid, titles_of
 from diffusion_lit.guidance import guided
-from diffusion_lit.image import save_image
 from diffusion_lit.module import DiffusionModule
+from diffusion_lit.picture.grid import image_grid, titles_of
+from diffusion_lit.picture.image import save_image
 from diffusion_lit.sampler import Sampler
 
 __all__ = ["SampleGrid"]

@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.func import functional_call
 
-from diffusion_lit.collective import gathered
 from diffusion_lit.condition import Condition
+from diffusion_lit.distributed.collective import gathered
 from diffusion_lit.model.base import Network
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.step_timer import StepTimer

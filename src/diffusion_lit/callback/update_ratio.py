@@ -5,8 +5,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from diffusion_lit.distributed.sharding import own_parameters, unsharded
 from diffusion_lit.module import DiffusionModule
-from diffusion_lit.sharding import own_parameters, unsharded
 
 __all__ = ["UpdateRatio"]
 

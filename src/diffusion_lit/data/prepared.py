@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from diffusion_lit.command_line.shell import command_line
 from diffusion_lit.counted import counted
 from diffusion_lit.data.base import ImageDataModule
 from diffusion_lit.data.batch import Images
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
 from diffusion_lit.prepared.reader import REMEDY, PreparedImages
 from diffusion_lit.prepared.shard import ShardInfo, check_shard
-from diffusion_lit.progress import progress
-from diffusion_lit.shell import command_line
 from diffusion_lit.space import LatentSpace
+from diffusion_lit.terminal.progress import progress
 
 __all__ = ["PreparedData"]
 

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from diffusion_lit.collective import gathered
 from diffusion_lit.density.base import Density
+from diffusion_lit.distributed.collective import gathered
 from diffusion_lit.fixed_precision import FixedPrecision
 from diffusion_lit.schedule import Schedule
 

@@ -4,8 +4,8 @@ import torch
 import torch.distributed as dist
 from torch import Generator, Tensor
 
-from diffusion_lit.collective import rank_and_size
 from diffusion_lit.density.base import Density
+from diffusion_lit.distributed.collective import rank_and_size
 from diffusion_lit.schedule import Schedule
 
 

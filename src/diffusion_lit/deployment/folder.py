@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from diffusion_lit.files import FORBIDDEN, FULL, LEFTOVER, UnwritableError, flush, system_error, write_json
-from diffusion_lit.plain import read_json
+from diffusion_lit.trust.plain import read_json
 
 __all__ = ["RECORD", "check_place", "made_whole"]
 

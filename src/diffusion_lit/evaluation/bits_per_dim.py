@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.bound import require_bytes
-from diffusion_lit.collective import gathered_objects, rank_and_size
 from diffusion_lit.condition import UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import BaseDenoiser
+from diffusion_lit.distributed.collective import gathered_objects, rank_and_size
 from diffusion_lit.evaluation.image_set import ImageSet
-from diffusion_lit.image import from_uint8
 from diffusion_lit.likelihood import ode_likelihood, variational_bound
 from diffusion_lit.metrics import Figure
+from diffusion_lit.picture.image import from_uint8
 from diffusion_lit.random import ImageNoise
 
 __all__ = ["BitsPerDim", "Bound", "Likelihood"]

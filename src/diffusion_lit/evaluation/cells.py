@@ -8,13 +8,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_lit.collective import rank_and_size
+from diffusion_lit.command_line.members import chosen_members
+from diffusion_lit.distributed.collective import rank_and_size
 from diffusion_lit.evaluation.class_names import ClassNames
 from diffusion_lit.evaluation.image_files import channels_of, open_images
 from diffusion_lit.evaluation.image_set import DrawnImages, ImageSet, StoredImages
 from diffusion_lit.generate import Models, Setup, set_up
 from diffusion_lit.labels import Labels, proportional_labels
-from diffusion_lit.members import chosen_members
 from diffusion_lit.provenance import settings_of
 
 __all__ = ["Cell", "as_list", "cells_of"]

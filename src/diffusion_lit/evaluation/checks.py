@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from diffusion_lit.collective import rank_and_size
+from diffusion_lit.distributed.collective import rank_and_size
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.cells import Cell, as_list
 from diffusion_lit.evaluation.chosen_metrics import Extractors

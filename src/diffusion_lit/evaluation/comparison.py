@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_lit.evaluation.report import cell_name, listed, number
-from diffusion_lit.plain import plain, read_json
+from diffusion_lit.trust.plain import plain, read_json
 
 __all__ = ["compare_results"]
 

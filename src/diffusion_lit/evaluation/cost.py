@@ -5,8 +5,8 @@ import math
 import time
 from typing import Any
 
-from diffusion_lit.collective import rank_and_size
 from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.distributed.collective import rank_and_size
 from diffusion_lit.evaluation.cells import Cell
 from diffusion_lit.evaluation.image_set import DrawnImages
 from diffusion_lit.evaluation.report import cell_name

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_lit.collective import decided, rank_and_size, wait_for_all
+from diffusion_lit.distributed.collective import decided, rank_and_size, wait_for_all
 from diffusion_lit.evaluation.feature_folder import FeatureFolder
 from diffusion_lit.evaluation.image_set import ImageSet
 from diffusion_lit.feature import FeatureExtractor

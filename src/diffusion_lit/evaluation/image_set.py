@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_lit.collective import decided
 from diffusion_lit.data.batch import Images
+from diffusion_lit.distributed.collective import decided
 from diffusion_lit.drawing import draw
 from diffusion_lit.generate import Setup
 from diffusion_lit.labels import Labels

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from diffusion_lit.collective import gathered_in_order, rank_and_size
 from diffusion_lit.data.order import EvaluationOrder
 from diffusion_lit.denoiser import BaseDenoiser
+from diffusion_lit.distributed.collective import gathered_in_order, rank_and_size
 from diffusion_lit.feature import FeatureExtractor
 from diffusion_lit.generate import generate
 from diffusion_lit.labels import Labels

@@ -11,8 +11,8 @@ from torch import Tensor
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.evaluation.image_set import StoredImages
 from diffusion_lit.generate import Models
-from diffusion_lit.recorded import trusted_config
 from diffusion_lit.space import LatentSpace, Space
+from diffusion_lit.trust.recorded import trusted_config
 
 __all__ = ["OwnData", "open_own_data"]
 

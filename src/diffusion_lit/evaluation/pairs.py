@@ -7,9 +7,9 @@ import torch
 
 from diffusion_lit.evaluation.figures import Compared
 from diffusion_lit.evaluation.image_set import ImageSet
-from diffusion_lit.grid import image_grid
-from diffusion_lit.image import save_image
 from diffusion_lit.metrics import Metric, closest_pairs
+from diffusion_lit.picture.grid import image_grid
+from diffusion_lit.picture.image import save_image
 
 __all__ = ["draw_pairs"]
 

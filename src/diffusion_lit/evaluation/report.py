@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_lit.files import replacing, write_json
-from diffusion_lit.image import save_figure
+from diffusion_lit.picture.image import save_figure
 
 __all__ = ["FILES", "cell_name", "direction", "lines_of", "listed", "number", "write_report"]
 

@@ -13,7 +13,7 @@ from diffusion_lit.feature.convnet import ConvNet, train
 from diffusion_lit.feature.precision import full_precision
 from diffusion_lit.feature.reservoir import reservoir
 from diffusion_lit.files import replacing
-from diffusion_lit.tensor_file import load_tensors
+from diffusion_lit.trust.tensor_file import load_tensors
 
 log = logging.getLogger(__name__)
 

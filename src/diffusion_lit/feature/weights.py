@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from diffusion_lit.tensor_file import load_tensors
+from diffusion_lit.trust.tensor_file import load_tensors
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from diffusion_lit.interop.diffusers_sampler import sampler_overrides
 from diffusion_lit.interop.diffusers_scheduler import process_settings
 from diffusion_lit.interop.foreign import PIXELS, Foreign, door, of_network, read_settings
 from diffusion_lit.interop.weight_files import read_weights, weight_files
-from diffusion_lit.plain import printable, read_as
+from diffusion_lit.trust.plain import printable, read_as
 
 __all__ = ["CONFIG", "INDEX", "NETWORKS", "NOTE", "SCHEDULER", "files", "latents", "read"]
 

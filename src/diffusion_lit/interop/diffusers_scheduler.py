@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffusion_lit.plain import printable, read_as
+from diffusion_lit.trust.plain import printable, read_as
 
 __all__ = ["config_from", "process_settings"]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffusion_lit.interop.edm_weights import weights_from
-from diffusion_lit.plain import printable, read_as
+from diffusion_lit.trust.plain import printable, read_as
 
 __all__ = ["denoiser_settings", "network_settings", "weights_from"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_lit.plain import printable, read_as
+from diffusion_lit.trust.plain import printable, read_as
 
 __all__ = ["denoiser_settings", "network_settings", "weights_from"]
 

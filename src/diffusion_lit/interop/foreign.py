@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from diffusion_lit.derived import HOMES
-from diffusion_lit.plain import plain, printable, read_json
-from diffusion_lit.tensor_file import load_tensors
+from diffusion_lit.trust.plain import plain, printable, read_json
+from diffusion_lit.trust.tensor_file import load_tensors
 
 __all__ = [
     *("PIXELS", "Foreign", "door", "named_tensors", "of_network", "read_metadata", "read_safetensors"),

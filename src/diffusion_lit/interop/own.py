@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.interop.foreign import Foreign, read_metadata, read_safetensors, read_settings
-from diffusion_lit.plain import plain, read_as
+from diffusion_lit.trust.plain import plain, read_as
 
 __all__ = ["RECORD", "WEIGHTS", "files", "read", "record_of", "write"]
 

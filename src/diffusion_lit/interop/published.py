@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_lit.interop.foreign import PIXELS, Foreign, door, read_metadata, read_safetensors
-from diffusion_lit.plain import plain
+from diffusion_lit.trust.plain import plain
 
 __all__ = ["files", "read"]
 

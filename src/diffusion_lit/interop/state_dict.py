@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffusion_lit.interop.diffusers_folder import latents
 from diffusion_lit.interop.foreign import PIXELS, Foreign, door, named_tensors, of_network, read_state, within_size
-from diffusion_lit.tensor_file import load_tensors
+from diffusion_lit.trust.tensor_file import load_tensors
 
 __all__ = ["files", "flags_file", "is_state", "missing_flags", "read"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from diffusion_lit.interop.foreign import read_settings, read_state
-from diffusion_lit.plain import printable, read_as
+from diffusion_lit.trust.plain import printable, read_as
 
 __all__ = ["WEIGHTS", "read_weights", "weight_files"]
 

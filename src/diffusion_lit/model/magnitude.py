@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_lit.distributed.sharding import local, reshard
 from diffusion_lit.fixed_precision import FixedPrecision
-from diffusion_lit.sharding import local, reshard
 
 __all__ = ["MPConv", "MPFourier", "MPLinear", "force_unit_weights", "mp_cat", "mp_silu", "mp_sum", "normalized"]
 

@@ -4,8 +4,8 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from diffusion_lit.past_run import Evaluation, PastRun
-from diffusion_lit.shell import command_line
+from diffusion_lit.command_line.shell import command_line
+from diffusion_lit.run.past import Evaluation, PastRun
 
 __all__ = ["commands_of", "folders_remark", "measured_again"]
 

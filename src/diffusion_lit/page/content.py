@@ -10,7 +10,7 @@ from diffusion_lit.page.curves import curves_of, used_axes
 from diffusion_lit.page.facts import differing, machine_of, parts_of, progress_of, summary
 from diffusion_lit.page.picture import pictures_of
 from diffusion_lit.page.results import evaluations_of
-from diffusion_lit.past_run import PastRun
+from diffusion_lit.run.past import PastRun
 
 __all__ = ["content_of"]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_lit.dashboard import Panel, panels_of
 from diffusion_lit.evaluation.report import lines_of
+from diffusion_lit.logger.dashboard import Panel, panels_of
 from diffusion_lit.page.chart import Chart, Curve
-from diffusion_lit.past_run import Evaluation, PastRun
+from diffusion_lit.run.past import Evaluation, PastRun
 
 __all__ = [
     "AXES",

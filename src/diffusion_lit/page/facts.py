@@ -6,7 +6,7 @@ from typing import Any
 
 from diffusion_lit.evaluation.report import listed
 from diffusion_lit.page.chart import number
-from diffusion_lit.past_run import PastRun
+from diffusion_lit.run.past import PastRun
 
 __all__ = ["Row", "differing", "machine_of", "parts_of", "progress_of", "summary"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from diffusion_lit.page.chart import evenly
-from diffusion_lit.past_run import PICTURES, PastRun
+from diffusion_lit.run.past import PICTURES, PastRun
 
 __all__ = ["LARGEST", "Picture", "as_data", "pictures_of"]
 

@@ -7,7 +7,7 @@ from diffusion_lit.evaluation.report import cell_name, direction, listed, number
 from diffusion_lit.page.commands import folders_remark, measured_again
 from diffusion_lit.page.curves import evaluation_charts
 from diffusion_lit.page.picture import LARGEST, as_data
-from diffusion_lit.past_run import Evaluation, PastRun
+from diffusion_lit.run.past import Evaluation, PastRun
 
 __all__ = ["evaluations_of"]
 

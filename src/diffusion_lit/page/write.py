@@ -15,7 +15,7 @@ import diffusion_lit
 from diffusion_lit.files import replacing
 from diffusion_lit.page.chart import MAX_POINTS
 from diffusion_lit.page.content import content_of
-from diffusion_lit.past_run import PastRun
+from diffusion_lit.run.past import PastRun
 
 __all__ = ["page_of", "write_page"]
 

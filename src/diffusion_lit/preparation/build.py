@@ -15,8 +15,8 @@ from diffusion_lit.preparation.pool import Pool
 from diffusion_lit.preparation.workspace import REPORT, Workspace
 from diffusion_lit.prepared.manifest import Latents, Manifest, Split
 from diffusion_lit.prepared.shard import ShardInfo, write_index
-from diffusion_lit.progress import progress
 from diffusion_lit.resolution import shortest
+from diffusion_lit.terminal.progress import progress
 
 __all__ = ["Plan", "build"]
 

@@ -12,8 +12,8 @@ from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
 
-from diffusion_lit.interruption import acknowledge
 from diffusion_lit.preparation.maker import Job, Maker, Record
+from diffusion_lit.terminal.interruption import acknowledge
 
 __all__ = ["Pool", "Stopped"]
 

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from diffusion_lit.files import write_json
-from diffusion_lit.plain import printable, read_as, read_json
 from diffusion_lit.prepared.shard import ShardInfo
 from diffusion_lit.resolution import height_and_width
 from diffusion_lit.source.layout import SPLITS
+from diffusion_lit.trust.plain import printable, read_as, read_json
 
 __all__ = ["ENCODINGS", "FORMAT", "MANIFEST", "SHARD", "WORK", "Latents", "Manifest", "Split"]
 

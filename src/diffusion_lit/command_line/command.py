@@ -1,0 +1,157 @@
+"""What the commands share: configuration, user errors. Imports only Hydra: `--help` and `--cfg job` answer at once."""
+
+import functools
+import os
+import secrets
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import hydra
+import hydra._internal.utils
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion_lit.command_line.catalogue import CONFIG_FOLDER
+from diffusion_lit.command_line.check import check_settings
+from diffusion_lit.command_line.composition import check_choices, report
+from diffusion_lit.command_line.help import answer
+from diffusion_lit.command_line.job import (
+    begin_job,
+    end_job,
+    finish_job,
+    forget,
+    in_sweep,
+    listed_groups,
+    prepare_subprocesses,
+)
+from diffusion_lit.command_line.mistake import explain
+from diffusion_lit.command_line.shell import read_arguments
+from diffusion_lit.command_line.slips import refuse_slips
+from diffusion_lit.command_line.sweep import find_sweep, name_jobs, repeat_command
+from diffusion_lit.distributed.ranks import from_first_rank, join, outlive_nobody
+from diffusion_lit.files import UnwritableError
+
+__all__ = ["CONFIG_FOLDER", "command", "understood"]
+
+REMEDIES = {
+    "train": " (hydra.run.dir=DIR), and continue with resume=auto",
+    "prepare": " (out=DIR), and run the same command again. Finished shards are kept",
+    "evaluate": " (out=DIR; cache=DIR for features of real images), and run the same command again",
+}
+"""What to do, after a command could not write a file; after any other, type it again."""
+
+
+def new_stamp() -> str:
+    """When a run starts, for the name of its folder; six random digits keep apart those of the same second."""
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"
+
+
+# The same on all ranks of a run.
+OmegaConf.register_new_resolver("stamp", lambda: from_first_rank("STAMP", new_stamp), use_cache=True, replace=True)
+# As `stamp`, for a sweep's folder; a sweep that is run again with resume=auto finds the one that it had.
+OmegaConf.register_new_resolver(
+    "sweep_stamp",
+    lambda output_root, resume: from_first_rank(
+        "STAMP", lambda: (find_sweep(output_root) if resume == "auto" else None) or new_stamp()
+    ),
+    use_cache=True,
+    replace=True,
+)
+OmegaConf.register_new_resolver("product", lambda a, b: a * b, replace=True)
+
+
+def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Make a function of a configuration into the main function of `python -m diffusion_lit.NAME`.
+
+    A mistake of the user's ends the process with exit code 1 and its message alone; HYDRA_FULL_ERROR=1 shows the
+    traceback. In a sweep it ends the job, and the others are done.
+
+    Args:
+        name: the top-level configuration, `conf/NAME.yaml`.
+    """
+
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        @functools.wraps(task)
+        def run(cfg: DictConfig) -> Any:
+            contained = in_sweep() and name == "train"  # whose sweeps keep records and end with a table
+            try:
+                if contained:
+                    begin_job()
+                check_settings(cfg, name, listed_groups(name))
+                prepare_subprocesses(name)
+                return task(cfg)
+            except KeyboardInterrupt:  # where nobody takes signals: while modules are imported, or at the second one
+                print("\nstopped by SIGINT: give the same command again", file=sys.stderr)
+                sys.exit(128 + signal.SIGINT)
+            except BaseException as error:
+                if (exit_code := getattr(error, "exit_code", None)) is not None:  # an interruption, not a fault
+                    again = (
+                        f"\nThe whole sweep:\n  {repeat_command(Path(HydraConfig.get().runtime.output_dir).parent)}"
+                        if contained
+                        else ""
+                    )
+                    print(f"\n{error}{again}", file=sys.stderr)
+                    sys.exit(exit_code)
+                mistake = explain(error)
+                if isinstance(error, UnwritableError):
+                    mistake = f"{error}{REMEDIES.get(name, ' (out=DIR), and run the same command again')}"
+                full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+                if not isinstance(error, Exception) or ((mistake is None or full) and not contained):
+                    raise
+                folder = Path(HydraConfig.get().runtime.output_dir)
+                details = "run again with HYDRA_FULL_ERROR=1"
+                with suppress(OSError):  # a disk that is full, or read-only
+                    if contained or not (folder == Path.cwd() or forget(folder, name)):
+                        (folder / "error.log").write_text(traceback.format_exc())
+                        details = f"{folder / 'error.log'}, or {details}"
+                if mistake is None or full:
+                    traceback.print_exc()
+                mistake = mistake or f"{type(error).__name__}: {error}"
+                print(f"\nerror: {mistake}\n(details: {details})", file=sys.stderr)
+                if not contained:
+                    sys.exit(1)
+                end_job(mistake)
+                return None
+            finally:
+                if in_sweep():
+                    finish_job()
+
+        start = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=name)(run)
+
+        @functools.wraps(start)
+        def main() -> None:
+            try:
+                if answer(name, sys.argv[1:]):
+                    return
+                sys.argv[1:] = name_jobs(understood(name, sys.argv[1:]))
+                outlive_nobody()
+                join()
+            except ValueError as error:
+                print(f"\nerror: {error}", file=sys.stderr)
+                sys.exit(1)
+            hydra._internal.utils.run_and_report = functools.partial(report, name)
+            start()
+
+        return main
+
+    return decorate
+
+
+def understood(name: str, typed: Sequence[str]) -> list[str]:
+    """What was typed after a command, for Hydra; a ValueError for a slip, with what may have been meant."""
+    arguments = choose_none(typed)
+    refuse_slips(name, arguments)
+    arguments = read_arguments(arguments)
+    check_choices(name, arguments)
+    return arguments
+
+
+def choose_none(arguments: Sequence[str]) -> list[str]:
+    """`logger=null` as `logger=[]`: Hydra takes null only for a group of which one member is chosen."""
+    return ["logger=[]" if argument == "logger=null" else argument for argument in arguments]

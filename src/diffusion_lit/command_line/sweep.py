@@ -1,0 +1,151 @@
+"""A sweep: the names of its jobs, how it is found again, and the table at its end."""
+
+import csv
+import hashlib
+import io
+import json
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion_lit.command_line.job import RECORD, read_record
+from diffusion_lit.command_line.shell import command_line, quote
+from diffusion_lit.distributed.ranks import is_first
+from diffusion_lit.files import remove_leftovers, replacing, write_json
+
+__all__ = ["SweepTable", "find_sweep", "folder_name", "is_multirun", "name_jobs", "repeat_command"]
+
+SWEEP = "sweep.json"
+NOT_SWEPT = "hydra.job.config.override_dirname.exclude_keys"
+LONGEST = 120  # bytes of a folder's name; file systems take 255
+PARSER = OverridesParser.create()
+
+
+def is_multirun(arguments: Sequence[str]) -> bool:
+    return not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(arguments)
+
+
+def name_jobs(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command; in a sweep, with word for all launchers of which keys have but one value.
+
+    Hydra's `hydra.job.override_dirname`, from which a job's folder has its name, leaves these out.
+    """
+    arguments = list(arguments)
+    if not is_multirun(arguments) or any(argument.startswith(f"{NOT_SWEPT}=") for argument in arguments):
+        return arguments
+    fixed = set()
+    for argument in arguments:
+        if not argument.startswith(("-", "hydra")):
+            try:
+                override = PARSER.parse_override(argument)
+            except HydraException:  # Hydra itself says what is wrong
+                return arguments
+            if not override.is_sweep_override():
+                fixed.add(override.key_or_group)
+    return [*arguments, f"{NOT_SWEPT}=[{','.join(map(quote, sorted(fixed)))}]"]
+
+
+def folder_name(text: str) -> str:
+    """`text`, what is swept in a job, as the name of a folder that neither a shell nor Hydra reads otherwise.
+
+    Where characters are replaced or cut, a checksum of the whole keeps different jobs apart.
+    """
+    name = re.sub(r"[^\w.+-]+", "-", re.sub(r"['\"\[\](){}\s]", "", text), flags=re.ASCII).strip("-+.")
+    if name != text or len(name) > LONGEST:
+        name = f"{name[: LONGEST - 9]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return name or "job"
+
+
+def identity(arguments: Sequence[str]) -> list[str]:
+    """What makes a sweep the same when it is run again: its jobs' settings, in any order."""
+    aside = re.compile(r"-|hydra|(resume|sweep\.trials|sweep\.parallel)=")
+    return sorted(argument for argument in arguments if not aside.match(argument))
+
+
+def find_sweep(output_root: str) -> str | None:
+    """The name of the newest sweep below `output_root` that the running command is a repetition of."""
+    for file in sorted(Path(output_root).glob(f"multirun/*/{SWEEP}"), reverse=True):
+        if identity(json.loads(file.read_text())["arguments"]) == identity(sys.argv[1:]):
+            return file.parent.name
+    return None
+
+
+def repeat_command(sweep: Path) -> str:
+    """The command that does what a sweep has left to do; it is given in the folder where the sweep was started."""
+    arguments = json.loads((sweep / SWEEP).read_text())["arguments"]
+    kept = [argument for argument in arguments if not argument.startswith((f"{NOT_SWEPT}=", "resume="))]
+    return f"{command_line('train', {})} {shlex.join([*kept, 'resume=auto'])}"
+
+
+class SweepTable(Callback):
+    """Ends a sweep with a table of its jobs, the best marked, as sweep.csv and sweep.md; with code 1 if any failed.
+
+    The table has all jobs of the sweep's folder, those of an earlier start among them.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)  # is agreed on by all ranks
+        if is_first():
+            remove_leftovers(folder)
+            write_json({"arguments": sys.argv[1:]}, folder / SWEEP)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        sweep = Path(config.hydra.sweep.dir)
+        records = {file.parent: read_record(file.parent) for file in sorted(sweep.glob(f"*/{RECORD}"))}
+        sign = {"min": 1, "max": -1}[config.objective_mode]
+        done = [job for job, record in records.items() if record["status"] == "finished" and "best" in record]
+        best = min(done, key=lambda job: sign * records[job]["best"], default=None)
+        table = tabulate(records, config.objective, best)
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(table)
+        markdown = "".join(f"| {' | '.join(row)} |\n" for row in [table[0], ["---"] * len(table[0]), *table[1:]])
+        for name, content in (("sweep.csv", text.getvalue()), ("sweep.md", markdown)):
+            with replacing(sweep / name) as file:
+                file.write(content.encode())
+        print(f"\n{markdown}\nin {sweep / 'sweep.md'} and {sweep / 'sweep.csv'}")
+        if best is not None:
+            print("Sample from the best\n  " + command_line("sample", {"ckpt": checkpoint_of(best, config)}))
+        if left := [job for job, record in records.items() if record["status"] != "finished"]:
+            said = "".join(f"\n  {job.name}: {records[job]['error'] or 'was cut'}" for job in left)
+            again = f"To try these again\n  {repeat_command(sweep)}"
+            print(f"\nerror: {len(left)} of {len(records)} jobs failed:{said}\n{again}", file=sys.stderr)
+            sys.stdout.flush()
+            sys.exit(1)
+
+
+def tabulate(records: dict[Path, dict[str, Any]], objective: str, best: Path | None) -> list[list[str]]:
+    """The table of a sweep, its header first."""
+    keys = list(dict.fromkeys(key for record in records.values() for key in record["values"]))
+    head = ["", "job", *keys, "status", f"best {objective}", f"last {objective}", "seconds", "folder"]
+    rows = [
+        [
+            "best" if folder == best else "",
+            folder.name,
+            *(str(record["values"].get(key, "")) for key in keys),
+            record["status"],
+            *(f"{record[name]:.6g}" if name in record else "" for name in ("best", "last")),
+            f"{record['seconds']:.1f}" if "seconds" in record else "",
+            str(folder),
+        ]
+        for folder, record in records.items()
+    ]
+    return [head, *rows]
+
+
+def checkpoint_of(job: Path, config: DictConfig) -> Path:
+    """The checkpoint that has a job's best figure, where one was kept for it; else the job's last."""
+    kept = OmegaConf.select(config, "callback.best_checkpoint")
+    file = job / "checkpoints" / "best.ckpt"
+    same = kept is not None and (kept.monitor, kept.mode) == (config.objective, config.objective_mode)
+    return (file if same and file.is_file() else job).resolve()
+
+
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)

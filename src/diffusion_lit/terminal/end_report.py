@@ -1,0 +1,37 @@
+"""What a run has made, where it is, and what to try next."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusion_lit.command_line.shell import command_line
+from diffusion_lit.terminal.screen import table
+from diffusion_lit.terminal.status_line import clock_time
+
+__all__ = ["end_report"]
+
+
+def end_report(run: Path, step: int, seconds: float, metrics: Mapping[str, Any], classes: bool) -> str:
+    """The lines that a run ends with.
+
+    Args:
+        run: its folder, absolute.
+        step: the last step.
+        seconds: how long it took.
+        metrics: figures by name; `val/loss` and the FIDs are shown.
+        classes: whether its model has classes.
+    """
+    figures = [f"{k} = {float(v):.4g}" for k, v in metrics.items() if k == "val/loss" or k.startswith("fid/")]
+    grids, table_of_figures = sorted((run / "samples").glob("*.png")), run / "metrics.csv"
+    rows: list[tuple[str, str | Path | None]] = [
+        ("trained", f"to step {step:,} in {clock_time(seconds)}"),
+        ("result", ", ".join(figures) or None),
+        ("samples", grids[-1] if grids else None),
+        ("metrics", table_of_figures if table_of_figures.is_file() else None),
+        ("checkpoint", run / "checkpoints" / "last.ckpt"),
+    ]
+    following = [
+        command_line("sample", {"ckpt": run} | ({"guidance": 2} if classes else {})),
+        command_line("train", {"resume": run, "trainer.max_steps": 2 * step}),
+    ]
+    return "\n".join(["", table(rows), "Try next", *(f"  {line}" for line in following)])
