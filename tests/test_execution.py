@@ -1,6 +1,7 @@
 """Ways to run a network change neither what it computes nor what a checkpoint holds."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.condition import Condition
@@ -16,6 +18,7 @@ from diffusion_lit.model import Network, UNet
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.run import start_table
 from tests.launch import config, train_in
+from tests.networks import CHANNELS, NETWORKS
 from tests.test_training import column
 
 CPU = torch.device("cpu")
@@ -126,10 +129,29 @@ def test_a_run_takes_the_settings_together(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+def test_what_is_recomputed_is_compiled_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a compiler that takes the graphs and writes no code."""
+    monkeypatch.setattr("diffusion_lit.execution.check_compiler", lambda device: None)
+    plain, compiled = NETWORKS["dit"].build(), NETWORKS["dit"].build()
+    for block in compiled.blocks():
+        monkeypatch.setattr(block, "compile", partial(block.compile, backend="aot_eager"))
+    Execution(compile=True, gradient_checkpointing=True).apply(compiled, CPU)
+    counters.clear()
+    x, t = torch.randn(2, CHANNELS, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([3.0, 500.0])
+    outputs = [net(x, t, Condition(torch.tensor([0, 1]))) for net in (plain, compiled)]
+    for output in outputs:
+        output.sum().backward()
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(*([p.grad for p in net.parameters()] for net in (plain, compiled)))
+    assert counters["stats"]["unique_graphs"] > 0 and not counters["graph_break"]
+
+
 @pytest.mark.slow
 def test_a_compiled_network_trains_alike(tmp_path: Path) -> None:
     plain, compiled = network().eval(), network().eval()  # without dropout, whose compiled draws are others
     Execution(compile=True, gradient_checkpointing=True).apply(compiled, CPU)
+    counters.clear()
     (out, gradients), (same_out, same_gradients) = step(plain), step(compiled)
+    assert counters["stats"]["unique_graphs"] > 0
     torch.testing.assert_close(out, same_out, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(gradients, same_gradients, rtol=1e-4, atol=1e-5)

@@ -1,7 +1,7 @@
 """A trained autoencoder of diffusers: images to latents, and back."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from diffusion_lit.extra import require
 from diffusion_lit.picture.image import from_uint8, to_uint8
 from diffusion_lit.trust.plain import read_as, read_json
 
-__all__ = ["Autoencoder"]
+__all__ = ["Autoencoder", "scale_and_shift"]
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 LATENTS: dict[str, Callable[[Any], Tensor]] = {
@@ -21,12 +21,9 @@ LATENTS: dict[str, Callable[[Any], Tensor]] = {
     "VQModel": lambda encoded: encoded.latents,
 }
 """The kinds of autoencoders, and where each has its latents: without a random draw."""
-FACTS: dict[str, Any] = {
-    "in_channels": int,
-    "latent_channels": int,
-    "scaling_factor": float | None,
-    "shift_factor": float | None,
-}
+SCALES = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0, "VQModel": 0.18215}
+"""What a configuration without a `scaling_factor` means, as diffusers has it (0.18215: Rombach et al. 2022)."""
+FACTS: dict[str, Any] = {"in_channels": int, "latent_channels": int}
 PIXELS_AT_A_TIME = 2**19
 """Bounds the memory: eight images of 256 x 256. Stable Diffusion's decoder takes some 500 MB for one."""
 
@@ -57,8 +54,7 @@ class Autoencoder:
         """How many times larger the images are than the latents, in height and in width."""
         self.channels: int = self.config["latent_channels"]
         """Of the latents."""
-        self.scale: float = self.config.get("scaling_factor", 1.0)
-        self.shift: float = self.config.get("shift_factor") or 0.0
+        self.scale, self.shift = scale_and_shift(self.config, str(self.folder / "config.json"))
         """(latent - shift) scale has a variance of about 1."""
         self.network = load_network(self.folder, self.config["_class_name"])
 
@@ -100,6 +96,17 @@ class Autoencoder:
         self.network.to(x.device)
         with torch.autocast(x.device.type, enabled=False):  # half precision overflows in Stable Diffusion's decoder
             return torch.cat([function(part) for part in torch.split(x, max(1, PIXELS_AT_A_TIME // num_pixels))])
+
+
+def scale_and_shift(config: Mapping[str, Any], origin: str) -> tuple[float, float]:
+    """The numbers that an autoencoder's own description gives, or means; without one, Stable Diffusion's.
+
+    Raises:
+        ValueError: if one of them is not a number; `origin` is the file, for the message.
+    """
+    usual = SCALES.get(str(config.get("_class_name")), SCALES["AutoencoderKL"])
+    scale = read_as(float, config.get("scaling_factor", usual), f"{origin}: scaling_factor")
+    return scale, read_as(float | None, config.get("shift_factor"), f"{origin}: shift_factor") or 0.0
 
 
 def read_config(folder: Path) -> dict[str, Any]:

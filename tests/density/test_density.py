@@ -18,7 +18,7 @@ from diffusion_lit.density import (
     StratifiedDensity,
     UniformDensity,
 )
-from diffusion_lit.schedule import CosineSchedule, FlowSchedule, LinearSchedule, VPSchedule
+from diffusion_lit.schedule import CosineSchedule, FlowSchedule, LinearSchedule, Schedule, VPSchedule
 from tests.analytic import build, members
 
 DENSITIES = members("density")
@@ -285,6 +285,18 @@ def test_parts_that_do_not_divide_the_steps_are_refused() -> None:
         ImportanceDensity(300).check(LinearSchedule())
     ImportanceDensity(250).check(LinearSchedule())
     ImportanceDensity(300).check(FLOW)
+
+
+@pytest.mark.parametrize("schedule", [FLOW, VPSchedule()])
+def test_parts_of_time_that_no_loss_reaches_are_refused(schedule: Schedule) -> None:
+    """With them it would stay uniform for ever; with as many as there can be it does not."""
+    with pytest.raises(ValueError, match=r"num_bins=1001 has parts .* below t_min = 0\.001.*num_bins=1000 or fewer"):
+        ImportanceDensity(1001).check(schedule)
+    density = ImportanceDensity(1000, history_size=1)
+    density.check(schedule)
+    t = schedule.snap((torch.arange(1000) + 0.5) / 1000)
+    density.record(t, 1 + t)
+    assert density.probabilities().unique().numel() > 1
 
 
 @pytest.mark.parametrize(

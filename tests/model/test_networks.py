@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import diffusion_lit.model
 from diffusion_lit.condition import NO_CLASS, UNCONDITIONAL, Condition
 from diffusion_lit.model import Network
+from diffusion_lit.model.magnitude import force_unit_weights, normalized
 from tests.networks import CHANNELS, NETWORKS, NUM_CLASSES, randomise
 
 BATCH = 3
@@ -95,6 +96,21 @@ def test_mixed_and_half_precision_are_close_to_float32(name: str) -> None:
 
 
 @walk
+def test_double_precision_is_close_to_float32(name: str) -> None:
+    """`trainer.precision=64-true`: a step's forward and backward."""
+    x, t = inputs()
+    network = random_network(name)
+    exact = network(x, t, labels())
+    network.double()
+    output = network(x.double(), t, labels())
+    torch.testing.assert_close(output.float(), exact, rtol=1e-4, atol=1e-5)
+    output.square().mean().backward()
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    assert gradients and all(gradient.dtype == torch.float64 for gradient in gradients)
+    force_unit_weights(network)
+
+
+@walk
 def test_weights_are_written_and_read(name: str) -> None:
     x, t = inputs()
     network, other = random_network(name), NETWORKS[name].build(seed=1)
@@ -149,6 +165,23 @@ class Positional(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor, label: Tensor) -> Tensor:
         return self.network(x, c_noise, Condition(label))
+
+
+@pytest.mark.slow
+@walk
+def test_a_compiler_finds_one_graph_in_it(name: str) -> None:
+    """A break would have each piece compiled for each shape, until the compiler gives up."""
+    (x, t), network = inputs(), random_network(name)
+    torch._dynamo.reset()
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(x, t, labels()), network(x, t, labels()))
+
+
+def test_a_compiler_finds_one_graph_in_unit_weights() -> None:
+    """The kind of layer that EDM2 is built of."""
+    compiled = torch.compile(normalized, backend="eager", fullgraph=True)
+    x = inputs()[0]
+    assert torch.equal(compiled(x, range(1, 4)), normalized(x, range(1, 4)))
 
 
 @pytest.mark.slow

@@ -1,19 +1,23 @@
 """Latents of an autoencoder, prepared, trained on, drawn from: with the commands, as typed."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from PIL import Image
 
 from diffusion_lit.agreement import fit_model_to_data
+from diffusion_lit.autoencoder import Autoencoder
 from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.command_line.shell import quote
 from diffusion_lit.data import MemmapData
+from diffusion_lit.interop import diffusers_folder
 from diffusion_lit.picture.image import from_uint8
 from diffusion_lit.preparation.build import build
 from diffusion_lit.preparation.maker import Maker
@@ -51,6 +55,37 @@ def prepare(root: Path, out: str, latents: str | None = "autoencoder", resolutio
     source = FolderSource(root / "images", 0.2)
     reading = Reading(resolution, 3, "center_crop", "lanczos", 10**6)
     return build(Maker(source, reading, "raw", None if latents is None else str(root / latents), root / out))
+
+
+BLOCKS = {"block_out_channels": (8, 8), "latent_channels": 4}
+TINY = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}
+TINY |= {"num_encoder_blocks": (1, 1), "num_decoder_blocks": (1, 1)}
+OF_CONV = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (AutoencoderKL, BLOCKS | OF_CONV | {"norm_num_groups": 4}),
+        (VQModel, BLOCKS | OF_CONV | {"norm_num_groups": 4, "num_vq_embeddings": 4}),
+        (AutoencoderTiny, TINY),
+    ],
+)
+def test_a_scale_that_is_not_written_is_diffusers_own(kind: Any, settings: dict[str, Any], tmp_path: Path) -> None:
+    """As in folders that are older than the key; and a door to a pipeline reads it alike."""
+    torch.manual_seed(0)
+    folder = tmp_path / "vae"
+    kind(**settings).save_pretrained(folder)
+    file = folder / "config.json"
+    said = json.loads(file.read_text())
+    del said["scaling_factor"]
+    file.write_text(json.dumps(said))
+    assert Autoencoder(folder).scale == kind.from_pretrained(folder).config.scaling_factor
+    assert Autoencoder(folder).scale == diffusers_folder.latents(tmp_path)["scale"]
+    for value in (None, "much"):
+        file.write_text(json.dumps(said | {"scaling_factor": value}))
+        with pytest.raises(ValueError, match=r"config\.json: scaling_factor must be float"):
+            Autoencoder(folder)
 
 
 def test_latents_are_the_autoencoder_s_own(tmp_path: Path) -> None:

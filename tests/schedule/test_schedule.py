@@ -472,6 +472,17 @@ def test_impossible_times_are_refused() -> None:
         spaced_times(CosineSchedule(100), 90, "quadratic")
 
 
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_many_steps_lie_within_time_or_are_refused(name: str, spacing: str) -> None:
+    for n in (1, 1000, 1001, 2000):
+        try:
+            times = spaced_times(make(name), n, spacing)
+        except ValueError:
+            continue
+        assert 0 == times[-1] < times[0] <= 1 and (times.diff() < 0).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_everything_is_in_the_dtype_of_the_times(name: str, dtype: torch.dtype) -> None:

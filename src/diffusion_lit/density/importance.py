@@ -46,6 +46,12 @@ class ImportanceDensity(FixedPrecision, Density):
                 f"density.num_bins={parts} does not divide the schedule's {steps} steps into equal parts; set "
                 f"density.num_bins={math.gcd(steps, parts)}, or {steps}"
             )
+        if parts * schedule.t_min > 1 + 1e-9:
+            most = math.floor(1 / schedule.t_min + 1e-9)
+            raise ValueError(
+                f"density.num_bins={parts} has parts of time below t_min = {schedule.t_min:.3g}, which no loss "
+                f"reaches; set density.num_bins={most} or fewer"
+            )
 
     def probabilities(self) -> Tensor:
         """Of each part of time, float32 [num_bins]."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from diffusion_lit.autoencoder import scale_and_shift
 from diffusion_lit.interop.diffusers_sampler import sampler_overrides
 from diffusion_lit.interop.diffusers_scheduler import process_settings
 from diffusion_lit.interop.foreign import PIXELS, Foreign, door, of_network, read_settings
@@ -32,8 +33,6 @@ NETWORKS = {
 OF_LATENTS = ("DiTTransformer2DModel", "Transformer2DModel")
 AUTOENCODERS = ("vae", "vqvae")
 """Where a pipeline of latents has its autoencoder."""
-SCALE = 0.18215
-"""Of latents, where no autoencoder says: what DiT is trained on, and diffusers assumes (Rombach et al. 2022)."""
 
 
 def files(path: Path) -> list[Path] | None:
@@ -140,11 +139,11 @@ def latents(path: Path) -> dict[str, Any]:
     """The space of a model of latents; its autoencoder is the pipeline's, or given by `autoencoder=`."""
     folder = next((path / part for part in AUTOENCODERS if (path / part).is_dir()), path / AUTOENCODERS[0])
     config = read_settings(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    scale, shift = config.get("scaling_factor", SCALE), config.get("shift_factor")
+    scale, shift = scale_and_shift(config, str(folder / CONFIG))
     return {
         "_target_": "diffusion_lit.space.LatentSpace",
         "autoencoder": str(folder.resolve()),
-        "scale": read_as(float, scale, f"{folder / CONFIG}: scaling_factor"),
-        "shift": 0.0 if shift is None else read_as(float, shift, f"{folder / CONFIG}: shift_factor"),
+        "scale": scale,
+        "shift": shift,
         "sha256": None,
     }

@@ -18,11 +18,14 @@ __all__ = ["MPConv", "MPFourier", "MPLinear", "force_unit_weights", "mp_cat", "m
 
 
 def normalized(x: Tensor, dim: int | Sequence[int], eps: float = 1e-4) -> Tensor:
-    """`x` / (magnitude + `eps`), the magnitude being taken over `dim`; computed in float32, given as `x` is."""
+    """`x` / (magnitude + `eps`), the magnitude being taken over `dim`; at least float32 inside, given as `x` is."""
     dims = [dim] if isinstance(dim, int) else list(dim)
-    count = math.prod(x.shape[d] for d in dims)
-    magnitude = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=torch.float32) / math.sqrt(count)
-    return (x.float() / (magnitude + eps)).to(x.dtype)
+    count = 1
+    for d in dims:  # a loop, and no generator: a compiler breaks the graph at one
+        count *= x.shape[d]
+    wide = torch.promote_types(x.dtype, torch.float32)
+    magnitude = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=wide) / math.sqrt(count)
+    return (x.to(wide) / (magnitude + eps)).to(x.dtype)
 
 
 def mp_silu(x: Tensor) -> Tensor:
@@ -80,7 +83,7 @@ class UnitWeight(nn.Module):
 
     def scaled(self, gain: Tensor | float) -> Tensor:
         """`unit` as it keeps the magnitude of the input, times `gain`, float32."""
-        return self.unit() * (gain / math.sqrt(self.weight[0].numel()))
+        return (self.unit() * (gain / math.sqrt(self.weight[0].numel()))).float()
 
     def force(self) -> None:
         """Replace the weight by its rows at magnitude 1; a shard has whole rows."""

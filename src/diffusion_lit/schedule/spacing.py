@@ -61,7 +61,7 @@ def spaced_times(schedule: Schedule, num_steps: int | None = None, spacing: str 
         times = {
             "uniform": torch.lerp(one, least, share),
             "trailing": (n - done) / n,
-            "leading": (n - 1 - done) / n + least,
+            "leading": ((n - 1 - done) / n + least).clamp(max=1),
             "quadratic": torch.lerp(one.sqrt(), least.sqrt(), share) ** 2,
         }[spacing]
         times = schedule.snap(times if most is None else times - 1e-12)  # a rounding error must not reach the next step
