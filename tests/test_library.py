@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import logging
+import os
 import re
 import runpy
 import signal
@@ -21,6 +22,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import wandb
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -177,6 +180,35 @@ def test_evaluation_gives_its_figures(trained: Trained) -> None:
     assert found.folder == out and found.figures == {"fid": result["figures"]["fid"]["value"]}
     with pytest.raises(ValueError, match="2 combinations"):
         _ = dl.Evaluation(out, found.results * 2).figures
+
+
+def test_a_model_is_exported(trained: Trained, tmp_path: Path) -> None:
+    out = tmp_path / "a model, lr=0.05"
+    own = [f"ckpt={trained.run.folder}", "allow=[shapes]", "format=safetensors", f"out={out}"]
+    assert dl.export(own) == out
+    assert dl.load(out, allow=["shapes"]).step == trained.run.step
+
+
+def test_the_program_s_own_processes_and_run_stay(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a program that logs to W&B what calls return."""
+    ended: list[str] = []
+    monkeypatch.setattr(wandb, "run", object())
+    monkeypatch.setattr(wandb, "finish", lambda: ended.append("run"))
+    monkeypatch.setenv("MASTER_ADDR", "theirs")
+    dist.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    settings = [f"ckpt={trained.run.folder}", "allow=[shapes]", "num_samples=1", "sampler.num_steps=1", "device=cpu"]
+    try:
+        dl.sample([*settings, f"out={tmp_path / 'drawn'}"])
+        with pytest.raises(ValueError, match="num_samples"):
+            dl.sample([*settings, "num_samples=0"])
+        assert dist.is_initialized() and os.environ["MASTER_ADDR"] == "theirs" and not ended
+    finally:
+        dist.destroy_process_group()
+    monkeypatch.setattr(wandb, "run", None)
+    dl.sample([*settings, f"out={tmp_path / 'drawn again'}"])
+    assert ended == ["run"] and "MASTER_ADDR" not in os.environ
 
 
 MISTAKES = {

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from diffusion_lit.command_line.check import check_settings
 from diffusion_lit.command_line.command import CONFIG_FOLDER, understood
 from diffusion_lit.command_line.composition import explain_composition
-from diffusion_lit.command_line.job import finish_job, listed_groups
+from diffusion_lit.command_line.job import finish_job, in_use, listed_groups
 from diffusion_lit.command_line.mistake import MISTAKES, explain
 from diffusion_lit.command_line.shell import command_line, quote
 from diffusion_lit.distributed.ranks import join, launched_by
@@ -39,8 +39,9 @@ def call(
 ) -> T:
     """Do what `python -m diffusion_lit.NAME OVERRIDES` does, by the same rules, in this process.
 
-    Hydra's state, handlers of signals and filters of warnings are afterwards what they were before. What the log has is
-    left to the program: `logging.basicConfig(level=logging.INFO)` shows it.
+    Hydra's state, handlers of signals, filters of warnings, a W&B run and a group of processes of the program's own are
+    afterwards what they were before. What the log has is left to the program: `logging.basicConfig(level=logging.INFO)`
+    shows it.
 
     Args:
         name: of the command.
@@ -63,6 +64,7 @@ def call(
         elsewhere.append(f"hydra.searchpath=[{quote(str(Path(config_dir).resolve()), always=True)}]")
     arguments = [*understood(name, [*overrides, *elsewhere]), "hydra.output_subdir=null"]
     done: list[T | Exception] = []
+    around = in_use()
 
     def work(cfg: DictConfig) -> None:
         try:
@@ -94,7 +96,7 @@ def call(
         raise ValueError(message) from error
     finally:
         if launched_by() is None:
-            finish_job()
+            finish_job(around)
 
 
 def check_list(name: str, overrides: Sequence[str]) -> None:
@@ -119,7 +121,7 @@ def refuse_processes(cfg: DictConfig, name: str, overrides: Sequence[str]) -> No
         if not torch.distributed.is_initialized():
             join()
         return
-    key, asked = ("trainer.devices", cfg.trainer.devices) if name == "train" else ("devices", cfg.devices)
+    key, asked = ("trainer.devices", cfg.trainer.devices) if name == "train" else ("devices", cfg.get("devices", 1))
     count = len(asked) if not isinstance(asked, int | str) else asked
     if count in ("auto", "-1", -1):
         count = max(1, torch.cuda.device_count())

@@ -12,7 +12,6 @@ from diffusion_lit import evaluating, exporting, sampling, training
 from diffusion_lit.call import call
 from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.logger.csv import read_table
-from diffusion_lit.run.objective import check_objective
 from diffusion_lit.run.resume import find_earlier_run, find_origin, read
 from diffusion_lit.trained_model import TrainedModel, load
 from diffusion_lit.trust.plain import read_json
@@ -79,7 +78,6 @@ def train(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -
     """
 
     def run(cfg: DictConfig, overrides: list[str]) -> Run:
-        check_objective(cfg)
         remember_own_packages(cfg)
         trainer = training.train(cfg, overrides)
         own = own_packages(OmegaConf.to_container(cfg.denoiser, resolve=True))

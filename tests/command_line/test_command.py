@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from diffusion_lit.command_line.catalogue import members
+from diffusion_lit.command_line.command import command
 from diffusion_lit.command_line.mistake import explain
 from diffusion_lit.command_line.shell import quote
 from diffusion_lit.sampling import sample
@@ -306,3 +307,31 @@ def test_processes_share_the_images_of_sample(run: Path, tmp_path: Path) -> None
     assert len(alone) == 8 and both == alone
     arrays = [np.load(tmp_path / name / "samples.npz") for name in ("alone", "shared")]
     assert all(np.array_equal(arrays[0][key], arrays[1][key]) for key in ("arr_0", "arr_1"))
+
+
+@pytest.mark.parametrize("place", ["answer", "hydra._internal.config_loader_impl.ConfigLoaderImpl.load_configuration"])
+def test_control_c_at_the_start_shows_no_traceback(
+    place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place if "." in place else f"diffusion_lit.command_line.command.{place}", interrupted)
+    monkeypatch.setattr(sys, "argv", ["inspect"])
+    monkeypatch.setattr("diffusion_lit.command_line.command.outlive_nobody", lambda: None)
+    with pytest.raises(SystemExit) as stop:
+        command("inspect")(lambda cfg: None)()
+    assert stop.value.code == 130
+    assert capsys.readouterr().err.strip() == "stopped by SIGINT: give the same command again"
+
+
+@pytest.mark.parametrize("arguments", [["-m", "seed=1,2"], ["seed=1,2", "hydra.mode=MULTIRUN"]])
+def test_a_sweep_by_a_launcher_is_refused(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        command("train")(lambda cfg: None)()
+    assert stop.value.code == 1
+    assert re.search(r"error: torchrun has started .* give this command without torchrun", capsys.readouterr().err)

@@ -17,12 +17,13 @@ from lightning.fabric.strategies.launchers.subprocess_script import _ChildProces
 from omegaconf import OmegaConf
 
 from diffusion_lit.checkpoint import load_checkpoint
+from diffusion_lit.command_line.command import understood
 from diffusion_lit.command_line.job import end_ranks
 from diffusion_lit.command_line.shell import quote, read_arguments
 from diffusion_lit.command_line.study import Study, distribution_of
 from diffusion_lit.command_line.sweep import SweepTable, folder_name, identity, name_jobs
 from diffusion_lit.module import DiffusionModule
-from diffusion_lit.run.objective import check_objective, figures_of
+from diffusion_lit.run.objective import figures_of
 from tests.launch import PATIENCE, TINY, Forked, holding, read_by_bash, run_forked
 
 QUICK = (*TINY, "callback.fid=null", "callback.sample_grid=null", "trainer.max_steps=3")
@@ -103,10 +104,57 @@ def test_the_best_and_the_last_of_any_figure(tmp_path: Path, caplog: pytest.LogC
     cfg.objective = "fid/y"
     assert figures_of(cfg) == {}
     assert "objective=fid/y has no value" in caplog.text and "choose one of fid/x, val/loss" in caplog.text
-    check_objective(cfg)
-    cfg.objective_mode = "low"
-    with pytest.raises(ValueError, match="min or max, got low"):
-        check_objective(cfg)
+
+
+@pytest.mark.parametrize("sweeper", [(), ("sweep=optuna",)])
+def test_a_mode_that_there_is_not_ends_a_sweep_with_words_and_code_1(sweeper: tuple[str, ...], tmp_path: Path) -> None:
+    args = ("-m", *sweeper, "seed=1,2", "objective_mode=minimize", *QUICK)
+    done = run_forked("train", *args, cwd=tmp_path, env={"PATH": ""})
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "objective_mode" in done.stderr and "minimize" in done.stderr and "min or max" in done.stderr
+
+
+def test_a_table_that_cannot_be_made_ends_a_sweep_with_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hydra makes a warning of what its callbacks raise, and ends with 0."""
+    (tmp_path / "a job").mkdir()
+    (tmp_path / "a job" / "job.json").write_text("{")
+    with pytest.raises(SystemExit) as stop:
+        SweepTable().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert stop.value.code == 1 and "error: the sweep's table could not be made" in capsys.readouterr().err
+
+
+def test_options_may_stand_anywhere() -> None:
+    """argparse takes settings in one piece; and a folder behind an option is no setting."""
+    first = understood("train", ["-m", "--config-dir=my conf", "seed=1,2", "optimizer.lr=1"])
+    assert first == ["-m", "--config-dir=my conf", "seed=1,2", "optimizer.lr=1"]
+    assert understood("train", ["seed=1,2", "--config-dir", "my conf", "optimizer.lr=1", "-m"]) == [
+        "--config-dir=my conf",
+        "-m",
+        "seed=1,2",
+        "optimizer.lr=1",
+    ]
+    assert understood("train", ["data.root=a,b", "hydra.mode=MULTIRUN"])[0] == "data.root=a,b"
+    assert name_jobs(["--config-dir", "a=b", "-m", "seed=1,2", "optimizer.lr=1"])[-1].endswith("=[optimizer.lr]")
+    assert identity(["-m", "--config-dir", "conf", "seed=1,2"]) == identity(["-m", "seed=1,2", "allow=[mine]"])
+
+
+def test_a_sweep_with_parts_of_one_s_own_is_continued_by_the_command_it_prints(tmp_path: Path) -> None:
+    conf = tmp_path / "own conf=1" / "schedule"
+    conf.mkdir(parents=True)
+    (conf / "mine.yaml").write_text("# Mine.\n_target_: diffusion_lit.schedule.LinearSchedule\nnum_timesteps: 20\n")
+    args = ("schedule=mine", "optimizer.lr=-1,0.001", "--config-dir", "own conf=1", *QUICK, "allow=[tests]", "-m")
+    done = run_forked("train", *args, cwd=tmp_path, env={"PATH": ""})
+    assert done.returncode == 1, done.stderr
+    rows = table(sweep := only_sweep(tmp_path))
+    assert sorted(rows) == ["optimizer.lr--1", "optimizer.lr-0.001"]
+    again = done.stderr.split("To try these again\n  ")[1].splitlines()[0]
+    python, option, module, *words = shlex.split(again)
+    assert (python, option, module) == (sys.executable, "-m", "diffusion_lit.train")
+    done = run_forked("train", *words, cwd=tmp_path, env={"PATH": ""})
+    assert only_sweep(tmp_path) == sweep and "to try these again" in done.stderr.lower()
+    assert again == done.stderr.split("To try these again\n  ")[1].splitlines()[0]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ OTHER_KINDS = {
     "trainer.max_minutes": "float | None",
     "trainer.devices": "int | list[int] | Literal['auto']",
     "trainer.val_check_interval": "int",
+    "objective_mode": "Literal['min', 'max']",
     "seed": "int",
     "evaluate.seed": "int | list[int]",
     "steps": "int | list[int] | None",

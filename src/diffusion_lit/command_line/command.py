@@ -31,10 +31,10 @@ from diffusion_lit.command_line.job import (
     prepare_subprocesses,
 )
 from diffusion_lit.command_line.mistake import explain
-from diffusion_lit.command_line.shell import read_arguments
-from diffusion_lit.command_line.slips import refuse_slips
+from diffusion_lit.command_line.shell import is_multirun, read_arguments
+from diffusion_lit.command_line.slips import options_and_settings, refuse_slips
 from diffusion_lit.command_line.sweep import find_sweep, name_jobs, repeat_command
-from diffusion_lit.distributed.ranks import from_first_rank, join, outlive_nobody
+from diffusion_lit.distributed.ranks import from_first_rank, join, launched_by, outlive_nobody
 from diffusion_lit.files import UnwritableError
 
 __all__ = ["CONFIG_FOLDER", "command", "understood"]
@@ -86,9 +86,6 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                 check_settings(cfg, name, listed_groups(name))
                 prepare_subprocesses(name)
                 return task(cfg)
-            except KeyboardInterrupt:  # where nobody takes signals: while modules are imported, or at the second one
-                print("\nstopped by SIGINT: give the same command again", file=sys.stderr)
-                sys.exit(128 + signal.SIGINT)
             except BaseException as error:
                 if (exit_code := getattr(error, "exit_code", None)) is not None:  # an interruption, not a fault
                     again = (
@@ -125,11 +122,13 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
         start = hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name=name)(run)
 
         @functools.wraps(start)
+        @stoppable
         def main() -> None:
             try:
                 if answer(name, sys.argv[1:]):
                     return
                 sys.argv[1:] = name_jobs(understood(name, sys.argv[1:]))
+                refuse_launched_sweep(sys.argv[1:])
                 outlive_nobody()
                 join()
             except ValueError as error:
@@ -143,11 +142,34 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
     return decorate
 
 
+def stoppable(main: Callable[[], None]) -> Callable[[], None]:
+    """`main`, ended without a traceback by a Control-C where nothing else takes it: at the start, or the second one."""
+
+    def stopped() -> None:
+        try:
+            main()
+        except KeyboardInterrupt:
+            print("\nstopped by SIGINT: give the same command again", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
+
+    return stopped
+
+
+def refuse_launched_sweep(arguments: Sequence[str]) -> None:
+    """Raise a ValueError for a sweep in several processes that a launcher has started: its jobs take one and more."""
+    if is_multirun(arguments) and (launcher := launched_by()):
+        raise ValueError(
+            f"{launcher} has started several processes, and a sweep does one job after another: give this command "
+            f"without {launcher}, and each job starts its own processes (trainer.devices=N)"
+        )
+
+
 def understood(name: str, typed: Sequence[str]) -> list[str]:
     """What was typed after a command, for Hydra; a ValueError for a slip, with what may have been meant."""
     arguments = choose_none(typed)
     refuse_slips(name, arguments)
-    arguments = read_arguments(arguments)
+    options, settings = options_and_settings(arguments)  # in this order argparse takes them all
+    arguments = read_arguments([*options, *settings])
     check_choices(name, arguments)
     return arguments
 

@@ -20,6 +20,7 @@ from diffusion_lit.command_line.catalogue import (
 )
 from diffusion_lit.command_line.described import Class, describe
 from diffusion_lit.command_line.kind import literal, schema_of, words_for
+from diffusion_lit.command_line.slips import options_and_settings
 from diffusion_lit.command_line.suggestion import meant_member, unknown_key
 
 __all__ = ["answer", "header_of", "help_of", "summary_of"]
@@ -32,7 +33,7 @@ def answer(command: str, arguments: Sequence[str]) -> bool:
     """Print the help that a command line asks for; whether it does."""
     if {"-h", "--help"}.isdisjoint(arguments):
         return False
-    topics = [argument for argument in arguments if not argument.startswith("-")]
+    topics = options_and_settings(arguments)[1]
     text = "\n\n".join(topic_help(command, topic) for topic in topics) if topics else help_of(command)
     try:
         print(text, flush=True)

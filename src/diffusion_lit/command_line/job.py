@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = [
         "finish_job",
         "forget",
         "in_sweep",
+        "in_use",
         "job_name",
         "listed_groups",
         "prepare_subprocesses",
@@ -126,15 +128,26 @@ def forget(folder: Path, name: str) -> bool:
     return True
 
 
-def finish_job() -> None:
-    """Leave nothing of this job to the sweep's next one: no process group, no further ranks, no W&B run."""
-    if torch := sys.modules.get("torch"):
+def in_use() -> set[str]:
+    """Of what a job may leave in its process, that which is there: a `group` of processes, a `run` of W&B."""
+    torch, wandb = sys.modules.get("torch"), sys.modules.get("wandb")
+    group, run = torch and torch.distributed.is_initialized(), wandb and wandb.run is not None
+    return {name for name, there in (("group", group), ("run", run)) if there}
+
+
+def finish_job(around: Collection[str] = ()) -> None:
+    """Leave nothing of this job to what comes after it: no process group, no further ranks, no W&B run.
+
+    Args:
+        around: what was `in_use` before the job, which is not the job's.
+    """
+    if "group" not in around and (torch := sys.modules.get("torch")):
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         for key in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             os.environ.pop(key, None)
         end_ranks()
-    if wandb := sys.modules.get("wandb"):
+    if "run" not in around and (wandb := sys.modules.get("wandb")):
         wandb.finish()
 
 

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 
 from diffusion_lit.command_line.catalogue import PATHS
 
-__all__ = ["OWN_PACKAGES", "PATHS", "command_line", "own_folders", "quote", "read_arguments"]
+__all__ = ["OWN_PACKAGES", "PATHS", "command_line", "is_multirun", "own_folders", "quote", "read_arguments"]
 
 READ_CHECKPOINTS = ("train", "sample", "evaluate", "export", "plot")
 OWN_PACKAGES: list[str] = []
@@ -39,11 +39,15 @@ def read_arguments(arguments: Sequence[str]) -> list[str]:
         ValueError: if a path is empty, or Hydra cannot read the value of another key; the message has the quoting that
             it can read.
     """
-    multirun = not {"-m", "--multirun"}.isdisjoint(arguments)
+    multirun = is_multirun(arguments)
     return [
         read_argument(argument, multirun) if "=" in argument and not argument.startswith(("-", "~")) else argument
         for argument in arguments
     ]
+
+
+def is_multirun(arguments: Sequence[str]) -> bool:
+    return not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(arguments)
 
 
 def read_argument(argument: str, multirun: bool) -> str:

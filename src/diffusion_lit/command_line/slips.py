@@ -8,7 +8,7 @@ from pathlib import Path
 from diffusion_lit.command_line.catalogue import COMMANDS, PATHS, chosen_settings, groups_of, members
 from diffusion_lit.command_line.suggestion import meant_key, similar
 
-__all__ = ["choices_in", "refuse_slips"]
+__all__ = ["choices_in", "options_and_settings", "refuse_slips"]
 
 FLAGS = ("-m", "--multirun", "-h", "--help", "--hydra-help", "--version", "--resolve", "-r", "--run", "-i", "--info")
 TAKING = ("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir")
@@ -33,18 +33,30 @@ def refuse_slips(command: str, arguments: Sequence[str]) -> None:
     Raises:
         ValueError: saying what to type instead.
     """
-    words = list(arguments)
+    words = options_and_settings(arguments)[1]
+    for i in range(len(words)):
+        refuse_word(command, words, i)
+
+
+def options_and_settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's options, one with its value as OPTION=VALUE, and all else that was typed, each in its order."""
+    options: list[str] = []
+    settings: list[str] = []
     i = 0
-    while i < len(words):
-        word = words[i]
+    while i < len(arguments):
+        word, after = arguments[i], arguments[i + 1 : i + 2]
+        count = 1
         if option_of(word, TAKING):
-            i += 1 if "=" in word or (word[:2] in ("-c", "-p") and len(word) > 3 and word[:2] == word) else 2
-            continue
-        if word in ("-i", "--info") and words[i + 1 : i + 2] and words[i + 1] in INFO:
-            i += 1
+            count = 1 if "=" in word else 2
+        elif word in ("-i", "--info"):
+            count = 2 if after and after[0] in INFO else 1
         elif not option_of(word, FLAGS) and not option_of(word, OTHERS):
-            refuse_word(command, words, i)
-        i += 1
+            count = 0
+            settings.append(word)
+        if count:
+            options.append("=".join(arguments[i : i + count]))
+        i += max(count, 1)
+    return options, settings
 
 
 def option_of(word: str, options: Sequence[str]) -> bool:

@@ -36,13 +36,15 @@ class Study(Sweeper):
         direction: `min` or `max`.
 
     Raises:
-        ValueError: if a number is not positive.
+        ValueError: if a number is not positive, or the direction is another.
     """
 
     def __init__(self, trials: int, parallel: int, seed: int, direction: str) -> None:
         if trials < 1 or parallel < 1:
             raise ValueError(f"sweep.trials and sweep.parallel must be positive, got {trials} and {parallel}")
         self.trials, self.parallel, self.seed = trials, parallel, seed
+        if direction not in ("min", "max"):
+            raise ValueError(f"objective_mode must be min or max, got {direction}")
         self.direction: Any = {"min": "minimize", "max": "maximize"}[direction]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:

@@ -17,20 +17,16 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.command_line.job import RECORD, read_record
-from diffusion_lit.command_line.shell import command_line, quote
-from diffusion_lit.distributed.ranks import is_first
+from diffusion_lit.command_line.shell import command_line, is_multirun, own_folders, quote
+from diffusion_lit.command_line.slips import options_and_settings
 from diffusion_lit.files import remove_leftovers, replacing, write_json
 
-__all__ = ["SweepTable", "find_sweep", "folder_name", "is_multirun", "name_jobs", "repeat_command"]
+__all__ = ["SweepTable", "find_sweep", "folder_name", "name_jobs", "repeat_command"]
 
 SWEEP = "sweep.json"
 NOT_SWEPT = "hydra.job.config.override_dirname.exclude_keys"
 LONGEST = 120  # bytes of a folder's name; file systems take 255
 PARSER = OverridesParser.create()
-
-
-def is_multirun(arguments: Sequence[str]) -> bool:
-    return not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(arguments)
 
 
 def name_jobs(arguments: Sequence[str]) -> list[str]:
@@ -42,8 +38,8 @@ def name_jobs(arguments: Sequence[str]) -> list[str]:
     if not is_multirun(arguments) or any(argument.startswith(f"{NOT_SWEPT}=") for argument in arguments):
         return arguments
     fixed = set()
-    for argument in arguments:
-        if not argument.startswith(("-", "hydra")):
+    for argument in options_and_settings(arguments)[1]:
+        if not argument.startswith("hydra"):
             try:
                 override = PARSER.parse_override(argument)
             except HydraException:  # Hydra itself says what is wrong
@@ -66,8 +62,8 @@ def folder_name(text: str) -> str:
 
 def identity(arguments: Sequence[str]) -> list[str]:
     """What makes a sweep the same when it is run again: its jobs' settings, in any order."""
-    aside = re.compile(r"-|hydra|(resume|sweep\.trials|sweep\.parallel)=")
-    return sorted(argument for argument in arguments if not aside.match(argument))
+    aside = re.compile(r"hydra|(allow|resume|sweep\.trials|sweep\.parallel)=")
+    return sorted(setting for setting in options_and_settings(arguments)[1] if not aside.match(setting))
 
 
 def find_sweep(output_root: str) -> str | None:
@@ -80,9 +76,12 @@ def find_sweep(output_root: str) -> str | None:
 
 def repeat_command(sweep: Path) -> str:
     """The command that does what a sweep has left to do; it is given in the folder where the sweep was started."""
-    arguments = json.loads((sweep / SWEEP).read_text())["arguments"]
-    kept = [argument for argument in arguments if not argument.startswith((f"{NOT_SWEPT}=", "resume="))]
-    return f"{command_line('train', {})} {shlex.join([*kept, 'resume=auto'])}"
+    options, settings = options_and_settings(json.loads((sweep / SWEEP).read_text())["arguments"])
+    kept = [setting for setting in settings if not setting.startswith((f"{NOT_SWEPT}=", "resume="))]
+    values = {key: value if sign else None for key, sign, value in (setting.partition("=") for setting in kept)}
+    if own_folders("train"):  # which are in the printed command already
+        options = [option for option in options if not option.startswith(("-cd", "--config-d"))]
+    return f"{command_line('train', {**values, 'resume': 'auto'})} {shlex.join(options)}"
 
 
 class SweepTable(Callback):
@@ -92,12 +91,19 @@ class SweepTable(Callback):
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)  # is agreed on by all ranks
-        if is_first():
-            remove_leftovers(folder)
-            write_json({"arguments": sys.argv[1:]}, folder / SWEEP)
+        folder = Path(config.hydra.sweep.dir)
+        remove_leftovers(folder)
+        write_json({"arguments": sys.argv[1:]}, folder / SWEEP)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            self.conclude(config)
+        except Exception as error:  # of which Hydra would make a warning, and the exit code 0
+            print(f"\nerror: the sweep's table could not be made: {error}", file=sys.stderr)
+            sys.exit(1)
+
+    def conclude(self, config: DictConfig) -> None:
+        """Write the table, and end the process with code 1 if a job failed."""
         sweep = Path(config.hydra.sweep.dir)
         records = {file.parent: read_record(file.parent) for file in sorted(sweep.glob(f"*/{RECORD}"))}
         sign = {"min": 1, "max": -1}[config.objective_mode]

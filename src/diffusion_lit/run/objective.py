@@ -8,19 +8,9 @@ from omegaconf import DictConfig
 
 from diffusion_lit.logger.csv import read_table
 
-__all__ = ["check_objective", "figures_of"]
+__all__ = ["figures_of"]
 
 log = logging.getLogger(__name__)
-
-
-def check_objective(cfg: DictConfig) -> None:
-    """Check what can be known before training.
-
-    Raises:
-        ValueError: if `cfg.objective_mode` is neither min nor max.
-    """
-    if cfg.objective_mode not in ("min", "max"):
-        raise ValueError(f"objective_mode must be min or max, got {cfg.objective_mode}")
 
 
 def figures_of(cfg: DictConfig) -> dict[str, float]:
