@@ -21,7 +21,7 @@ from diffusion_lit.source.archive import TarSource, ZipSource
 from diffusion_lit.source.bands import open_bands
 from diffusion_lit.source.base import UNLABELLED, FileSource
 from diffusion_lit.source.folder import FolderSource, stamp_of
-from diffusion_lit.source.image_file import UNREADABLE, Reading, unreadable
+from diffusion_lit.source.image_file import Reading, unreadable
 
 __all__ = ["channels_of", "open_images"]
 
@@ -108,7 +108,7 @@ class SameSizeImages:
                 facts, kind = look(source.file(split, i, anyhow), anyhow, channels)
                 seen.setdefault(facts, name)
                 formats[kind] += 1
-            except UNREADABLE as error:
+            except Exception as error:  # what is damaged raises anything
                 broken[f"{name} of {source.description}"] = error
         if broken:
             raise ValueError(unreadable(broken))
@@ -144,7 +144,7 @@ class SameSizeImages:
 
 
 def look(file: Path | BinaryIO, anyhow: Reading, channels: int | None) -> tuple[tuple[int, int, int], str]:
-    """Width, height and channels of an image that is not decoded, and its format; one of `UNREADABLE` if it is none."""
+    """Width, height and channels of an image that is not decoded, and its format; any error if it is none."""
     if (bands := open_bands(file, channels, anyhow.max_pixels)) is not None:
         return (*bands.size, bands.channels), bands.format
     with anyhow.open(file) as image:

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_lit.source.base import UNLABELLED, TableSource
-from diffusion_lit.source.image_file import UNREADABLE, Reading
+from diffusion_lit.source.image_file import Reading
 from diffusion_lit.source.layout import SPLITS
 
 __all__ = ["TorchvisionSource", "open_dataset"]
@@ -80,6 +80,6 @@ class TorchvisionSource(TableSource):
             image = self.datasets[of][number][0]
             assert isinstance(image, Image.Image)
             return reading.shape(image)
-        except UNREADABLE as error:
+        except Exception as error:  # what is damaged raises anything
             name = self.splits[split][index].name
             raise ValueError(f"{name} of {self.description} cannot be read: {error}") from error
