@@ -37,7 +37,8 @@ class Reading:
     Args:
         resolution: height and width, one number where they are alike.
         channels: 1 for grey, 2 for grey and alpha, 3 for colour, 4 for colour and alpha, or as many as arrays have.
-        fit: `center_crop` scales the image to cover height and width and cuts it at the centre; `resize` squeezes it.
+        fit: `center_crop` scales the image to cover height and width and cuts it at the centre; `resize` squeezes it;
+            `as_is`, which is no setting, refuses another size.
         filter: `lanczos`, `bicubic` or `box`.
         max_pixels: a file that says it has more is not decoded: a small one can claim any number.
     """
@@ -138,6 +139,10 @@ class Reading:
     def scale(self, image: Image.Image) -> Image.Image:
         """An image of 8 bits, scaled as this says."""
         (height, width), resample = self.sides, FILTERS[self.filter]
+        if self.fit == "as_is":
+            if image.size != (width, height):
+                raise ValueError(f"upright it is {image.width} x {image.height}, where {width} x {height} are expected")
+            return image
         if self.fit == "center_crop":
             return ImageOps.fit(image, (width, height), resample)
         return image.resize((width, height), resample)
