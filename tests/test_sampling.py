@@ -26,12 +26,13 @@ from diffusion_lit.drawn.folder import SampleFolder
 from diffusion_lit.drawn.request import indices_of
 from diffusion_lit.files import UnwritableError
 from diffusion_lit.generate import Setup, generate, sampled
-from diffusion_lit.labels import choose_labels
+from diffusion_lit.labels import Labels, LabelsInTurn, OnePerWay, ProportionalLabels, UniformLabels, choose_labels
 from diffusion_lit.model import UNet
 from diffusion_lit.parameterization import VParameterization
 from diffusion_lit.picture import title_font
 from diffusion_lit.picture.grid import HEADER, choose_columns, image_grid, titles_of
 from diffusion_lit.picture.title_font import font_for
+from diffusion_lit.provenance import plain_fields
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.schedule import LinearSchedule
 from diffusion_lit.space import PixelSpace
@@ -168,6 +169,15 @@ def test_another_setting_in_the_same_folder_is_refused(run: Path, tmp_path: Path
     done = run_forked("sample", *common, "offset=1", "num_samples=3", "batch_size=1", cwd=tmp_path)
     assert done.returncode == 0 and {**pngs(tmp_path / "out"), **before} == pngs(tmp_path / "out")
     assert sorted(pngs(tmp_path / "out")) == [f"{i:06d}.png" for i in range(4)]
+
+
+KINDS_OF_LABELS = [LabelsInTurn((3, 1)), UniformLabels(4, 0), ProportionalLabels((5, 2))]
+
+
+@pytest.mark.parametrize("labels", [*KINDS_OF_LABELS, *(OnePerWay(labels, 4) for labels in KINDS_OF_LABELS)])
+def test_a_folder_knows_its_labels_again(labels: Labels) -> None:
+    """What is compared with the file's content is as a file has it: with lists in place of tuples, at any depth."""
+    assert plain_fields(labels) == json.loads(json.dumps(plain_fields(labels)))
 
 
 def test_images_of_unknown_settings_are_not_taken_up(tmp_path: Path) -> None:
