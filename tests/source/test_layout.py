@@ -1,6 +1,7 @@
 """Splits and classes from names and label files."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -260,6 +261,27 @@ def test_a_link_back_up_does_not_go_round_for_ever(tmp_path: Path) -> None:
     folder_with(tmp_path, ["a/0.png", "a/1.png", "b/2.png"])
     (tmp_path / "b" / "up").symlink_to(tmp_path)
     assert sorted(path.name for path in walk(tmp_path)) == ["0.png", "1.png", "2.png"]
+
+
+@pytest.mark.parametrize(("name", "refused"), [("b", True), (".trash", False), ("lost+found", False)])
+def test_a_folder_that_cannot_be_listed_is_named(
+    name: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it, the classes that follow would have other numbers. Hidden folders are left out anyhow."""
+    folder_with(tmp_path, ["a/0.png", "a/1.png", f"{name}/2.png", "c/3.png"])
+    scandir = os.scandir
+
+    def scan(path: str) -> object:
+        if Path(path).name == name:
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    if refused:
+        with pytest.raises(ValueError, match=rf"the folder {tmp_path / name} cannot be listed \(Permission denied\)"):
+            FolderSource(tmp_path, 0.1)
+    else:
+        assert FolderSource(tmp_path, 0.1).class_names == ["a", "c"]
 
 
 def test_hidden_files_are_left_out_and_listed(tmp_path: Path) -> None:
