@@ -108,6 +108,22 @@ def test_splits_without_train_are_refused() -> None:
     assert class_names_of(arrange(["test/0.png", "tiger/0.png", "tiger/1.png"], "here", 0.1).values()) is not None
 
 
+@pytest.mark.parametrize("split", ["val", "Validation", "test"])
+@pytest.mark.parametrize("labels", [None, {}, {"cat/0.png": "1"}])
+def test_a_split_beside_what_is_to_be_trained_on_is_refused(split: str, labels: dict[str, str] | None) -> None:
+    """Its images would be trained on, as a class of their own or, where a label file names the classes, as any."""
+    names = ["cat/0.png", "dog/0.png", f"{split}/cat/1.png", f"{split}/dog/1.png"]
+    with pytest.raises(ValueError) as caught:
+        arrange(names, "here", 0.1, labels)
+    assert f"{split}/cat/1.png would be trained on: put what is beside it, such as cat/0.png" in str(caught.value)
+    assert "into a folder train" in str(caught.value) and f"rename {split}" in str(caught.value)
+
+
+def test_a_class_may_be_called_as_a_split_is() -> None:
+    files = arrange(["cat/0.png", "dog/0.png", "test/0.png", "test/1.png"], "here", 0.1)
+    assert class_names_of(files.values()) == ["cat", "dog", "test"]
+
+
 @pytest.mark.parametrize("num_images", [3, 4, 7])
 def test_few_images_still_fill_three_splits(num_images: int) -> None:
     files = arrange([f"{i}.png" for i in range(num_images)], "here", 0.01)

@@ -30,7 +30,8 @@ def arrange(
     """The images of each split, sorted by name, each with the name of its class.
 
     Folders `train`, `val` (or `valid`, `validation`) and `test` at the top are the splits; what is missing of them is
-    set aside from `train`, or from everything. Within a split the first folder is the class.
+    set aside from `train`, or from everything. Within a split the first folder is the class. Without `train`, a `val`
+    or `test` beside other class folders is one of these, if its images lie directly in it.
 
     Args:
         names: names of the images, with `/` between folders.
@@ -39,7 +40,8 @@ def arrange(
         labels: the class of each name, in place of folders; empty where there are no classes.
 
     Raises:
-        ValueError: if there are no images, only some have a class, or there are too few to set any aside.
+        ValueError: if there are no images, only some have a class, a split is beside images of none, or there are too
+            few to set any aside.
     """
     names = sorted(names)
     if not names:
@@ -50,6 +52,13 @@ def arrange(
         raise ValueError(f"{where} has a folder train, but also images outside train, val and test, such as {loose}")
     if not top & {"train", None}:
         raise ValueError(f"{where} has a folder {names[0].partition('/')[0]}, but no folder train: add or rename one")
+    held_out = [name for name in names if split_of(name) and (labels is not None or name.count("/") > 1)]
+    if "train" not in top and held_out:
+        loose, folder = next(name for name in names if split_of(name) is None), held_out[0].partition("/")[0]
+        raise ValueError(
+            f"{where} has a folder {folder}, but no folder train, so that {held_out[0]} would be trained on: put what "
+            f"is beside it, such as {loose}, into a folder train, or rename {folder} if it is not a split"
+        )
     files: dict[str, list[Named]] = {split: [] for split in SPLITS}
     if "train" in top:
         for split in SPLITS:
