@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,23 @@ def test_missing_splits_are_set_aside_from_train(there: list[str]) -> None:
             assert 3 <= len(inside) <= 37 and all(name.startswith("train/") for name in inside)
 
 
+@pytest.mark.parametrize(("given", "missing"), [("val", "test"), ("test", "val")])
+@pytest.mark.parametrize("num_train", [2, 10])
+@pytest.mark.parametrize("val_fraction", [0.001, 0.499])
+def test_a_split_that_is_given_keeps_its_images(given: str, missing: str, num_train: int, val_fraction: float) -> None:
+    """Also where it is much larger than train, of which nothing, or all, falls into the missing split."""
+    fallen = {"val": lambda h: h < val_fraction, "test": lambda h: val_fraction <= h < 2 * val_fraction}[missing]
+    wanted = val_fraction > 0.1
+    hashed = ((name, zlib.crc32(name.encode()) / 2**32) for name in (f"train/{i}.png" for i in range(1000)))
+    train = [name for name, h in hashed if fallen(h) == wanted][:num_train]
+    held_out = [f"{given}/{i}.png" for i in range(100)]
+    files = arrange([*train, *held_out], "here", val_fraction)
+    assert sorted(name for name, _ in files[given]) == sorted(held_out)
+    assert files["train"] and files[missing] and len(files["train"]) + len(files[missing]) == num_train
+    assert {name for split in ("train", missing) for name, _ in files[split]} == set(train)
+    assert 1 in (len(files["train"]), len(files[missing]))
+
+
 def test_a_hashed_split_stays_when_images_are_added() -> None:
     before = split_of(arrange(NAMES, "here", 0.1))
     after = split_of(arrange([*NAMES, *(f"cat/new{i}.png" for i in range(50))], "elsewhere", 0.1))
@@ -134,6 +152,8 @@ def test_few_images_still_fill_three_splits(num_images: int) -> None:
 def test_too_few_images(num_images: int) -> None:
     with pytest.raises(ValueError, match=r"here has too few images .* 3 is the least"):
         arrange([f"{i}.png" for i in range(num_images)], "here", 0.1)
+    with pytest.raises(ValueError, match=r"here has too few images .* aside for val; 2 is the least"):
+        arrange(["train/0.png", *(f"test/{i}.png" for i in range(num_images))], "here", 0.1)
 
 
 def test_no_images() -> None:

@@ -114,12 +114,15 @@ def set_aside(
     for file in everything:
         split = hashed_split(name_of(file), val_fraction)
         files[split if split in missing else "train"].append(file)
-    for split in SPLITS:  # a small set may have hashed nothing there
+    shared = ["train", *missing]
+    if len(everything) < len(shared):
+        raise ValueError(
+            f"{where} has too few images to train on and set any aside for {' and '.join(missing)}; {len(shared)} is "
+            "the least"
+        )
+    for split in shared:  # a small set may have hashed nothing there
         if not files[split]:
-            largest = max(files.values(), key=len)
-            if len(largest) < 2:
-                raise ValueError(f"{where} has too few images to set any aside for val and test; 3 is the least")
-            files[split].append(largest.pop())
+            files[split].append(max((files[name] for name in shared), key=len).pop())
     return files
 
 
