@@ -5,17 +5,19 @@ import os
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
 import pytest
+import torch
 import torchvision.datasets
 from PIL import Image
 
 from diffusion_lit.preparation.settings import open_source
 from diffusion_lit.preparation.workspace import Workspace
 from diffusion_lit.source.archive import COMPRESSED, TarSource, ZipSource
-from diffusion_lit.source.base import Source
+from diffusion_lit.source.base import UNLABELLED, Source
 from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.hugging_face import HuggingFaceSource
 from diffusion_lit.source.layout import share_out
@@ -226,6 +228,41 @@ def test_torchvision_without_a_network(tmp_path: Path, monkeypatch: pytest.Monke
 def test_torchvision_has_no_such_dataset(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"torchvision has no dataset {name} .*CIFAR10"):
         TorchvisionSource(name, tmp_path, False, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("beside", "classes"),
+    [
+        ({"labels": np.array([0, 3, 1, 0, 2, 1])}, ["0", "1", "2", "3"]),  # SVHN
+        ({"targets": [0, 3, 1, 0, 2, 1]}, ["0", "1", "2", "3"]),  # USPS
+        ({"targets": torch.tensor([0, 3, 1, 0, 2, 1]), "classes": list("abcd")}, list("abcd")),  # MNIST
+        ({"_labels": [0, 3, 1, None, 2, None]}, ["0", "1", "2", "3"]),  # CLEVR, whose test has none
+        ({}, ["0", "1", "2"]),  # GTSRB
+        ({"targets": []}, None),  # Kitti, where it has none
+        ({"targets": ["boxes.txt"] * 6}, None),  # Kitti
+    ],
+)
+def test_torchvision_s_classes_have_names_or_numbers(
+    beside: dict[str, Any], classes: list[str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Signs:
+        def __init__(self, root: Path, split: str, download: bool) -> None:
+            if split == "val":
+                raise ValueError("no such split")
+            self.__dict__ |= beside
+
+        def __len__(self) -> int:
+            return 6
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            return Image.fromarray(pixels(index)), index % 3
+
+    monkeypatch.setattr(torchvision.datasets, "Signs", Signs, raising=False)
+    source = TorchvisionSource("Signs", tmp_path, False, 0.2)
+    assert source.class_names == classes
+    expected = next(iter(beside.values())) if beside else [0, 1, 2] * 2
+    known = [UNLABELLED if label is None else int(label) for label in expected] if classes else [UNLABELLED] * 6
+    assert [entry.label for entry in source.splits["test"]] == known
 
 
 def test_torchvision_s_datasets_without_a_training_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
