@@ -183,6 +183,22 @@ def test_quoted_names_with_commas() -> None:
     assert read_labels('file_name,label\n"a, b.png","x ""y"""\n', "labels.csv") == {"a, b.png": 'x "y"'}
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+def test_lines_end_where_files_end_them(mark: str, end: str) -> None:
+    """At none of what `str.splitlines` takes for an end, and JSON and CSV for a letter like others."""
+    rows = [(f"a{mark}b.png", "cat"), ("c.png", f"big{mark}cat")]
+    text = end.join(["file_name,label", *(f"{name},{label}" for name, label in rows)])
+    assert read_labels(text, "labels.csv") == dict(rows)
+    if mark > " ":  # the others are escaped in JSON
+        lines = [json.dumps({"file_name": name, "label": label}, ensure_ascii=False) for name, label in rows]
+        assert read_labels(end.join(lines), "metadata.jsonl") == dict(rows)
+
+
+def test_a_quoted_value_may_have_lines() -> None:
+    assert read_labels('file_name,label\na.png,"big\ncat"\n', "labels.csv") == {"a.png": "big\ncat"}
+
+
 @pytest.mark.parametrize(
     ("text", "file", "words"),
     [
@@ -196,6 +212,9 @@ def test_quoted_names_with_commas() -> None:
         ('{"file_name": "a.png", "label": 1}\n[1]', "metadata.jsonl", "row 2 lacks"),
         ('["a.png", 1]', "metadata.jsonl", "it has nothing"),
         ('{"file_name": "a.png", "label": null}', "metadata.jsonl", "row 1 lacks"),
+        ('{"file_name": "a.png", "label": ""}', "metadata.jsonl", "row 1 lacks"),
+        ("file_name,label\na.png,cat\nb.png,\n", "labels.csv", "row 2 lacks file_name or label"),
+        ("file_name,label\n,cat\n", "labels.csv", "row 1 lacks file_name or label"),
         ('{"labels": [["a.', "dataset.json", "dataset.json cannot be read"),
         ('{"labels": [["a.png"]]}', "dataset.json", r"should be \{.labels.: "),
         ('{"labels": 3}', "dataset.json", r"should be \{.labels.: "),
