@@ -247,7 +247,7 @@ def test_torchvision_s_classes_have_names_or_numbers(
 ) -> None:
     class Signs:
         def __init__(self, root: Path, split: str, download: bool) -> None:
-            if split == "val":
+            if split in ("val", "validation"):
                 raise ValueError("no such split")
             self.__dict__ |= beside
 
@@ -259,6 +259,7 @@ def test_torchvision_s_classes_have_names_or_numbers(
 
     monkeypatch.setattr(torchvision.datasets, "Signs", Signs, raising=False)
     source = TorchvisionSource("Signs", tmp_path, False, 0.2)
+    assert [name for name, _ in source.places["val"]] == ["valid"] * 6, "CelebA's name for it"
     assert source.class_names == classes
     expected = next(iter(beside.values())) if beside else [0, 1, 2] * 2
     known = [UNLABELLED if label is None else int(label) for label in expected] if classes else [UNLABELLED] * 6
@@ -352,6 +353,13 @@ def test_a_row_without_a_class_is_left_out(tmp_path: Path, offline: None) -> Non
     assert manifest.num_unreadable == 2 and "train/000000003\t" in report and "train/000000005\t" in report
     counts = manifest.splits["train"].class_counts
     assert counts is not None and sum(counts) == manifest.splits["train"].count
+
+
+def test_hugging_face_s_set_without_a_training_split(tmp_path: Path, offline: None) -> None:
+    write_table(tmp_path / "set", [0] * 8)
+    (tmp_path / "set" / "data" / "train-00000.parquet").unlink()
+    with pytest.raises(ValueError, match="set needs a split named train; there are validation"):
+        HuggingFaceSource(str(tmp_path / "set"), (None, None), 0.2)
 
 
 def test_hugging_face_s_set_that_is_not_there(tmp_path: Path, offline: None) -> None:

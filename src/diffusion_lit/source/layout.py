@@ -8,7 +8,17 @@ from typing import TypeVar
 
 from diffusion_lit.source.file_kind import EXTENSIONS
 
-__all__ = ["SPLITS", "arrange", "check_val_fraction", "class_names_of", "hashed_split", "share_out", "shared_folder"]
+__all__ = [
+    "SPLITS",
+    "SPLIT_NAMES",
+    "arrange",
+    "check_val_fraction",
+    "class_names_of",
+    "hashed_split",
+    "known_splits",
+    "share_out",
+    "shared_folder",
+]
 
 Item = TypeVar("Item")
 SPLITS = ("train", "val", "test")
@@ -91,16 +101,22 @@ def hashed_split(name: str, val_fraction: float) -> str:
     return "val" if hashed < val_fraction else "test" if hashed < 2 * val_fraction else "train"
 
 
+def known_splits(names: Iterable[str], where: str) -> dict[str, str]:
+    """What a library calls each of our splits that it has; a ValueError if there is no `train`."""
+    there = list(names)
+    known = {SPLIT_NAMES[name]: name for name in there if name in SPLIT_NAMES}
+    if "train" not in known:
+        raise ValueError(f"{where} needs a split named train; there are {', '.join(there)}")
+    return known
+
+
 def share_out(sizes: Mapping[str, int], where: str, val_fraction: float) -> dict[str, list[tuple[str, int]]]:
     """The three splits as (split of the library, number), what is missing set aside from the library's `train`.
 
     `sizes` are those of the library's splits; a ValueError if there is no `train`, or there are too few images.
     """
-    known = {SPLIT_NAMES[name]: name for name in sizes if name in SPLIT_NAMES}
-    if "train" not in known:
-        raise ValueError(f"{where} needs a split named train; there are {', '.join(sizes)}")
     places: dict[str, list[tuple[str, int]]] = {split: [] for split in SPLITS}
-    for split, name in known.items():
+    for split, name in known_splits(sizes, where).items():
         places[split] = [(name, number) for number in range(sizes[name])]
     return set_aside(places, where, val_fraction, lambda place: f"{place[0]}/{place[1]:07d}")
 

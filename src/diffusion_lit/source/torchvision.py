@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffusion_lit.source.base import UNLABELLED, TableSource
 from diffusion_lit.source.image_file import Reading
-from diffusion_lit.source.layout import SPLITS
+from diffusion_lit.source.layout import SPLIT_NAMES
 
 __all__ = ["TorchvisionSource", "open_dataset"]
 
@@ -70,7 +70,7 @@ class TorchvisionSource(TableSource):
                 "Flowers102, Food101, MNIST, STL10 and SVHN are some"
             )
         self.datasets: dict[str, Any] = {}
-        for split in ("train", "test") if "train" in parameters else SPLITS:
+        for split in ("train", "test") if "train" in parameters else SPLIT_NAMES:
             argument = {"train": split == "train"} if "train" in parameters else {"split": split}
             with suppress(ValueError):  # no such split
                 self.datasets[split] = open_dataset(name, root, download, "", **argument)
