@@ -58,6 +58,16 @@ def huge_png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
 
 
+def rotated_jpeg(tags: Mapping[int, tuple[int, int]], size: tuple[int, int] = SIZE) -> bytes:
+    """Solid grey, with EXIF data that say orientation 6 and of each further tag its type and its value."""
+    entries = sorted({274: (3, 6), **tags}.items())
+    packed = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in entries)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + packed + bytes(4)
+    file = io.BytesIO()
+    Image.new("L", size, 100).save(file, "jpeg", exif=exif)
+    return file.getvalue()
+
+
 def named(count: int = 24, classes: Iterable[str] = ("cat", "dog", "emu")) -> dict[str, bytes]:
     """Files in class folders, by name."""
     kinds = list(classes)

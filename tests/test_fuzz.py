@@ -11,18 +11,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 import torch
+from PIL import Image
 
 from diffusion_lit.checkpoint import load_denoiser
 from diffusion_lit.data.webdataset import TarShards
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.prepared.manifest import Manifest
 from diffusion_lit.prepared.reader import PreparedImages
+from diffusion_lit.source.image_file import Reading, is_image
 from diffusion_lit.source.label_file import read_labels
 from diffusion_lit.trust.plain import read_yaml
 from tests.data.prepared_set import SIZE, prepare, write_folder
-from tests.pictures import png
+from tests.pictures import pixels, png, rotated_jpeg
 from tests.strangers import checkpoint, payloads, saved
 
 MISTAKES = (ValueError, FileNotFoundError)
@@ -212,3 +216,49 @@ def test_shards_of_webdataset(amount: int, tmp_path: Path, mark: Path) -> None:
             assert sample.label is not None and 0 <= sample.label < 3
 
     assert refusals(100 * amount, lambda generator: file.write_bytes(damaged(whole, generator)), read) > 20 * amount
+
+
+def avif() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels(0)).save(file, "avif")
+    return file.getvalue()
+
+
+def deflated_tiff() -> bytes:
+    file = io.BytesIO()
+    bands = np.random.default_rng(0).integers(0, 256, (9, 12, 5), dtype=np.uint8)
+    tifffile.imwrite(file, bands, photometric="minisblack", planarconfig="contig", compression="zlib")
+    return file.getvalue()
+
+
+def npy() -> bytes:
+    file = io.BytesIO()
+    np.save(file, pixels(0))
+    return file.getvalue()
+
+
+IMAGES = {
+    "png": (png(0), 3),
+    "jpeg": (rotated_jpeg({256: (3, 12), 282: (3, 72), 296: (3, 2), 531: (3, 1)}), 3),
+    "avif": (avif(), 3),
+    "tiff": (deflated_tiff(), 5),
+    "npy": (npy(), 3),
+}
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+@pytest.mark.parametrize("amount", AMOUNTS)
+def test_images(amount: int, kind: str) -> None:
+    whole, channels = IMAGES[kind]
+    reading, current = Reading(8, channels, max_pixels=10**5), whole
+
+    def alter(generator: random.Random) -> None:
+        nonlocal current
+        current = damaged(whole, generator)
+
+    def read() -> None:
+        is_image(io.BytesIO(current))
+        assert reading.read(io.BytesIO(current), kind).shape == (channels, 8, 8)
+
+    read()
+    assert refusals(150 * amount, alter, read) > 10 * amount

@@ -1,14 +1,17 @@
 """What a dataset holds, said and drawn."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from diffusion_lit.contact_sheet import choose_examples, spread
 from diffusion_lit.data import DigitsData
+from diffusion_lit.data.batch import ArrayImages
 from tests import streams
 from tests.data.prepared_set import data_module, numbers, prepare, settings, write_folder
 from tests.launch import ALL_DIGITS, run_forked
@@ -58,6 +61,38 @@ def test_sets_without_classes_and_with_many(monkeypatch: pytest.MonkeyPatch) -> 
     rows = choose_examples(data, "val", rows=3, columns=4)
     assert list(rows) == ["0 ...", "65 ...", "130 ..."] and all(len(row) == 4 for row in rows.values())
     assert spread(torch.arange(100), 3).tolist() == [0, 50, 99] and spread(torch.arange(2), 3).tolist() == [0, 1]
+
+
+@dataclass(eq=False)
+class Stream:
+    """Images whose labels are known once they are read."""
+
+    images: Tensor
+    hidden: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def fetch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        return self.images[indices], self.hidden[indices]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_of_many_classes_those_that_have_images_are_shown(listed: bool) -> None:
+    """And of images that all lack one, any: also where labels are known only from images that were read."""
+
+    def data_of(labels: list[int]) -> DigitsData:
+        data = DigitsData()
+        data.class_names = [f"class {i}" for i in range(150)]
+        images = torch.arange(len(labels), dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+        data.splits = {"test": (ArrayImages if listed else Stream)(images, torch.tensor(labels))}
+        return data
+
+    rows = choose_examples(data_of([-1, 77, 3, 77, 149]), "test", rows=2, columns=2)
+    assert [images[:, 0, 0, 0].tolist() for images in rows.values()] == [[2], [4]]
+    assert [name.split(" (")[0] for name in rows] == ["class 3", "class 149"]
+    rows = choose_examples(data_of([-1] * 5), "test", rows=2, columns=2)
+    assert [images[:, 0, 0, 0].tolist() for images in rows.values()] == [[0, 1], [3, 4]]
 
 
 @pytest.mark.parametrize(

@@ -22,16 +22,19 @@ from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.data import MemmapData
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.drawing import draw
+from diffusion_lit.drawn.archive import save_shards
 from diffusion_lit.drawn.folder import SampleFolder
 from diffusion_lit.drawn.request import indices_of
 from diffusion_lit.files import UnwritableError
 from diffusion_lit.generate import Setup, generate, sampled
-from diffusion_lit.labels import choose_labels
+from diffusion_lit.labels import Labels, LabelsInTurn, OnePerWay, ProportionalLabels, UniformLabels, choose_labels
 from diffusion_lit.model import UNet
 from diffusion_lit.parameterization import VParameterization
 from diffusion_lit.picture import title_font
 from diffusion_lit.picture.grid import HEADER, choose_columns, image_grid, titles_of
+from diffusion_lit.picture.image import save_image
 from diffusion_lit.picture.title_font import font_for
+from diffusion_lit.provenance import plain_fields
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.schedule import LinearSchedule
 from diffusion_lit.space import PixelSpace
@@ -170,6 +173,15 @@ def test_another_setting_in_the_same_folder_is_refused(run: Path, tmp_path: Path
     assert sorted(pngs(tmp_path / "out")) == [f"{i:06d}.png" for i in range(4)]
 
 
+KINDS_OF_LABELS = [LabelsInTurn((3, 1)), UniformLabels(4, 0), ProportionalLabels((5, 2))]
+
+
+@pytest.mark.parametrize("labels", [*KINDS_OF_LABELS, *(OnePerWay(labels, 4) for labels in KINDS_OF_LABELS)])
+def test_a_folder_knows_its_labels_again(labels: Labels) -> None:
+    """What is compared with the file's content is as a file has it: with lists in place of tuples, at any depth."""
+    assert plain_fields(labels) == json.loads(json.dumps(plain_fields(labels)))
+
+
 def test_images_of_unknown_settings_are_not_taken_up(tmp_path: Path) -> None:
     (tmp_path / "png").mkdir()
     (tmp_path / "png" / "000000.png").touch()
@@ -247,18 +259,39 @@ def test_every_format_has_the_same_images(run: Path, tmp_path: Path) -> None:
     assert data.num_classes == 10 and sum(map(len, data.splits.values())) == 40
 
 
+def test_more_images_take_the_place_of_earlier_shards(tmp_path: Path) -> None:
+    files = [tmp_path / f"{i}.png" for i in range(20)]
+    for i, file in enumerate(files):
+        save_image(torch.full((3, 4, 4), i, dtype=torch.uint8), file)
+    for count in (10, 20):
+        save_shards(files[:count], None, None, tmp_path / "shards")
+        data = MemmapData(root=str(tmp_path / "shards"))
+        data.setup()
+        assert sum(map(len, data.splits.values())) == count
+    (tmp_path / "shards" / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"more in it than a prepared set \(it has thesis\.txt\)"):
+        save_shards(files[:10], None, None, tmp_path / "shards")
+    assert (tmp_path / "shards" / "thesis.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
-    [(["out=taken"], "taken/sample.json cannot be written"), (["out=there"], "grid.png is a folder")],
+    [
+        (["out=taken"], "taken/sample.json cannot be written"),
+        (["out=there"], "grid.png is a folder"),
+        (["out=there", "format=shards"], "shards is not a prepared set, but not empty either (it has thesis.txt)"),
+    ],
 )
 def test_a_place_that_is_taken_is_found_before_anything_is_drawn(
     options: list[str], words: str, run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "taken").touch()
     (tmp_path / "there" / "grid.png").mkdir(parents=True)
+    (tmp_path / "there" / "shards").mkdir()
+    (tmp_path / "there" / "shards" / "thesis.txt").touch()
     done = run_forked("sample", f"ckpt={run}", *options, cwd=tmp_path)
     assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
-    assert "sampling:" not in done.stderr
+    assert "sampling:" not in done.stderr and not list(tmp_path.rglob(".drawn"))
 
 
 @pytest.mark.parametrize(

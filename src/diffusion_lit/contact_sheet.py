@@ -19,25 +19,29 @@ def choose_examples(data: ImageDataModule, split: str, rows: int, columns: int) 
     """Images as they are stored, spread evenly over a split: at most `rows`, one for each class or of any.
 
     By the name of the row, with the class's number of images if it is known: at most `columns` images [n, C, H, W].
+    Classes without images in the split have no row.
     """
-    images = data.splits[split]
-    if data.class_names is None:
-        chosen = spread(torch.arange(len(images)), rows * columns)
-        examples, _ = images.fetch(chosen.tolist())
-        return {f"{int(chosen[i])} ...": examples[i : i + columns] for i in range(0, len(chosen), columns)}
+    images, names = data.splits[split], data.class_names or []
     labels: Tensor | None = getattr(images, "labels", None)
     stored: Tensor | None = None
-    if labels is None:  # what a stream has fetched once it does not fetch again
+    if labels is None and names:  # what a stream has fetched once it does not fetch again
         stored, labels = images.fetch(spread(torch.arange(len(images)), LOOKED_AT).tolist())
-        assert labels is not None
+
+    def pick(chosen: Tensor) -> Tensor:
+        return images.fetch(chosen.tolist())[0] if stored is None else stored[chosen]
+
+    there = None if labels is None else torch.bincount(labels[labels >= 0]).nonzero().flatten()
+    classes = spread(there, rows).tolist() if names and there is not None else []
+    if not classes:
+        chosen = spread(torch.arange(len(images if stored is None else stored)), rows * columns)
+        examples = pick(chosen)
+        return {f"{int(chosen[i])} ...": examples[i : i + columns] for i in range(0, len(chosen), columns)}
     counts = data.class_counts(split)
     rows_by_name = {}
-    for label in spread(torch.arange(len(data.class_names)), rows).tolist():
+    for label in classes:
         [found] = torch.nonzero(labels == label, as_tuple=True)
-        if len(found):
-            chosen, name = spread(found, columns), data.class_names[label]
-            picked = images.fetch(chosen.tolist())[0] if stored is None else stored[chosen]
-            rows_by_name[name if counts is None else f"{name} ({counts[label]})"] = picked
+        name = names[label] if counts is None else f"{names[label]} ({counts[label]})"
+        rows_by_name[name] = pick(spread(found, columns))
     return rows_by_name
 
 

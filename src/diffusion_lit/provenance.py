@@ -1,6 +1,7 @@
 """What a drawn image follows from: the same settings are the same image, in any command; and the command itself."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
@@ -39,7 +40,8 @@ def settings_of(cfg: DictConfig, setup: Setup, labels: Labels | None) -> dict[st
 
 def plain_fields(labels: Any) -> dict[str, Any]:
     """A description of labels as JSON gives it back."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(labels).items()}
+    fields: dict[str, Any] = json.loads(json.dumps(asdict(labels)))
+    return fields
 
 
 def content_of(path: str) -> str:

@@ -17,6 +17,7 @@ from diffusion_lit.files import refuse_folders
 from diffusion_lit.generate import Setup, set_up
 from diffusion_lit.labels import Labels, OnePerWay
 from diffusion_lit.picture.image import file_kind
+from diffusion_lit.preparation.workspace import Workspace
 from diffusion_lit.provenance import repeat_command, settings_of
 from diffusion_lit.terminal.interruption import CommandInterrupted, Interrupted, Interruption
 from diffusion_lit.terminal.progress import progress
@@ -53,6 +54,8 @@ def sample(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
         kind = file_kind(channels)
         folder = SampleFolder(Path(cfg.out), kind in formats, kind)
         refuse_folders([folder.out / FILES[name] for name in FILES.keys() & set(formats)])
+        if "shards" in formats:
+            Workspace(folder.out / "shards").refuse_foreign()
         try:
             missing = decided(lambda: folder.open(settings_of(cfg, setup, labels), indices))
             draw_missing(cfg, setup, labels, folder, missing, len(indices))

@@ -92,6 +92,9 @@ SLIPS = {
     ("train", "model.num_classes=none"): "type model.num_classes=null",
     ("train", "model.num_classes=None"): "model.num_classes=null",
     ("sample", "ckpt=RUN", "num_samples=many"): "num_samples must be a whole number, got 'many'",
+    ("sample", "ckpt=RUN", "out=null"): "out must be text, got null",
+    ("evaluate", "ckpt=RUN", "out=null"): "out must be text, got null",
+    ("export", "ckpt=RUN", "out=null"): "out must be text, got null",
     # what is not KEY=VALUE
     ("sample",): "ckpt= is not given: sample needs ckpt=VALUE, a run's folder, or a checkpoint file",
     ("sample", "RUN"): "RUN is not KEY=VALUE: if it is a path, type ckpt=RUN",

@@ -11,6 +11,7 @@ from PIL import Image
 
 from diffusion_lit.data import HuggingFaceData
 from diffusion_lit.source.hugging_face import Columns, choose_columns, choose_splits, sample_of
+from diffusion_lit.source.layout import share_out
 from tests.streams import VAL, as_rank, epoch_of, png, stream, write_parquet, write_stream
 
 NUM_IMAGES = 61
@@ -249,8 +250,19 @@ def test_splits_are_found_or_chosen() -> None:
     assert choose_splits("x", ["train"], None, None) == {"train": "train", "val": "train", "test": "train"}
     with pytest.raises(ValueError, match=r"data\.val_split=val is not one of the splits of x: train, test"):
         choose_splits("x", ["train", "test"], "val", None)
-    with pytest.raises(ValueError, match="x has no split train, only full"):
+    with pytest.raises(ValueError, match="x needs a split named train; there are full"):
         choose_splits("x", ["full"], None, None)
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation", None])
+@pytest.mark.parametrize("test", ["test", None])
+def test_training_and_preparing_find_the_same_splits(val: str | None, test: str | None) -> None:
+    there = [split for split in ("train", val, test, "extra") if split]
+    places = share_out(dict.fromkeys(there, 100), "x", 0.1)
+    prepared = {split: {name for name, _ in found} for split, found in places.items()}
+    chosen = choose_splits("x", there, None, None)
+    assert {split: {name} for split, name in chosen.items()} == prepared
+    assert chosen == {"train": "train", "val": val or "train", "test": test or "train"}
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.picture.grid import choose_columns, image_grid
+from diffusion_lit.picture.grid import HEADER, SHADE, choose_columns, image_grid, picture_of
 from diffusion_lit.picture.image import (
     file_kind,
     from_uint8,
@@ -73,6 +73,13 @@ def test_a_grid_of_rectangles_is_about_square() -> None:
     assert [choose_columns(None, 16, *sides) for sides in ((8, 8), (8, 32), (32, 8))] == [4, 2, 8]
     grid = image_grid(random_images(6, 3, 4, 64), 2)
     assert grid.shape == (3, 3 * (12 + 2) + 2, 2 * (192 + 2) + 2), "magnified by 3: the sides of a square are 16"
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 1), (128, 2), (256, 4), (512, 8), (64, 64)])
+def test_a_title_has_the_room_of_its_column_or_none(height: int, width: int) -> None:
+    images = torch.zeros(4, 1, height, width, dtype=torch.uint8)
+    grid = picture_of(images, [0, 1, 2, 3], ["left", "right", "up", "down"])
+    assert bool((grid[:, :HEADER] == SHADE).all()) == (width < 64)
 
 
 def test_alpha_is_seen_over_a_checkerboard() -> None:

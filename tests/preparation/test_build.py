@@ -25,14 +25,15 @@ from diffusion_lit import files
 from diffusion_lit.files import UnwritableError
 from diffusion_lit.preparation.build import Plan, build
 from diffusion_lit.preparation.maker import Job, Maker, Record
-from diffusion_lit.preparation.workspace import REPORT
+from diffusion_lit.preparation.settings import open_source
+from diffusion_lit.preparation.workspace import REPORT, Workspace
 from diffusion_lit.prepare import main
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
 from diffusion_lit.prepared.shard import checksum
 from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import FILTERS, Reading
 from tests.launch import PATIENCE, Forked, holding
-from tests.pictures import SIZE, named, pixels, png, prepare, reading, stored, tree, write_folder
+from tests.pictures import SIZE, named, pixels, png, prepare, reading, settings, stored, tree, write_folder, write_tar
 
 FILES = named(24)
 SHARD_BYTES = 5 * (3 * 8 * 8 + 20)
@@ -661,6 +662,29 @@ def test_other_settings_are_refused_and_replace_when_asked(
     prepare(images, out, overwrite=True, **changed)  # type: ignore[arg-type]
     prepare(images, tmp_path / "fresh", **changed)  # type: ignore[arg-type]
     assert tree(out) == tree(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_refused_archive_leaves_nothing_in_a_finished_set(damaged: bool, images: Path, tmp_path: Path) -> None:
+    """Where it was decompressed; unless another process is at work there, which may read it."""
+    out, archive = tmp_path / "out", write_tar(tmp_path / "a.tar.gz", FILES | {"cat/more.png": png(99)}, "w:gz")
+    prepare(images, out)
+    if damaged:
+        archive.write_bytes(archive.read_bytes()[:-20])
+    before = tree(out)
+
+    def attempt() -> None:
+        with pytest.raises(
+            ValueError, match="fetch it again" if damaged else "from other images or with other settings"
+        ):
+            prepare(open_source(settings(source=str(archive)), Workspace(out)), out)
+
+    attempt()
+    assert tree(out) == before
+    (out / WORK).mkdir()
+    with FileLock(out / WORK / "lock"):
+        attempt()
+        assert damaged or list((out / WORK).glob("*.tar"))
 
 
 def test_other_images_are_refused(images: Path, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import Reading
-from tests.pictures import solid
+from tests.pictures import png, rotated_jpeg, solid
 
 Pixels = NDArray[Any]
 
@@ -244,6 +245,39 @@ def test_cameras_orientation_is_followed(tmp_path: Path, name: str, orientation:
     options = {"quality": 95, "subsampling": 0} if name == "a.jpg" else {}
     Image.fromarray(stored).save(tmp_path / name, exif=exif, **options)
     assert np.abs(read(tmp_path / name, 32) - UPRIGHT[orientation](stored)).max() <= 3  # levels, of JPEG
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "webp", "avif"])
+def test_the_size_of_a_file_is_that_of_the_upright_picture(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    Image.new("RGB", (24, 16), COLOUR).save(file, kind, exif=exif)
+    assert Reading(8, 3).size_of(file) == ((24, 16) if orientation < 5 else (16, 24))
+
+
+def test_the_size_of_a_png_is_known_without_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("it was decoded"))
+    assert Reading(8, 3).size_of(io.BytesIO(png(0, (24, 16)))) == (24, 16)
+
+
+@pytest.mark.parametrize(("tag", "kind"), {256: 2, 296: 2, 330: 2, 531: 1}.items())
+def test_a_tag_of_another_type_does_not_spoil_a_rotated_photo(tag: int, kind: int) -> None:
+    """ImageWidth, ResolutionUnit or SubIFDs in letters, YCbCrPositioning as a byte; Pillow cannot write them again."""
+    file = io.BytesIO(rotated_jpeg({tag: (kind, 50)}, (20, 10)))
+    assert Reading(8, 3).size_of(file) == (10, 20)
+    assert np.abs(Reading([20, 10], 3).read(file).numpy().astype(int) - 100).max() <= 1
+
+
+def test_a_damaged_file_of_any_name_does_not_end_a_listing(tmp_path: Path) -> None:
+    """Pillow raises a RuntimeError as it opens an AVIF that does not say which of its items is the picture."""
+    file = io.BytesIO()
+    Image.new("RGB", SIZE, COLOUR).save(file, "avif")
+    (tmp_path / "photo").write_bytes(file.getvalue().replace(b"pitm", b"none"))
+    for i in range(3):
+        solid(tmp_path / f"{i}.png", i)
+    assert list(FolderSource(tmp_path, 0.2).left_out) == ["photo"]
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 48), (48, 16), (16, 18), (16, 16)])

@@ -1,6 +1,8 @@
 """Splits and classes from names and label files."""
 
 import json
+import os
+import zlib
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,23 @@ def test_missing_splits_are_set_aside_from_train(there: list[str]) -> None:
             assert 3 <= len(inside) <= 37 and all(name.startswith("train/") for name in inside)
 
 
+@pytest.mark.parametrize(("given", "missing"), [("val", "test"), ("test", "val")])
+@pytest.mark.parametrize("num_train", [2, 10])
+@pytest.mark.parametrize("val_fraction", [0.001, 0.499])
+def test_a_split_that_is_given_keeps_its_images(given: str, missing: str, num_train: int, val_fraction: float) -> None:
+    """Also where it is much larger than train, of which nothing, or all, falls into the missing split."""
+    fallen = {"val": lambda h: h < val_fraction, "test": lambda h: val_fraction <= h < 2 * val_fraction}[missing]
+    wanted = val_fraction > 0.1
+    hashed = ((name, zlib.crc32(name.encode()) / 2**32) for name in (f"train/{i}.png" for i in range(1000)))
+    train = [name for name, h in hashed if fallen(h) == wanted][:num_train]
+    held_out = [f"{given}/{i}.png" for i in range(100)]
+    files = arrange([*train, *held_out], "here", val_fraction)
+    assert sorted(name for name, _ in files[given]) == sorted(held_out)
+    assert files["train"] and files[missing] and len(files["train"]) + len(files[missing]) == num_train
+    assert {name for split in ("train", missing) for name, _ in files[split]} == set(train)
+    assert 1 in (len(files["train"]), len(files[missing]))
+
+
 def test_a_hashed_split_stays_when_images_are_added() -> None:
     before = split_of(arrange(NAMES, "here", 0.1))
     after = split_of(arrange([*NAMES, *(f"cat/new{i}.png" for i in range(50))], "elsewhere", 0.1))
@@ -107,6 +126,22 @@ def test_splits_without_train_are_refused() -> None:
     assert class_names_of(arrange(["test/0.png", "tiger/0.png", "tiger/1.png"], "here", 0.1).values()) is not None
 
 
+@pytest.mark.parametrize("split", ["val", "Validation", "test"])
+@pytest.mark.parametrize("labels", [None, {}, {"cat/0.png": "1"}])
+def test_a_split_beside_what_is_to_be_trained_on_is_refused(split: str, labels: dict[str, str] | None) -> None:
+    """Its images would be trained on, as a class of their own or, where a label file names the classes, as any."""
+    names = ["cat/0.png", "dog/0.png", f"{split}/cat/1.png", f"{split}/dog/1.png"]
+    with pytest.raises(ValueError) as caught:
+        arrange(names, "here", 0.1, labels)
+    assert f"{split}/cat/1.png would be trained on: put what is beside it, such as cat/0.png" in str(caught.value)
+    assert "into a folder train" in str(caught.value) and f"rename {split}" in str(caught.value)
+
+
+def test_a_class_may_be_called_as_a_split_is() -> None:
+    files = arrange(["cat/0.png", "dog/0.png", "test/0.png", "test/1.png"], "here", 0.1)
+    assert class_names_of(files.values()) == ["cat", "dog", "test"]
+
+
 @pytest.mark.parametrize("num_images", [3, 4, 7])
 def test_few_images_still_fill_three_splits(num_images: int) -> None:
     files = arrange([f"{i}.png" for i in range(num_images)], "here", 0.01)
@@ -117,6 +152,8 @@ def test_few_images_still_fill_three_splits(num_images: int) -> None:
 def test_too_few_images(num_images: int) -> None:
     with pytest.raises(ValueError, match=r"here has too few images .* 3 is the least"):
         arrange([f"{i}.png" for i in range(num_images)], "here", 0.1)
+    with pytest.raises(ValueError, match=r"here has too few images .* aside for val; 2 is the least"):
+        arrange(["train/0.png", *(f"test/{i}.png" for i in range(num_images))], "here", 0.1)
 
 
 def test_no_images() -> None:
@@ -146,6 +183,22 @@ def test_quoted_names_with_commas() -> None:
     assert read_labels('file_name,label\n"a, b.png","x ""y"""\n', "labels.csv") == {"a, b.png": 'x "y"'}
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+def test_lines_end_where_files_end_them(mark: str, end: str) -> None:
+    """At none of what `str.splitlines` takes for an end, and JSON and CSV for a letter like others."""
+    rows = [(f"a{mark}b.png", "cat"), ("c.png", f"big{mark}cat")]
+    text = end.join(["file_name,label", *(f"{name},{label}" for name, label in rows)])
+    assert read_labels(text, "labels.csv") == dict(rows)
+    if mark > " ":  # the others are escaped in JSON
+        lines = [json.dumps({"file_name": name, "label": label}, ensure_ascii=False) for name, label in rows]
+        assert read_labels(end.join(lines), "metadata.jsonl") == dict(rows)
+
+
+def test_a_quoted_value_may_have_lines() -> None:
+    assert read_labels('file_name,label\na.png,"big\ncat"\n', "labels.csv") == {"a.png": "big\ncat"}
+
+
 @pytest.mark.parametrize(
     ("text", "file", "words"),
     [
@@ -159,6 +212,9 @@ def test_quoted_names_with_commas() -> None:
         ('{"file_name": "a.png", "label": 1}\n[1]', "metadata.jsonl", "row 2 lacks"),
         ('["a.png", 1]', "metadata.jsonl", "it has nothing"),
         ('{"file_name": "a.png", "label": null}', "metadata.jsonl", "row 1 lacks"),
+        ('{"file_name": "a.png", "label": ""}', "metadata.jsonl", "row 1 lacks"),
+        ("file_name,label\na.png,cat\nb.png,\n", "labels.csv", "row 2 lacks file_name or label"),
+        ("file_name,label\n,cat\n", "labels.csv", "row 1 lacks file_name or label"),
         ('{"labels": [["a.', "dataset.json", "dataset.json cannot be read"),
         ('{"labels": [["a.png"]]}', "dataset.json", r"should be \{.labels.: "),
         ('{"labels": 3}', "dataset.json", r"should be \{.labels.: "),
@@ -260,6 +316,27 @@ def test_a_link_back_up_does_not_go_round_for_ever(tmp_path: Path) -> None:
     folder_with(tmp_path, ["a/0.png", "a/1.png", "b/2.png"])
     (tmp_path / "b" / "up").symlink_to(tmp_path)
     assert sorted(path.name for path in walk(tmp_path)) == ["0.png", "1.png", "2.png"]
+
+
+@pytest.mark.parametrize(("name", "refused"), [("b", True), (".trash", False), ("lost+found", False)])
+def test_a_folder_that_cannot_be_listed_is_named(
+    name: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it, the classes that follow would have other numbers. Hidden folders are left out anyhow."""
+    folder_with(tmp_path, ["a/0.png", "a/1.png", f"{name}/2.png", "c/3.png"])
+    scandir = os.scandir
+
+    def scan(path: str) -> object:
+        if Path(path).name == name:
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    if refused:
+        with pytest.raises(ValueError, match=rf"the folder {tmp_path / name} cannot be listed \(Permission denied\)"):
+            FolderSource(tmp_path, 0.1)
+    else:
+        assert FolderSource(tmp_path, 0.1).class_names == ["a", "c"]
 
 
 def test_hidden_files_are_left_out_and_listed(tmp_path: Path) -> None:

@@ -5,17 +5,19 @@ import os
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
 import pytest
+import torch
 import torchvision.datasets
 from PIL import Image
 
 from diffusion_lit.preparation.settings import open_source
 from diffusion_lit.preparation.workspace import Workspace
 from diffusion_lit.source.archive import COMPRESSED, TarSource, ZipSource
-from diffusion_lit.source.base import Source
+from diffusion_lit.source.base import UNLABELLED, Source
 from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.hugging_face import HuggingFaceSource
 from diffusion_lit.source.layout import share_out
@@ -228,6 +230,42 @@ def test_torchvision_has_no_such_dataset(name: str, tmp_path: Path) -> None:
         TorchvisionSource(name, tmp_path, False, 0.1)
 
 
+@pytest.mark.parametrize(
+    ("beside", "classes"),
+    [
+        ({"labels": np.array([0, 3, 1, 0, 2, 1])}, ["0", "1", "2", "3"]),  # SVHN
+        ({"targets": [0, 3, 1, 0, 2, 1]}, ["0", "1", "2", "3"]),  # USPS
+        ({"targets": torch.tensor([0, 3, 1, 0, 2, 1]), "classes": list("abcd")}, list("abcd")),  # MNIST
+        ({"_labels": [0, 3, 1, None, 2, None]}, ["0", "1", "2", "3"]),  # CLEVR, whose test has none
+        ({}, ["0", "1", "2"]),  # GTSRB
+        ({"targets": []}, None),  # Kitti, where it has none
+        ({"targets": ["boxes.txt"] * 6}, None),  # Kitti
+    ],
+)
+def test_torchvision_s_classes_have_names_or_numbers(
+    beside: dict[str, Any], classes: list[str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Signs:
+        def __init__(self, root: Path, split: str, download: bool) -> None:
+            if split in ("val", "validation"):
+                raise ValueError("no such split")
+            self.__dict__ |= beside
+
+        def __len__(self) -> int:
+            return 6
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            return Image.fromarray(pixels(index)), index % 3
+
+    monkeypatch.setattr(torchvision.datasets, "Signs", Signs, raising=False)
+    source = TorchvisionSource("Signs", tmp_path, False, 0.2)
+    assert [name for name, _ in source.places["val"]] == ["valid"] * 6, "CelebA's name for it"
+    assert source.class_names == classes
+    expected = next(iter(beside.values())) if beside else [0, 1, 2] * 2
+    known = [UNLABELLED if label is None else int(label) for label in expected] if classes else [UNLABELLED] * 6
+    assert [entry.label for entry in source.splits["test"]] == known
+
+
 def test_torchvision_s_datasets_without_a_training_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Letters:
         def __init__(self, root: Path, split: str, download: bool) -> None:
@@ -315,6 +353,13 @@ def test_a_row_without_a_class_is_left_out(tmp_path: Path, offline: None) -> Non
     assert manifest.num_unreadable == 2 and "train/000000003\t" in report and "train/000000005\t" in report
     counts = manifest.splits["train"].class_counts
     assert counts is not None and sum(counts) == manifest.splits["train"].count
+
+
+def test_hugging_face_s_set_without_a_training_split(tmp_path: Path, offline: None) -> None:
+    write_table(tmp_path / "set", [0] * 8)
+    (tmp_path / "set" / "data" / "train-00000.parquet").unlink()
+    with pytest.raises(ValueError, match="set needs a split named train; there are validation"):
+        HuggingFaceSource(str(tmp_path / "set"), (None, None), 0.2)
 
 
 def test_hugging_face_s_set_that_is_not_there(tmp_path: Path, offline: None) -> None:

@@ -40,7 +40,7 @@ class HuggingFaceData(SequentialDataModule):
         streaming: read from where it is while training.
         image_column: None takes the only one with images.
         label_column: None takes the only one with classes, or trains without.
-        val_split: None takes its split validation, or sets images aside from train.
+        val_split: None takes its split val, valid or validation, or sets images aside from train.
         test_split: None takes its split test, or sets images aside from train; streamed, takes the validation images.
         val_fraction: the share of train that is set aside for each split that is missing, if it is not streamed.
         epoch_size: if it is streamed, how many images count as an epoch; None takes those that it says it has.

@@ -13,7 +13,7 @@ from diffusion_lit.data.base import ImageDataModule
 from diffusion_lit.data.batch import Images
 from diffusion_lit.resolution import height_and_width, shortest
 from diffusion_lit.source.folder import FolderSource
-from diffusion_lit.source.image_file import UNREADABLE, Reading, unreadable
+from diffusion_lit.source.image_file import Reading, unreadable
 from diffusion_lit.source.layout import check_val_fraction
 
 __all__ = ["ImageFolderData"]
@@ -88,7 +88,7 @@ class ImageFolderData(ImageDataModule):
                 try:
                     size = self.reading.size_of(self.source.file(split, index, self.reading))
                     small += size[0] < width or size[1] < height
-                except UNREADABLE as error:
+                except Exception as error:  # what is damaged raises anything
                     errors[str(self.source.root / entry.name)] = error
         if errors:
             raise ValueError(unreadable(errors))

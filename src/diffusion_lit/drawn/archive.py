@@ -61,8 +61,9 @@ def save_shards(
         files: the images.
         labels: their classes, or None.
         class_names: of all classes, by number; None without classes.
-        out: the folder, which `data=memmap` and `data=stream` read; what it held before is replaced.
+        out: the folder, which `data=memmap` and `data=stream` read; what was prepared there before is replaced.
     """
     channels, height, width = read_image(files[0]).shape
     reading = Reading(shortest(height, width), channels)
-    return build(Maker(DrawnImages(files, labels, class_names), reading, encoding_for(reading), None, out))
+    maker = Maker(DrawnImages(files, labels, class_names), reading, encoding_for(reading), None, out)
+    return build(maker, overwrite=True)

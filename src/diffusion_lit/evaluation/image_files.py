@@ -21,7 +21,8 @@ from diffusion_lit.source.archive import TarSource, ZipSource
 from diffusion_lit.source.bands import open_bands
 from diffusion_lit.source.base import UNLABELLED, FileSource
 from diffusion_lit.source.folder import FolderSource, stamp_of
-from diffusion_lit.source.image_file import UNREADABLE, Reading, unreadable
+from diffusion_lit.source.image_file import Reading, unreadable
+from diffusion_lit.source.orientation import upright_size
 
 __all__ = ["channels_of", "open_images"]
 
@@ -108,7 +109,7 @@ class SameSizeImages:
                 facts, kind = look(source.file(split, i, anyhow), anyhow, channels)
                 seen.setdefault(facts, name)
                 formats[kind] += 1
-            except UNREADABLE as error:
+            except Exception as error:  # what is damaged raises anything
                 broken[f"{name} of {source.description}"] = error
         if broken:
             raise ValueError(unreadable(broken))
@@ -120,7 +121,7 @@ class SameSizeImages:
             )
         [(width, height, found)] = seen
         places = [(split, i) for _, split, i in sorted(named)]
-        return cls(source, places, Reading(shortest(height, width), found), dict(formats), numbers)
+        return cls(source, places, Reading(shortest(height, width), found, "as_is"), dict(formats), numbers)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -144,12 +145,12 @@ class SameSizeImages:
 
 
 def look(file: Path | BinaryIO, anyhow: Reading, channels: int | None) -> tuple[tuple[int, int, int], str]:
-    """Width, height and channels of an image that is not decoded, and its format; one of `UNREADABLE` if it is none."""
+    """Width, height and channels of an image once it is upright, and its format, undecoded; any error if it is none."""
     if (bands := open_bands(file, channels, anyhow.max_pixels)) is not None:
         return (*bands.size, bands.channels), bands.format
     with anyhow.open(file) as image:
         own = 1 if Image.getmodebase(image.mode) == "L" else 3
-        return (image.width, image.height, channels or own), str(image.format).lower()
+        return (*upright_size(image), channels or own), str(image.format).lower()
 
 
 def worded(size: Any) -> str:

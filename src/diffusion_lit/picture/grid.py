@@ -108,7 +108,8 @@ def draw_titles(titles: Sequence[str], pitch: int, width: int) -> Tensor:
     for i, title in enumerate(titles):
         font, short = font_for(title, LETTER), title
         while len(short) > 1 and draw.textlength(short, font) > pitch:
-            short = short.removesuffix("...")[:-1] + "..."
+            kept = short.removesuffix("...")[:-1]
+            short = kept and f"{kept}..."  # nothing, where not even one letter fits: it would be another class's name
         draw.text(((i + 0.5) * pitch + 1, HEADER / 2), short, 255, font, anchor="mm")
     return torch.from_numpy(np.array(picture))[None]
 

@@ -99,13 +99,17 @@ def build(
         ValueError: if there is something else in the folder, it is too small, or too many images are unreadable.
     """
     plan, workspace = Plan(maker, shard_bytes), Workspace(maker.out)
-    manifest = None if overwrite else workspace.made_before(plan.hash)
-    if manifest is None:
-        with workspace.locked():
-            manifest = None if overwrite else workspace.made_before(plan.hash)  # while this process waited
-            if manifest is None:
-                workspace.claim(plan.hash, overwrite)
-                manifest = make(plan, workspace, workers, max_unreadable)
+    try:
+        manifest = None if overwrite else workspace.made_before(plan.hash)
+        if manifest is None:
+            with workspace.locked():
+                manifest = None if overwrite else workspace.made_before(plan.hash)  # while this process waited
+                if manifest is None:
+                    workspace.claim(plan.hash, overwrite)
+                    manifest = make(plan, workspace, workers, max_unreadable)
+    except ValueError:
+        workspace.leave()
+        raise
     workspace.close()
     return manifest
 

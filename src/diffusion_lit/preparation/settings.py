@@ -68,7 +68,11 @@ def open_source(cfg: DictConfig, workspace: Workspace) -> Source:
         return ZipSource(path, cfg.val_fraction)
     if suffix in COMPRESSED:
         workspace.make()
-        return TarSource(decompressed(path, workspace.work), cfg.val_fraction, str(path))
+        try:
+            return TarSource(decompressed(path, workspace.work), cfg.val_fraction, str(path))
+        except ValueError:
+            workspace.leave()
+            raise
     if suffix == ".tar":
         return TarSource(path, cfg.val_fraction)
     raise ValueError(f"source={cfg.source}: a file must end in .zip, .tar, {', '.join(COMPRESSED)}; else give a folder")

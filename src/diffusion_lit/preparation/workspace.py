@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,6 +133,12 @@ class Workspace:
     def write(path: Path, text: str) -> None:
         with replacing(path) as file:
             file.write(text.encode(errors="surrogateescape"))
+
+    def leave(self) -> None:
+        """Remove what was put into the folder of somebody's finished set, unless another process is at work there."""
+        if self.is_prepared() and self.work.is_dir():
+            with suppress(Timeout, FileNotFoundError), FileLock(self.work / "lock", timeout=0):
+                self.close()
 
     def close(self) -> None:
         """Remove what is of no use once the set is finished."""

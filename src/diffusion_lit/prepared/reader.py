@@ -15,7 +15,6 @@ from torch import Tensor
 from diffusion_lit.prepared.manifest import Manifest
 from diffusion_lit.prepared.shard import Shard, ShardInfo
 from diffusion_lit.source.base import UNLABELLED
-from diffusion_lit.source.image_file import UNREADABLE
 
 __all__ = ["REMEDY", "PreparedImages"]
 
@@ -78,7 +77,7 @@ class PreparedImages:
                 if image.size != (width, height) or len(image.getbands()) != channels:
                     raise ValueError(f"an image of {image.size} pixels and {len(image.getbands())} channels")
                 pixels = np.asarray(image)
-        except UNREADABLE as error:
+        except Exception as error:  # what is damaged raises anything
             raise ValueError(f"shard {self.shards[home].file} is damaged ({error}); {REMEDY}") from error
         return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
 

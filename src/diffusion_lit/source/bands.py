@@ -12,9 +12,8 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import EXTRASAMPLES
 
-__all__ = ["UNREADABLE", "Bands", "array_header", "is_array", "open_bands"]
+__all__ = ["Bands", "array_header", "is_array", "open_bands"]
 
-UNREADABLE = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 NPY, TIFF = b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """What such files begin with."""
 PLAIN, DEFLATE, OTHERS = 1, (8, 32946), (5, 32773)
@@ -151,7 +150,7 @@ def is_picture(file: Path | BinaryIO, channels: int | None) -> bool:
     try:
         with Image.open(file, formats=("TIFF",)) as image:
             return channels in (None, 1, 3) or 0 not in image.tag_v2.get(EXTRASAMPLES, ())  # type: ignore[attr-defined]
-    except UNREADABLE:
+    except Exception:  # what is damaged raises anything
         return False
 
 

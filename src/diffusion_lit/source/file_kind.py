@@ -1,12 +1,23 @@
 """Which of the files that people have are images, and which are their system's."""
 
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
 from diffusion_lit.source.image_file import is_image
 
-__all__ = ["ARRAY", "EXTENSIONS", "HIDDEN", "IMAGE", "LABELS", "LABEL_FILES", "MAX_BYTES", "OTHER", "kind_of"]
+__all__ = [
+    "ARRAY",
+    "EXTENSIONS",
+    "HIDDEN",
+    "IMAGE",
+    "LABELS",
+    "LABEL_FILES",
+    "MAX_BYTES",
+    "OTHER",
+    "is_hidden",
+    "kind_of",
+]
 
 IMAGE, LABELS = "an image", "a label file"
 ARRAY = "an array"
@@ -28,10 +39,15 @@ NOT_OPENED = set(
 MAX_BYTES = 2**28  # of a file whose content is looked at
 
 
+def is_hidden(path: PurePath) -> bool:
+    """Whether a file or folder, or one that it is in, is a system's or begins with a dot."""
+    return any(part.startswith(".") or part in SYSTEM for part in path.parts)
+
+
 def kind_of(name: str, open: Callable[[str, int], Path | BinaryIO]) -> str:
     """Which of these a file is, by its name with `/` between folders and, if need be, what that opens."""
     path = PurePosixPath(name)
-    if any(part.startswith(".") or part in SYSTEM for part in path.parts):
+    if is_hidden(path):
         return HIDDEN
     if path.name in LABEL_FILES:
         return LABELS

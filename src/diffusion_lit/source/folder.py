@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diffusion_lit.source.base import FileSource
+from diffusion_lit.source.file_kind import is_hidden
 
 __all__ = ["FolderSource", "stamp_of", "walk"]
 
@@ -39,9 +40,22 @@ def stamp_of(path: Path) -> str:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, also in linked folders, each of which is entered once."""
+    """Every file below a folder, also in linked folders, each of which is entered once.
+
+    Raises:
+        ValueError: if a folder in it, which is not hidden, cannot be listed: its images would be missing unnoticed.
+    """
+
+    def refuse(error: OSError) -> None:
+        unlisted = Path(error.filename or folder)  # reading on in a folder names none
+        if not is_hidden(unlisted.relative_to(folder)):
+            raise ValueError(
+                f"the folder {unlisted} cannot be listed ({error.strerror}): give yourself the right to read it, "
+                "or move it elsewhere"
+            ) from error
+
     entered: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         if (real := os.path.realpath(parent)) in entered:
             folders.clear()  # a link that leads back up would go round for ever
             continue

@@ -10,6 +10,7 @@ from torch import Tensor
 from diffusion_lit.extra import require
 from diffusion_lit.source.base import UNLABELLED, TableSource
 from diffusion_lit.source.image_file import Reading, Sample
+from diffusion_lit.source.layout import SPLITS, known_splits
 
 __all__ = ["Columns", "HuggingFaceSource", "choose_columns", "choose_splits", "open_dataset", "sample_of"]
 
@@ -43,7 +44,7 @@ class HuggingFaceSource(TableSource):
     Args:
         name: `OWNER/NAME`, or a folder; a configuration may follow a colon.
         columns: columns of the images and of the classes; None finds the only one of its kind.
-        val_fraction: the share of `train` set aside where there is no `validation` or `test`.
+        val_fraction: the share of `train` set aside where there is no `val` (`valid`, `validation`) or `test`.
 
     Raises:
         ValueError: if it has no split `train`, or no column of images, or several.
@@ -54,7 +55,7 @@ class HuggingFaceSource(TableSource):
         self.description = f"hf:{name}"
         name, _, config = name.partition(":")
         tables = open_dataset(name, config or None, streaming=False)
-        features = tables["train"].features if "train" in tables else None
+        features = tables[known_splits(tables, self.description)["train"]].features
         self.columns = choose_columns(name, features, columns, prefix="")
         self.class_names = self.columns.class_names
         self.tables = {split: self.columns.undecoded(table) for split, table in tables.items()}
@@ -118,10 +119,8 @@ def choose_splits(name: str, there: list[str], val_split: str | None, test_split
     for option, split in asked.items():
         if split is not None and split not in there:
             raise ValueError(f"{option}={split} is not one of the splits of {name}: {', '.join(there)}")
-    if "train" not in there:
-        raise ValueError(f"{name} has no split train, only {', '.join(there)}")
-    usual = {split: split if split in there else "train" for split in ("validation", "test")}
-    return {"train": "train", "val": val_split or usual["validation"], "test": test_split or usual["test"]}
+    usual = dict.fromkeys(SPLITS, "train") | known_splits(there, name)
+    return usual | {split: chosen for split, chosen in (("val", val_split), ("test", test_split)) if chosen is not None}
 
 
 def choose_columns(

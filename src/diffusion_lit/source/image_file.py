@@ -13,9 +13,10 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 from torch import Tensor
 
 from diffusion_lit.resolution import height_and_width
-from diffusion_lit.source.bands import UNREADABLE, Bands, open_bands
+from diffusion_lit.source.bands import Bands, open_bands
+from diffusion_lit.source.orientation import upright, upright_size
 
-__all__ = ["FILTERS", "FITS", "UNREADABLE", "Reading", "Sample", "decode", "is_image", "unreadable"]
+__all__ = ["FILTERS", "FITS", "Reading", "Sample", "decode", "is_image", "unreadable"]
 
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
 FITS = ("center_crop", "resize")
@@ -36,7 +37,8 @@ class Reading:
     Args:
         resolution: height and width, one number where they are alike.
         channels: 1 for grey, 2 for grey and alpha, 3 for colour, 4 for colour and alpha, or as many as arrays have.
-        fit: `center_crop` scales the image to cover height and width and cuts it at the centre; `resize` squeezes it.
+        fit: `center_crop` scales the image to cover height and width and cuts it at the centre; `resize` squeezes it;
+            `as_is`, which is no setting, refuses another size.
         filter: `lanczos`, `bicubic` or `box`.
         max_pixels: a file that says it has more is not decoded: a small one can claim any number.
     """
@@ -74,14 +76,14 @@ class Reading:
         return 2 * max(4, self.channels) * self.max_pixels + 2**20
 
     def size_of(self, file: Path | BinaryIO) -> tuple[int, int]:
-        """Width and height of an image that is not decoded yet; one of `UNREADABLE` as for `open`."""
+        """Width and height of an image that is not decoded yet, once it is upright; any error as for `open`."""
         if (bands := open_bands(file, self.channels, self.max_pixels)) is not None:
             return bands.size
         with self.open(file) as image:
-            return image.size
+            return upright_size(image)
 
     def open(self, file: Path | BinaryIO) -> Image.Image:
-        """An image whose pixels are not decoded yet; one of `UNREADABLE` if it can be known not to be readable."""
+        """An image whose pixels are not decoded yet; any error if it can be known not to be readable."""
         try:
             image = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError as error:
@@ -94,7 +96,7 @@ class Reading:
                 raise ValueError(f"{image.width} x {image.height} pixels are over the limit of {self.max_pixels}")
             bits_of(image)
             self.mode_for(image)
-        except UNREADABLE:
+        except Exception:
             image.close()
             raise
         return image
@@ -106,7 +108,7 @@ class Reading:
                 return self.shape_bands(bands)
             with self.open(file) as image:
                 return self.shape(image)
-        except UNREADABLE as error:
+        except Exception as error:  # what is damaged raises anything
             raise ValueError(unreadable({name or str(file): error})) from error
 
     def mode_for(self, image: Image.Image) -> str:
@@ -119,7 +121,7 @@ class Reading:
     def shape(self, image: Image.Image) -> Tensor:
         """A picture in any mode; a ValueError if it has pixels of 32 bits, or cannot have so many channels."""
         bits, mode = bits_of(image), self.mode_for(image)
-        image = ImageOps.exif_transpose(image)
+        image = upright(image)
         if bits > 8:  # convert() would cut everything above 255
             image = Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8))
         if image.has_transparency_data:
@@ -137,6 +139,10 @@ class Reading:
     def scale(self, image: Image.Image) -> Image.Image:
         """An image of 8 bits, scaled as this says."""
         (height, width), resample = self.sides, FILTERS[self.filter]
+        if self.fit == "as_is":
+            if image.size != (width, height):
+                raise ValueError(f"upright it is {image.width} x {image.height}, where {width} x {height} are expected")
+            return image
         if self.fit == "center_crop":
             return ImageOps.fit(image, (width, height), resample)
         return image.resize((width, height), resample)
@@ -173,7 +179,7 @@ def is_image(file: Path | BinaryIO) -> bool:
     try:
         with Image.open(file, formats=FORMATS):
             return True
-    except UNREADABLE:
+    except Exception:  # what is damaged raises anything
         return False
 
 

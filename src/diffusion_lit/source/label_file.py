@@ -1,6 +1,7 @@
 """Files that say of which classes the images beside them are."""
 
 import csv
+import io
 import json
 from pathlib import PurePosixPath
 
@@ -18,16 +19,17 @@ def read_labels(text: str, file: str) -> dict[str, str] | None:
     None for another file of that name, which many programs write.
 
     Raises:
-        ValueError: if the file is not like that, or names an image twice with different labels.
+        ValueError: if the file is not like that, or has no label for an image, or two.
     """
     if file.endswith(".json"):
         return read_edm_labels(text, file)
     rows: list[dict[str, object]]
+    lines = io.StringIO(text, newline="")  # str.splitlines() would also cut at U+2028 and others, which values may have
     try:
         if file.endswith(".jsonl"):
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            rows = [json.loads(line) for line in lines if line.strip()]
         else:
-            rows = list(csv.DictReader(text.splitlines()))
+            rows = list(csv.DictReader(lines))
     except (ValueError, RecursionError, csv.Error) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
     keys = [key for row in rows[:1] if isinstance(row, dict) for key in row]
@@ -41,7 +43,7 @@ def read_labels(text: str, file: str) -> dict[str, str] | None:
     folder = PurePosixPath(file).parent
     labels: dict[str, str] = {}
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or row.get(file_key) is None or row.get(label_key) is None:
+        if not isinstance(row, dict) or any(row.get(key) in (None, "") for key in (file_key, label_key)):
             raise ValueError(f"{file}: row {number} lacks {file_key} or {label_key}")
         name, label = str(folder / str(row[file_key])), str(row[label_key])
         if labels.setdefault(name, label) != label:

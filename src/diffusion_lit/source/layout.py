@@ -8,7 +8,17 @@ from typing import TypeVar
 
 from diffusion_lit.source.file_kind import EXTENSIONS
 
-__all__ = ["SPLITS", "arrange", "check_val_fraction", "class_names_of", "hashed_split", "share_out", "shared_folder"]
+__all__ = [
+    "SPLITS",
+    "SPLIT_NAMES",
+    "arrange",
+    "check_val_fraction",
+    "class_names_of",
+    "hashed_split",
+    "known_splits",
+    "share_out",
+    "shared_folder",
+]
 
 Item = TypeVar("Item")
 SPLITS = ("train", "val", "test")
@@ -30,7 +40,8 @@ def arrange(
     """The images of each split, sorted by name, each with the name of its class.
 
     Folders `train`, `val` (or `valid`, `validation`) and `test` at the top are the splits; what is missing of them is
-    set aside from `train`, or from everything. Within a split the first folder is the class.
+    set aside from `train`, or from everything. Within a split the first folder is the class. Without `train`, a `val`
+    or `test` beside other class folders is one of these, if its images lie directly in it.
 
     Args:
         names: names of the images, with `/` between folders.
@@ -39,7 +50,8 @@ def arrange(
         labels: the class of each name, in place of folders; empty where there are no classes.
 
     Raises:
-        ValueError: if there are no images, only some have a class, or there are too few to set any aside.
+        ValueError: if there are no images, only some have a class, a split is beside images of none, or there are too
+            few to set any aside.
     """
     names = sorted(names)
     if not names:
@@ -50,6 +62,13 @@ def arrange(
         raise ValueError(f"{where} has a folder train, but also images outside train, val and test, such as {loose}")
     if not top & {"train", None}:
         raise ValueError(f"{where} has a folder {names[0].partition('/')[0]}, but no folder train: add or rename one")
+    held_out = [name for name in names if split_of(name) and (labels is not None or name.count("/") > 1)]
+    if "train" not in top and held_out:
+        loose, folder = next(name for name in names if split_of(name) is None), held_out[0].partition("/")[0]
+        raise ValueError(
+            f"{where} has a folder {folder}, but no folder train, so that {held_out[0]} would be trained on: put what "
+            f"is beside it, such as {loose}, into a folder train, or rename {folder} if it is not a split"
+        )
     files: dict[str, list[Named]] = {split: [] for split in SPLITS}
     if "train" in top:
         for split in SPLITS:
@@ -82,16 +101,22 @@ def hashed_split(name: str, val_fraction: float) -> str:
     return "val" if hashed < val_fraction else "test" if hashed < 2 * val_fraction else "train"
 
 
+def known_splits(names: Iterable[str], where: str) -> dict[str, str]:
+    """What a library calls each of our splits that it has; a ValueError if there is no `train`."""
+    there = list(names)
+    known = {SPLIT_NAMES[name]: name for name in there if name in SPLIT_NAMES}
+    if "train" not in known:
+        raise ValueError(f"{where} needs a split named train; there are {', '.join(there)}")
+    return known
+
+
 def share_out(sizes: Mapping[str, int], where: str, val_fraction: float) -> dict[str, list[tuple[str, int]]]:
     """The three splits as (split of the library, number), what is missing set aside from the library's `train`.
 
     `sizes` are those of the library's splits; a ValueError if there is no `train`, or there are too few images.
     """
-    known = {SPLIT_NAMES[name]: name for name in sizes if name in SPLIT_NAMES}
-    if "train" not in known:
-        raise ValueError(f"{where} needs a split named train; there are {', '.join(sizes)}")
     places: dict[str, list[tuple[str, int]]] = {split: [] for split in SPLITS}
-    for split, name in known.items():
+    for split, name in known_splits(sizes, where).items():
         places[split] = [(name, number) for number in range(sizes[name])]
     return set_aside(places, where, val_fraction, lambda place: f"{place[0]}/{place[1]:07d}")
 
@@ -105,12 +130,15 @@ def set_aside(
     for file in everything:
         split = hashed_split(name_of(file), val_fraction)
         files[split if split in missing else "train"].append(file)
-    for split in SPLITS:  # a small set may have hashed nothing there
+    shared = ["train", *missing]
+    if len(everything) < len(shared):
+        raise ValueError(
+            f"{where} has too few images to train on and set any aside for {' and '.join(missing)}; {len(shared)} is "
+            "the least"
+        )
+    for split in shared:  # a small set may have hashed nothing there
         if not files[split]:
-            largest = max(files.values(), key=len)
-            if len(largest) < 2:
-                raise ValueError(f"{where} has too few images to set any aside for val and test; 3 is the least")
-            files[split].append(largest.pop())
+            files[split].append(max((files[name] for name in shared), key=len).pop())
     return files
 
 

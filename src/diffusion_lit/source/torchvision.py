@@ -2,6 +2,8 @@
 
 import inspect
 from contextlib import suppress
+from itertools import takewhile
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_lit.source.base import UNLABELLED, TableSource
-from diffusion_lit.source.image_file import UNREADABLE, Reading
-from diffusion_lit.source.layout import SPLITS
+from diffusion_lit.source.image_file import Reading
+from diffusion_lit.source.layout import SPLIT_NAMES
 
 __all__ = ["TorchvisionSource", "open_dataset"]
 
@@ -29,8 +31,21 @@ def open_dataset(name: str, root: Path, download: bool, prefix: str, **split: bo
         ) from error
 
 
+def labels_of(data: Any) -> list[int]:
+    """The class of each image, `UNLABELLED` where it has none or where something else than numbers is beside images."""
+    known = next((getattr(data, key) for key in ("targets", "labels", "_labels") if hasattr(data, key)), None)
+    if known is None:
+        known = (data[i][1] for i in range(len(data)))
+    elif isinstance(known, Tensor):
+        known = known.tolist()
+    labels = list(takewhile(lambda label: label is None or isinstance(label, Integral), known))
+    if len(labels) < len(data):
+        return [UNLABELLED] * len(data)
+    return [UNLABELLED if label is None else int(label) for label in labels]
+
+
 class TorchvisionSource(TableSource):
-    """A dataset of torchvision's that gives an image and a class.
+    """A dataset of torchvision's that gives an image and a class, which has a number where the dataset names none.
 
     Args:
         name: name of its class, such as `CIFAR10`.
@@ -55,24 +70,17 @@ class TorchvisionSource(TableSource):
                 "Flowers102, Food101, MNIST, STL10 and SVHN are some"
             )
         self.datasets: dict[str, Any] = {}
-        for split in ("train", "test") if "train" in parameters else SPLITS:
+        for split in ("train", "test") if "train" in parameters else SPLIT_NAMES:
             argument = {"train": split == "train"} if "train" in parameters else {"split": split}
             with suppress(ValueError):  # no such split
                 self.datasets[split] = open_dataset(name, root, download, "", **argument)
         if "train" not in self.datasets:
             raise ValueError(f"torchvision's {name} has no split train: it cannot be prepared from there")
-        names = getattr(self.datasets["train"], "classes", None)
-        self.class_names = None if names is None else [str(name) for name in names]
-        labels = {split: self.labels(data) for split, data in self.datasets.items()}
+        labels = {split: labels_of(data) for split, data in self.datasets.items()}
+        largest = max(label for known in labels.values() for label in known)
+        names = getattr(self.datasets["train"], "classes", range(largest + 1))
+        self.class_names = [str(name) for name in names] if largest > UNLABELLED else None
         self.share_out(labels, val_fraction, dict.fromkeys(labels, ""))
-
-    def labels(self, data: Any) -> list[int]:
-        if self.class_names is None:
-            return [UNLABELLED] * len(data)
-        known = next((getattr(data, key) for key in ("targets", "labels", "_labels") if hasattr(data, key)), None)
-        if known is None:
-            known = [data[i][1] for i in range(len(data))]
-        return [int(label) for label in known]
 
     def read(self, split: str, index: int, reading: Reading) -> Tensor:
         of, number = self.places[split][index]
@@ -80,6 +88,6 @@ class TorchvisionSource(TableSource):
             image = self.datasets[of][number][0]
             assert isinstance(image, Image.Image)
             return reading.shape(image)
-        except UNREADABLE as error:
+        except Exception as error:  # what is damaged raises anything
             name = self.splits[split][index].name
             raise ValueError(f"{name} of {self.description} cannot be read: {error}") from error

@@ -1,0 +1,43 @@
+"""Files that are measured as they are: upright, of one size, and never scaled or cropped."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusion_lit.evaluation.class_names import ClassNames
+from diffusion_lit.evaluation.image_files import open_images
+from tests.pictures import pixels, png, write_folder
+
+
+def rotated_png(number: int) -> bytes:
+    """24 x 16 pixels as stored, 16 x 24 once upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.fromarray(pixels(number, (24, 16))).save(file, "png", exif=exif)
+    return file.getvalue()
+
+
+def test_rotated_files_are_taken_whole(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, {f"{i}.png": rotated_png(i) for i in range(4)})
+    images, _ = open_images(root, "samples", ClassNames()).images.fetch(range(4))
+    expected = np.stack([np.rot90(pixels(i, (24, 16)), -1).transpose(2, 0, 1) for i in range(4)])
+    assert np.array_equal(images, expected)
+
+
+def test_rotated_files_beside_upright_ones_are_of_another_size(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, {"0.png": rotated_png(0)} | {f"{i}.png": png(i, (24, 16)) for i in range(1, 4)})
+    with pytest.raises(ValueError, match=r"0\.png is 16 x 24 in colour, 1\.png is 24 x 16 in colour"):
+        open_images(root, "samples", ClassNames())
+
+
+def test_a_png_that_says_behind_its_pixels_how_it_lies_is_not_cropped(tmp_path: Path) -> None:
+    data = rotated_png(0)
+    at, end = data.index(b"eXIf") - 4, data.index(b"IDAT") - 4
+    late = data[:at] + data[end:-12] + data[at:end] + data[-12:]
+    root = write_folder(tmp_path, dict.fromkeys(("0.png", "1.png", "2.png"), late))
+    with pytest.raises(ValueError, match="upright it is 16 x 24, where 24 x 16 are expected"):
+        open_images(root, "samples", ClassNames()).images.fetch([0])
