@@ -259,6 +259,19 @@ def test_results_are_compared(run: Path, whole: Path, tmp_path: Path, tmp_path_f
         assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
 
 
+def test_likelihoods_of_images_without_a_class(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Any negative label is none; and classes are not said to be drawn where no images are."""
+    images, _ = few_digits()["test"].fetch(list(range(4)))
+    for name, label in {"unknown": -1, "far": -5}.items():
+        np.savez(tmp_path / f"{name}.npz", arr_0=images.permute(0, 2, 3, 1), arr_1=np.full(4, label))
+    np.savez(tmp_path / "bare.npz", arr_0=images.permute(0, 2, 3, 1))
+    args = (f"ckpt={run}", "metrics=[bound]", "metrics.bound.num_steps=4", "device=cpu")
+    found = [
+        figures(evaluated(tmp_path, *args, f"against={tmp_path / name}.npz")) for name in ("bare", "unknown", "far")
+    ]
+    assert found[0] == found[1] == found[2] and "drawn in turn" not in caplog.text
+
+
 def test_memorization_needs_no_more_than_the_checkpoint(run: Path, tmp_path: Path) -> None:
     copying = ("metrics=[nearest_neighbour,authenticity]", "against=test", "pairs=3", *SEEN)
     out = evaluated(tmp_path, f"ckpt={run}", *copying, *DRAWN)

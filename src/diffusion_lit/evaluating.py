@@ -13,6 +13,7 @@ from diffusion_lit.distributed.processes import start_processes
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.cells import cells_of
 from diffusion_lit.evaluation.checks import (
+    check_held_out,
     check_images,
     check_likelihoods,
     check_nothing_drawn,
@@ -84,7 +85,8 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
     classes = ClassNames(None if models is None else models.checkpoint.get("class_names"))
     real = open_real(cfg, models, own, chosen, classes)
     training = open_training(cfg, models, own, chosen, classes)
-    cells = list(cells_of(cfg, models, real, classes))
+    check_held_out(likelihoods, models, real, classes)
+    cells = list(cells_of(cfg, models, real if metrics else None, classes))
     check_images(cells, real, training, metrics, extractors, classes)
     prepare_extractors(extractors, own, device)
 

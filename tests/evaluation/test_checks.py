@@ -39,6 +39,12 @@ def folder(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("L", (8, 8)).save(folder / "mixed" / "a.png")
     for name in "bc":
         Image.new("RGB", (9, 9)).save(folder / "mixed" / f"{name}.png")
+    for name in ("zero", "one"):
+        (folder / "named" / name).mkdir(parents=True)
+        for i in range(2):
+            Image.new("L", (8, 8)).save(folder / "named" / name / f"{i}.png")
+    np.savez(folder / "eleventh.npz", arr_0=arrays["small"]["arr_0"], arr_1=np.full(70, 10))
+    np.savez(folder / "one.npz", arr_0=arrays["small"]["arr_0"][:1])
     (folder / "taken").touch()
     (folder / "there" / "evaluation.md").mkdir(parents=True)
     return folder
@@ -47,6 +53,7 @@ def folder(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 MODEL = ("ckpt=run", *SEEN, *FEW, *DRAWN)
 IMAGES = ("samples=small.npz", *SEEN)
 REAL = (*IMAGES, *FEW, "against=small.npz")
+BOUND = ("ckpt=run", "metrics=[bound]", "device=cpu")
 WRONG = {
     "nothing to evaluate": (SEEN, "ckpt=RUN_OR_FILE of a model, or samples=PATH"),
     "no metric": (("ckpt=run", "metrics=[]"), "metrics=[fid,kid]"),
@@ -77,6 +84,12 @@ WRONG = {
         ("ckpt=run", "metrics=[bound]", "device=cpu", "steps=5", "sampler.eta=1"),
         "no images are drawn: steps, sampler.eta would be ignored",
     ),
+    "a likelihood of one image": ((*BOUND, "against=one.npz"), "bound takes at least 2 real images, and there are 1"),
+    "likelihoods of others' classes": (
+        (*BOUND, "against=named"),
+        "images of the model's 10 classes, and there are real ones of others: one, zero. Rename",
+    ),
+    "likelihoods of an eleventh class": ((*BOUND, "against=eleventh.npz"), "real ones of others: 10. Rename"),
     "a classifier of nobody's classes": (
         ("samples=small.npz", "against=small.npz", "feature=classifier", "metrics=[fid]"),
         "choose another feature, or ckpt=RUN_OR_FILE",

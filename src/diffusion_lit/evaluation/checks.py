@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from diffusion_lit.condition import NO_CLASS
 from diffusion_lit.distributed.collective import rank_and_size
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.cells import Cell, as_list
@@ -20,7 +21,9 @@ from diffusion_lit.files import UnwritableError, refuse_folders
 from diffusion_lit.generate import Models
 from diffusion_lit.metrics import FeatureSet, Metric, Sets
 
-__all__ = ["check_images", "check_likelihoods", "check_nothing_drawn", "check_place", "check_settings"]
+__all__ = [
+    *("check_held_out", "check_images", "check_likelihoods", "check_nothing_drawn", "check_place", "check_settings"),
+]
 
 log = logging.getLogger(__name__)
 
@@ -146,3 +149,28 @@ def check_likelihoods(likelihoods: Mapping[str, Likelihood], models: Models | No
     for likelihood in likelihoods.values():
         assert models is not None
         likelihood.check(models.denoiser)
+
+
+def check_held_out(
+    likelihoods: Mapping[str, Likelihood], models: Models | None, real: StoredImages | None, classes: ClassNames
+) -> None:
+    """Raise a ValueError where a likelihood would be of too few images, or of classes that the model does not have."""
+    for key, likelihood in likelihoods.items():
+        assert models is not None and real is not None
+        if len(real) < 2:
+            raise ValueError(f"{key} takes at least 2 real images, and there are {len(real)}: take more")
+        model, known = models.denoiser, real.every_label
+        if model.num_classes is None:
+            continue
+        labels = torch.full((1,), NO_CLASS) if known is None else known[: likelihood.num_images]
+        if foreign := torch.unique(labels[labels >= model.num_classes]).tolist():
+            named = listed([classes.names[c] if c < len(classes.names) else str(c) for c in foreign])
+            raise ValueError(
+                f"{key} is of images of the model's {model.num_classes} classes, and there are real ones of others: "
+                f"{named}. Rename these classes, or leave their images out"
+            )
+        if not model.null_class and (labels < 0).any():
+            raise ValueError(
+                f"{key} is of a model that has to know each image's class (model.null_class=false), and there are "
+                "real images without one: leave them out"
+            )
