@@ -259,6 +259,27 @@ def test_results_are_compared(run: Path, whole: Path, tmp_path: Path, tmp_path_f
         assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
 
 
+def test_published_statistics_are_known_by_their_content(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by their place: one name in two folders may be two files, and two names one."""
+    for name, mean in {"a": 0.0, "b": 1.0, "c": 0.0}.items():
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / ("same.npz" if name != "c" else "other.npz"), mu=np.full(64, mean), sigma=np.eye(64))
+
+    def statistics(name: str) -> Path:
+        monkeypatch.chdir(tmp_path / name)
+        [file] = (tmp_path / name).glob("*.npz")
+        args = (*SEEN, *DRAWN, "metrics=[fid]", f"metrics.fid.reference={file.name}", "num_samples=16")
+        return evaluated(tmp_path / name, f"ckpt={run}", *args, f"cache={tmp_path / 'cache'}") / "evaluation.json"
+
+    a, b, c = (statistics(name) for name in "abc")
+    text, alike = compare_results(a, b)
+    assert not alike and "  metrics.fid.reference_sha256: " in text.partition("NOT be compared")[2], text
+    text, alike = compare_results(a, c)
+    assert alike and "metrics.fid.reference: same.npz and other.npz" in text.partition("measured alike")[2], text
+
+
 def test_likelihoods_of_images_without_a_class(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Any negative label is none; and classes are not said to be drawn where no images are."""
     images, _ = few_digits()["test"].fetch(list(range(4)))

@@ -118,7 +118,7 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
         return
     record = {
         "command": repeat_command("evaluate", cfg, overrides),
-        "protocol": protocol_of(cfg, results, real, training, extractors),
+        "protocol": protocol_of(cfg, results, real, training, metrics, extractors),
         "results": results,
         "floor": noise_floor(metrics, names, compared) if cfg.floor and real is not None else {},
         "seeds": over_seeds(results),

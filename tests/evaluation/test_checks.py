@@ -44,6 +44,7 @@ def folder(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(2):
             Image.new("L", (8, 8)).save(folder / "named" / name / f"{i}.png")
     np.savez(folder / "eleventh.npz", arr_0=arrays["small"]["arr_0"], arr_1=np.full(70, 10))
+    np.savez(folder / "statistics.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     np.savez(folder / "one.npz", arr_0=arrays["small"]["arr_0"][:1])
     (folder / "taken").touch()
     (folder / "there" / "evaluation.md").mkdir(parents=True)
@@ -83,6 +84,10 @@ WRONG = {
     "images that nobody looks at": (
         ("ckpt=run", "metrics=[bound]", "device=cpu", "steps=5", "sampler.eta=1"),
         "no images are drawn: steps, sampler.eta would be ignored",
+    ),
+    "statistics of other features": (
+        (*MODEL[:3], *DRAWN, "metrics=[fid]", "metrics.fid.reference=statistics.npz"),
+        "the images have 64 features and the reference has 2048",
     ),
     "a likelihood of one image": ((*BOUND, "against=one.npz"), "bound takes at least 2 real images, and there are 1"),
     "likelihoods of others' classes": (

@@ -112,6 +112,8 @@ def check_images(
             )
     for extractor in extractors.values():
         extractor.check(*shape)
+    for metric in metrics.values():
+        metric.check()
     labelled = Sets(*(only_labels(images) for images in sets.values()))  # here all processes read all images, once
     for key, metric in metrics.items():
         for name, images in sets.items():

@@ -9,6 +9,9 @@ from diffusion_lit.trust.plain import plain, read_json
 
 __all__ = ["compare_results"]
 
+SUM = "_sha256"
+"""At the end of a key: the checksum of the file that the key before it names, which is the same in another place."""
+
 MEASURE = ("real", "training", "num_generated", "extractors", "metrics")
 """What of a protocol decides what a figure means, as far as the figure is of that; the rest is what is compared."""
 
@@ -24,7 +27,8 @@ def compare_results(first: Path, second: Path) -> tuple[str, bool]:
     left, right = (dict(line.split(": ", 1) for line in listed(r["protocol"])) for r in (a, b))
     different = [key for key in sorted(left.keys() | right.keys()) if left.get(key) != right.get(key)]
     of_both = parts_of(a) & parts_of(b)
-    decisive = [key for key in different if decides(key, of_both)]
+    summed = {key.removesuffix(SUM) for key in left.keys() & right.keys() if key.endswith(SUM)}
+    decisive = [key for key in different if decides(key, of_both) and key not in summed]
     lines = [f"A {first}", f"B {second}", ""]
     for result_a, result_b in zip(a["results"], b["results"], strict=False):
         if a["results"][1:] or b["results"][1:]:
