@@ -247,7 +247,17 @@ def test_results_are_compared(run: Path, whole: Path, tmp_path: Path, tmp_path_f
     text, alike = compare_results(one, tmp_path / "vgg.json")
     assert not alike and re.search(r"fid: \S+ \(pixels\) and \S+ \(random_vgg\)", text) and "\nWhat differs:" in text
     broken = tmp_path / "x.json"
-    for content in ("", "{}", "[]", '{"results": []}', '{"results": [{"figures": {"fid": 1}}], "protocol": {}}'):
+    unread = json.dumps(
+        {**json.loads(one.read_text()), "results": [{"cell": {}, "figures": {"f": {"value": 1, "reads": 2}}}]}
+    )
+    for content in (
+        "",
+        "{}",
+        "[]",
+        '{"results": []}',
+        unread,
+        '{"results": [{"figures": {"fid": 1}}], "protocol": {}}',
+    ):
         broken.write_text(content)
         with pytest.raises(ValueError, match=r"x\.json"):
             compare_results(one, broken)
@@ -257,6 +267,33 @@ def test_results_are_compared(run: Path, whole: Path, tmp_path: Path, tmp_path_f
     for file, code in files.items():
         done = run_forked("evaluate", "compare", str(one), str(file), cwd=tmp_path)
         assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    "one, other, group",
+    [
+        (["metrics=[fid]"], ["metrics=[fid,authenticity]"], "training.split"),
+        (["metrics=[vendi]"], ["metrics=[fid,vendi]"], "real.split"),
+        (["metrics=[bound]"], ["metrics=[bound,fid]", "num_samples=20", "sampler.num_steps=2"], "num_generated"),
+    ],
+    ids=["training", "real", "generated"],
+)
+def test_images_that_no_common_figure_reads_decide_nothing(
+    one: list[str], other: list[str], group: str, run: Path, tmp_path: Path
+) -> None:
+    short = ["metrics.bound.num_steps=2", "metrics.bound.num_images=4"] if "bound" in one[0] else []
+    drawn = DRAWN if "bound" not in one[0] else ()
+    common = (f"ckpt={run}", "against=test", "device=cpu", "pairs=0", "floor=false", f"cache={tmp_path / 'cache'}")
+    a = evaluated(tmp_path / "a", *common, *drawn, "feature=pixels", *one, *short) / "evaluation.json"
+    b = evaluated(tmp_path / "b", *common, "feature=pixels", *drawn, *other, *short) / "evaluation.json"
+    text, alike = compare_results(a, b)
+    assert alike and f"\n  {group}: " in text.partition("measured alike")[2], text
+    for file in (a, b):  # as older versions wrote them
+        record = json.loads(file.read_text())
+        for figure in record["results"][0]["figures"].values():
+            del figure["reads"]
+        file.write_text(json.dumps(record))
+    assert f"\n  {group}: " in compare_results(a, b)[0].partition("NOT be compared")[2]
 
 
 def test_published_statistics_are_known_by_their_content(

@@ -141,5 +141,5 @@ def measure_likelihoods(
     for key, likelihood in likelihoods.items():
         assert models is not None and real is not None
         for name, figure in likelihood.measure(models.denoiser, real, models.device).items():
-            found[name] = stated(figure) | {"metric": key, "better": likelihood.better}
+            found[name] = stated(figure) | {"metric": key, "reads": ["real"], "better": likelihood.better}
     return found

@@ -25,7 +25,7 @@ class Compared:
 
 
 def measure(metrics: Mapping[str, Metric], names: Mapping[str, str], compared: Compared) -> dict[str, dict[str, Any]]:
-    """All figures by name, each with the metric and the extractor that it is from.
+    """All figures by name, each with the metric and the extractor that it is from, and the images that decide it.
 
     Args:
         metrics: by name.
@@ -38,6 +38,7 @@ def measure(metrics: Mapping[str, Metric], names: Mapping[str, str], compared: C
             found[name] = stated(figure) | {
                 "metric": key,
                 "feature": names[key],
+                "reads": metric.reads,
                 "better": metric.better if figure.better is None else figure.better,
             }
     return found

@@ -70,6 +70,12 @@ class Metric(ABC):
     needs_training: bool = False
     """Whether it compares with the images that the model was trained on, too."""
 
+    @property
+    def reads(self) -> list[str]:
+        """Which of the `Sets` it is computed from."""
+        asked = {"generated": True, "real": self.needs_real, "training": self.needs_training}
+        return [name for name, is_read in asked.items() if is_read]
+
     def check(self) -> None:  # noqa: B027 - most take any extractor
         """Check that the extractor, which has seen the images' shape, has what this metric reads.
 
