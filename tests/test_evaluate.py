@@ -296,6 +296,34 @@ def test_images_that_no_common_figure_reads_decide_nothing(
     assert f"\n  {group}: " in compare_results(a, b)[0].partition("NOT be compared")[2]
 
 
+def test_metrics_whose_figures_share_a_name_are_all_there(run: Path, tmp_path: Path) -> None:
+    """And the noise floor of one does not stand beside the figure of another, which too few images have."""
+    images, _ = few_digits()["train"].fetch(list(range(80)))
+    for name, some in {"a": images[:40], "b": images[40:]}.items():
+        np.savez(tmp_path / f"{name}.npz", arr_0=some.permute(0, 2, 3, 1))
+    common = (f"ckpt={run}", f"against={tmp_path / 'b.npz'}", "device=cpu")
+    small = "extractor: {_target_: diffusion_lit.feature.Pixels, max_resolution: 4}"
+    members = {
+        "small": f"+metrics.small={{_target_: diffusion_lit.metrics.FrechetDistance, {small}}}",
+        "many": f"+metrics.many={{_target_: diffusion_lit.metrics.PrecisionRecall, k: 25, {small}}}",
+        "bound": "+metrics.short={_target_: diffusion_lit.evaluation.bits_per_dim.Bound, num_steps: 2, num_images: 4}",
+    }
+    chosen = "metrics=[fid,precision_recall,bound]"
+    bound = ("metrics.bound.num_steps=3", "metrics.bound.num_images=4", "sampler.num_steps=2", "num_samples=40")
+    out = evaluated(tmp_path, *common, "feature=pixels", chosen, *bound, *members.values())
+    [one] = result(out)["results"]
+    assert {name: figure["metric"] for name, figure in one["figures"].items() if "." in name} == {
+        "fid.small": "small", "precision.many": "many", "recall.many": "many",
+        **{f"{name}.short": "short" for name in ("bound", "bound_prior", "bound_steps", "bound_decoder")},
+    }  # fmt: skip
+    assert result(out)["floor"].keys() == {"fid", "fid.small", "precision", "recall"}
+    alone = evaluated(
+        tmp_path / "alone", *common, "feature=pixels", "feature.max_resolution=4", "metrics=[fid]", *bound[2:]
+    )
+    assert figures(alone)["fid"] == one["figures"]["fid.small"]["value"] != one["figures"]["fid"]["value"]
+    assert result(alone)["floor"]["fid"]["value"] == result(out)["floor"]["fid.small"]["value"]
+
+
 def test_published_statistics_are_known_by_their_content(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

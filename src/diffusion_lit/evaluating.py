@@ -25,7 +25,7 @@ from diffusion_lit.evaluation.class_names import ClassNames
 from diffusion_lit.evaluation.cost import estimate
 from diffusion_lit.evaluation.extraction import extract
 from diffusion_lit.evaluation.feature_folder import prune
-from diffusion_lit.evaluation.figures import Compared, measure, noise_floor, notes, stated
+from diffusion_lit.evaluation.figures import Compared, measure, name_beside, noise_floor, notes, stated
 from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
 from diffusion_lit.evaluation.intervals import over_seeds
 from diffusion_lit.evaluation.pairs import draw_pairs
@@ -107,7 +107,8 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
         what = f"images ({cell_name(cell.named)})" if size > 1 else "images"
         cost = estimate(cell, cfg.batch_size) if extractors else {}
         now = compared = replace(compared, generated=seen(cell.images, out / "features", what))
-        figures = decided(lambda now=now: measure(metrics, names, now)) | likely  # type: ignore[misc]
+        figures = decided(lambda now=now: measure(metrics, names, now))  # type: ignore[misc]
+        figures |= {name_beside(figures, name, own["metric"]): own for name, own in likely.items()}
         described = {"generated": cell.images.protocol | cost, "count": len(cell.images)}
         results.append({"cell": dict(cell.named), **described, "figures": figures})
         said += notes(metrics, names, compared) if first else []
@@ -120,7 +121,7 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
         "command": repeat_command("evaluate", cfg, overrides),
         "protocol": protocol_of(cfg, results, real, training, metrics, extractors),
         "results": results,
-        "floor": noise_floor(metrics, names, compared) if cfg.floor and real is not None else {},
+        "floor": noise_floor(metrics, names, compared, figures) if cfg.floor and real is not None else {},
         "seeds": over_seeds(results),
         "notes": list(dict.fromkeys(said)),
     }
@@ -141,5 +142,9 @@ def measure_likelihoods(
     for key, likelihood in likelihoods.items():
         assert models is not None and real is not None
         for name, figure in likelihood.measure(models.denoiser, real, models.device).items():
-            found[name] = stated(figure) | {"metric": key, "reads": ["real"], "better": likelihood.better}
+            found[name_beside(found, name, key)] = stated(figure) | {
+                "metric": key,
+                "reads": ["real"],
+                "better": likelihood.better,
+            }
     return found
