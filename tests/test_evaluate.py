@@ -17,6 +17,7 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from diffusion_lit.evaluation.comparison import compare_results
 from diffusion_lit.evaluation.feature_folder import FeatureFolder
+from diffusion_lit.evaluation.report import lines_of
 from diffusion_lit.feature import Pixels
 from tests.evaluation.hasty import (
     DRAWN,
@@ -202,7 +203,15 @@ def test_a_comparison_is_one_table_and_one_figure(run: Path, tmp_path: Path) -> 
     record = result(out)
     cells = {tuple(one["cell"].values()): one for one in record["results"]}
     assert len(cells) == 8 and len({one["figures"]["fid"]["value"] for one in cells.values()}) > 5
-    assert cells["heun", 2, 1]["generated"]["calls_per_image"] == 3
+    calls = {cell: one["generated"]["calls_per_image"] for cell, one in cells.items()}
+    assert [calls["heun", 2, scale] for scale in (1, 2)] == [3, 6], "guidance by the model itself is not free"
+    by_guidance, lines = lines_of(record["results"])
+    assert not by_guidance and lines["sampler=heun, guidance=2"]["fid"][1][0] == 6
+    one_step = [one for one in record["results"] if one["cell"]["steps"] == 1]
+    for one in one_step:
+        del one["cell"]["steps"]
+    by_guidance, lines = lines_of(one_step)
+    assert by_guidance and [x for x, _ in lines["sampler=ddim"]["fid"]] == [1, 2]
     rows = [line for line in (out / "evaluation.md").read_text().splitlines() if line.startswith("|")]
     assert len(rows) == 11 and {row.count("|") for row in rows} == {4} and rows[-1].startswith("| real images")
     assert (out / "evaluation.png").read_bytes().startswith(b"\x89PNG")
