@@ -16,7 +16,6 @@ from diffusion_lit.evaluation.checks import (
     check_held_out,
     check_images,
     check_likelihoods,
-    check_nothing_drawn,
     check_place,
     check_settings,
 )
@@ -26,6 +25,7 @@ from diffusion_lit.evaluation.cost import estimate
 from diffusion_lit.evaluation.extraction import extract
 from diffusion_lit.evaluation.feature_folder import prune
 from diffusion_lit.evaluation.figures import Compared, measure, name_beside, noise_floor, notes, stated
+from diffusion_lit.evaluation.ignored import check_nothing_drawn, check_read
 from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
 from diffusion_lit.evaluation.intervals import over_seeds
 from diffusion_lit.evaluation.pairs import draw_pairs
@@ -74,6 +74,7 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
     out, cache, device = Path(cfg.out), Path(cfg.cache).expanduser() / "features", choose_device(cfg.device)
     decided(lambda: check_place(out))
     chosen, extractors = build_metrics(cfg)
+    check_read(cfg, overrides, chosen)
     metrics = {name: metric for name, metric in chosen.items() if isinstance(metric, Metric)}
     likelihoods = {name: metric for name, metric in chosen.items() if isinstance(metric, Likelihood)}
     names = {key: name_of(metric, extractors) for key, metric in metrics.items()}

@@ -44,6 +44,7 @@ def folder(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(2):
             Image.new("L", (8, 8)).save(folder / "named" / name / f"{i}.png")
     np.savez(folder / "eleventh.npz", arr_0=arrays["small"]["arr_0"], arr_1=np.full(70, 10))
+    np.savez(folder / "few.npz", mu=np.zeros(64), sigma=np.eye(64))
     np.savez(folder / "statistics.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     np.savez(folder / "one.npz", arr_0=arrays["small"]["arr_0"][:1])
     (folder / "taken").touch()
@@ -79,6 +80,18 @@ WRONG = {
     "nobody's split": ((*IMAGES, *FEW), "against=PATH of real images, or ckpt=RUN_OR_FILE"),
     "settings of images that there are": ((*REAL, "steps=5", "sampler.eta=1"), "steps, sampler.eta would be ignored"),
     "a model for nothing": ((*REAL, "ckpt=run"), "ckpt=run would be ignored"),
+    "real images for nothing": ((*IMAGES, "metrics=[vendi]", "against=nowhere"), "against=nowhere would be ignored"),
+    "real images beside statistics": (
+        (*MODEL[:3], *DRAWN, "metrics=[fid]", "metrics.fid.reference=few.npz", "against=small.npz"),
+        "against=small.npz would be ignored: none of the metrics reads real images",
+    ),
+    "channels of a model's data": ((*MODEL, "channels=4"), "channels=4 would be ignored"),
+    "channels of arrays": ((*REAL, "channels=4"), "channels=4 would be ignored: no image files are read"),
+    "an autoencoder for nothing": (
+        (*REAL, "autoencoder=empty"),
+        "autoencoder=empty would be ignored: no model is read",
+    ),
+    "pairs of nothing": ((*MODEL, "pairs=3"), "pairs=3 would be ignored: none of the metrics reads training images"),
     "a root for nothing": ((*MODEL, "against=small.npz", "data_root=empty"), "data_root=empty would be ignored"),
     "likelihoods of images": ((*IMAGES, "metrics=[bound]"), "bound are of a model"),
     "images that nobody looks at": (

@@ -15,25 +15,16 @@ from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.cells import Cell, as_list
 from diffusion_lit.evaluation.chosen_metrics import Extractors
 from diffusion_lit.evaluation.class_names import ClassNames, listed
+from diffusion_lit.evaluation.ignored import DRAWN, keys_of
 from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
 from diffusion_lit.evaluation.report import FILES
 from diffusion_lit.files import UnwritableError, refuse_folders
 from diffusion_lit.generate import Models
 from diffusion_lit.metrics import FeatureSet, Metric, Sets
 
-__all__ = [
-    *("check_held_out", "check_images", "check_likelihoods", "check_nothing_drawn", "check_place", "check_settings"),
-]
+__all__ = ["check_held_out", "check_images", "check_likelihoods", "check_place", "check_settings"]
 
 log = logging.getLogger(__name__)
-
-DRAWN = {
-    *("num_samples", "steps", "labels", "guidance", "guide", "guidance_interval", "weights", "seed", "precision"),
-    *("compile", "sampler"),
-}
-"""Settings of images that are drawn."""
-OF_MODEL = {"weights", "precision"}
-"""Those among them that likelihoods follow, too."""
 
 
 def check_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
@@ -60,19 +51,6 @@ def check_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
         raise ValueError(f"steps={cfg.steps} and sampler.num_steps say two things: leave one out")
     if cfg.samples is not None and (ignored := [key for key in given if key.split(".")[0] in DRAWN]):
         raise ValueError(f"samples={cfg.samples} are images that there are: {', '.join(ignored)} would be ignored")
-
-
-def keys_of(overrides: Sequence[str]) -> list[str]:
-    return [override.partition("=")[0].lstrip("+~") for override in overrides]
-
-
-def check_nothing_drawn(likelihoods: Mapping[str, Likelihood], overrides: Sequence[str]) -> None:
-    """Raise a ValueError for settings of drawn images, where all figures are of the model itself."""
-    if ignored := [key for key in keys_of(overrides) if key.split(".")[0] in DRAWN - OF_MODEL]:
-        raise ValueError(
-            f"{', '.join(likelihoods)} are of the model itself, and no images are drawn: {', '.join(ignored)} would be "
-            "ignored; leave out, or add a metric of images"
-        )
 
 
 def check_whole(name: str, value: Any, least: int | None) -> None:
