@@ -159,6 +159,20 @@ def test_a_folder_is_whole_or_not_there(run: Path, tmp_path: Path, monkeypatch: 
         exported(f"ckpt={run}", f"out={out}", "overwrite=true")
 
 
+def test_an_export_does_not_take_the_place_of_where_it_is_started(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    for out in (".", "..", "/", "c/..", str(tmp_path)):
+        with pytest.raises(
+            ValueError, match=r"is the folder that this command was started in, or has it inside.*out=model"
+        ):
+            exported(f"ckpt={run}", f"out={out}")
+    assert exported(f"ckpt={run}", "out=c/../d/") == Path("d") and (tmp_path / "a" / "b" / "d" / RECORD).is_file()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
 WRONG = {
     "format=pickle": "format=pickle is none of safetensors, diffusers, onnx, torch_export",
     "num_steps=3": "num_steps=3 would be ignored",

@@ -1,5 +1,6 @@
 """One `export` from its configuration to its folder: a model is loaded, written, checked and described."""
 
+import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +67,7 @@ def export(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
         ValueError: if a setting is wrong, or the format cannot express the model.
         FileNotFoundError: if there is no such checkpoint or evaluation.
     """
-    out = Path(cfg.out).expanduser()
+    out = Path(os.path.normpath(Path(cfg.out).expanduser()))
     check_settings(cfg, overrides)
     check_place(out, cfg.overwrite)
     with Interruption() as interruption:
