@@ -367,12 +367,20 @@ def test_likelihoods_of_images_without_a_class(run: Path, tmp_path: Path, caplog
     assert found[0] == found[1] == found[2] and "drawn in turn" not in caplog.text
 
 
-def test_memorization_needs_no_more_than_the_checkpoint(run: Path, tmp_path: Path) -> None:
+def test_memorization_needs_no_more_than_the_checkpoint(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what one evaluation draws is not left for another's in the same folder."""
     copying = ("metrics=[nearest_neighbour,authenticity]", "against=test", "pairs=3", *SEEN)
     out = evaluated(tmp_path, f"ckpt={run}", *copying, *DRAWN)
     assert {"copied", "closeness", "authenticity"} <= figures(out).keys()
     assert result(out)["protocol"]["training"]["split"] == "train"
     assert (out / "closest_pairs.png").is_file()
+    (out / "evaluation.png").touch()  # of an earlier comparison
+    capsys.readouterr()
+    fewer = evaluated(tmp_path, f"ckpt={run}", *copying[1:2], *SEEN, *DRAWN, "metrics=[vendi]")
+    assert fewer == out and {file.name for file in out.glob("*.*")} == {"evaluation.json", "evaluation.md"}
+    assert "closest_pairs" not in capsys.readouterr().out
     images, _ = few_digits()["train"].fetch(list(range(288)))
     np.savez(tmp_path / "train.npz", arr_0=images.permute(0, 2, 3, 1).numpy())
     copies = evaluated(tmp_path, f"samples={tmp_path / 'train.npz'}", f"ckpt={run}", *copying)

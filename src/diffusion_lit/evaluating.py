@@ -1,5 +1,6 @@
 """One `evaluate` from its configuration to its report: images are drawn or read, seen by extractors, and compared."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from diffusion_lit.evaluation.intervals import over_seeds
 from diffusion_lit.evaluation.pairs import draw_pairs
 from diffusion_lit.evaluation.protocol import protocol_of
 from diffusion_lit.evaluation.reference import open_real, open_training, own_data, prepare_extractors
-from diffusion_lit.evaluation.report import cell_name, write_report
+from diffusion_lit.evaluation.report import FILES, cell_name, write_report
 from diffusion_lit.generate import Models, choose_device, load_models
 from diffusion_lit.metrics import FeatureSet, Metric
 from diffusion_lit.provenance import repeat_command
@@ -103,6 +104,7 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
         prune(cache, cfg.cache_gib * 2**30)
     likely = measure_likelihoods(likelihoods, models, real)
     results: list[dict[str, Any]] = []
+    pairs: list[Path] = []
     said = classes.notes() + (classes.legend() if any(metric.of_each_class for metric in metrics.values()) else [])
     for number, cell in enumerate(cells, 1):
         what = f"images ({cell_name(cell.named)})" if size > 1 else "images"
@@ -116,6 +118,7 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
         if first and training is not None and cfg.pairs > 0:
             place = out / (f"closest_pairs_{number}.png" if size > 1 else "closest_pairs.png")
             draw_pairs(cell.images, training, compared, names, metrics, cfg.pairs, place)
+            pairs.append(place)
     if not first:
         return
     record = {
@@ -126,13 +129,21 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
         "seeds": over_seeds(results),
         "notes": list(dict.fromkeys(said)),
     }
-    paths = write_report(record, out)
+    paths = write_report(record, out) + pairs
+    remove_others(out, paths)
     print(paths[1].read_text().split("## Protocol")[0].rstrip())
-    print("\n" + "\n".join(str(path) for path in [*paths, *sorted(out.glob("closest_pairs*.png"))]))
+    print("\n" + "\n".join(map(str, paths)))
 
 
 def name_of(metric: Metric, extractors: Extractors) -> str:
     return next(name for name, extractor in extractors.items() if extractor is metric.extractor)
+
+
+def remove_others(out: Path, paths: Sequence[Path]) -> None:
+    """Remove pictures that an earlier evaluation has left in the folder: its pairs and figures are not of this one."""
+    pairs = [path for path in out.glob("closest_pairs*.png") if re.fullmatch(r"closest_pairs(_\d+)?\.png", path.name)]
+    for path in {*pairs, out / FILES[2]} - {*paths}:
+        path.unlink(missing_ok=True)
 
 
 def measure_likelihoods(
