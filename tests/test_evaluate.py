@@ -17,6 +17,7 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from diffusion_lit.evaluation.comparison import compare_results
 from diffusion_lit.evaluation.feature_folder import FeatureFolder
+from diffusion_lit.evaluation.report import lines_of
 from diffusion_lit.feature import Pixels
 from tests.evaluation.hasty import (
     DRAWN,
@@ -202,7 +203,15 @@ def test_a_comparison_is_one_table_and_one_figure(run: Path, tmp_path: Path) -> 
     record = result(out)
     cells = {tuple(one["cell"].values()): one for one in record["results"]}
     assert len(cells) == 8 and len({one["figures"]["fid"]["value"] for one in cells.values()}) > 5
-    assert cells["heun", 2, 1]["generated"]["calls_per_image"] == 3
+    calls = {cell: one["generated"]["calls_per_image"] for cell, one in cells.items()}
+    assert [calls["heun", 2, scale] for scale in (1, 2)] == [3, 6], "guidance by the model itself is not free"
+    by_guidance, lines = lines_of(record["results"])
+    assert not by_guidance and lines["sampler=heun, guidance=2"]["fid"][1][0] == 6
+    one_step = [one for one in record["results"] if one["cell"]["steps"] == 1]
+    for one in one_step:
+        del one["cell"]["steps"]
+    by_guidance, lines = lines_of(one_step)
+    assert by_guidance and [x for x, _ in lines["sampler=ddim"]["fid"]] == [1, 2]
     rows = [line for line in (out / "evaluation.md").read_text().splitlines() if line.startswith("|")]
     assert len(rows) == 11 and {row.count("|") for row in rows} == {4} and rows[-1].startswith("| real images")
     assert (out / "evaluation.png").read_bytes().startswith(b"\x89PNG")
@@ -247,7 +256,17 @@ def test_results_are_compared(run: Path, whole: Path, tmp_path: Path, tmp_path_f
     text, alike = compare_results(one, tmp_path / "vgg.json")
     assert not alike and re.search(r"fid: \S+ \(pixels\) and \S+ \(random_vgg\)", text) and "\nWhat differs:" in text
     broken = tmp_path / "x.json"
-    for content in ("", "{}", "[]", '{"results": []}', '{"results": [{"figures": {"fid": 1}}], "protocol": {}}'):
+    unread = json.dumps(
+        {**json.loads(one.read_text()), "results": [{"cell": {}, "figures": {"f": {"value": 1, "reads": 2}}}]}
+    )
+    for content in (
+        "",
+        "{}",
+        "[]",
+        '{"results": []}',
+        unread,
+        '{"results": [{"figures": {"fid": 1}}], "protocol": {}}',
+    ):
         broken.write_text(content)
         with pytest.raises(ValueError, match=r"x\.json"):
             compare_results(one, broken)
@@ -259,12 +278,109 @@ def test_results_are_compared(run: Path, whole: Path, tmp_path: Path, tmp_path_f
         assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
 
 
-def test_memorization_needs_no_more_than_the_checkpoint(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "one, other, group",
+    [
+        (["metrics=[fid]"], ["metrics=[fid,authenticity]"], "training.split"),
+        (["metrics=[vendi]"], ["metrics=[fid,vendi]"], "real.split"),
+        (["metrics=[bound]"], ["metrics=[bound,fid]", "num_samples=20", "sampler.num_steps=2"], "num_generated"),
+    ],
+    ids=["training", "real", "generated"],
+)
+def test_images_that_no_common_figure_reads_decide_nothing(
+    one: list[str], other: list[str], group: str, run: Path, tmp_path: Path
+) -> None:
+    short = ["metrics.bound.num_steps=2", "metrics.bound.num_images=4"] if "bound" in one[0] else []
+    drawn = DRAWN if "bound" not in one[0] else ()
+    common = (f"ckpt={run}", "against=test", "device=cpu", "pairs=0", "floor=false", f"cache={tmp_path / 'cache'}")
+    a = evaluated(tmp_path / "a", *common, *drawn, "feature=pixels", *one, *short) / "evaluation.json"
+    b = evaluated(tmp_path / "b", *common, "feature=pixels", *drawn, *other, *short) / "evaluation.json"
+    text, alike = compare_results(a, b)
+    assert alike and f"\n  {group}: " in text.partition("measured alike")[2], text
+    for file in (a, b):  # as older versions wrote them
+        record = json.loads(file.read_text())
+        for figure in record["results"][0]["figures"].values():
+            del figure["reads"]
+        file.write_text(json.dumps(record))
+    assert f"\n  {group}: " in compare_results(a, b)[0].partition("NOT be compared")[2]
+
+
+def test_metrics_whose_figures_share_a_name_are_all_there(run: Path, tmp_path: Path) -> None:
+    """And the noise floor of one does not stand beside the figure of another, which too few images have."""
+    images, _ = few_digits()["train"].fetch(list(range(80)))
+    for name, some in {"a": images[:40], "b": images[40:]}.items():
+        np.savez(tmp_path / f"{name}.npz", arr_0=some.permute(0, 2, 3, 1))
+    common = (f"ckpt={run}", f"against={tmp_path / 'b.npz'}", "device=cpu")
+    small = "extractor: {_target_: diffusion_lit.feature.Pixels, max_resolution: 4}"
+    members = {
+        "small": f"+metrics.small={{_target_: diffusion_lit.metrics.FrechetDistance, {small}}}",
+        "many": f"+metrics.many={{_target_: diffusion_lit.metrics.PrecisionRecall, k: 25, {small}}}",
+        "bound": "+metrics.short={_target_: diffusion_lit.evaluation.bits_per_dim.Bound, num_steps: 2, num_images: 4}",
+    }
+    chosen = "metrics=[fid,precision_recall,bound]"
+    bound = ("metrics.bound.num_steps=3", "metrics.bound.num_images=4", "sampler.num_steps=2", "num_samples=40")
+    out = evaluated(tmp_path, *common, "feature=pixels", chosen, *bound, *members.values())
+    [one] = result(out)["results"]
+    assert {name: figure["metric"] for name, figure in one["figures"].items() if "." in name} == {
+        "fid.small": "small", "precision.many": "many", "recall.many": "many",
+        **{f"{name}.short": "short" for name in ("bound", "bound_prior", "bound_steps", "bound_decoder")},
+    }  # fmt: skip
+    assert result(out)["floor"].keys() == {"fid", "fid.small", "precision", "recall"}
+    alone = evaluated(
+        tmp_path / "alone", *common, "feature=pixels", "feature.max_resolution=4", "metrics=[fid]", *bound[2:]
+    )
+    assert figures(alone)["fid"] == one["figures"]["fid.small"]["value"] != one["figures"]["fid"]["value"]
+    assert result(alone)["floor"]["fid"]["value"] == result(out)["floor"]["fid.small"]["value"]
+
+
+def test_published_statistics_are_known_by_their_content(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by their place: one name in two folders may be two files, and two names one."""
+    for name, mean in {"a": 0.0, "b": 1.0, "c": 0.0}.items():
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / ("same.npz" if name != "c" else "other.npz"), mu=np.full(64, mean), sigma=np.eye(64))
+
+    def statistics(name: str) -> Path:
+        monkeypatch.chdir(tmp_path / name)
+        [file] = (tmp_path / name).glob("*.npz")
+        args = (*SEEN, *DRAWN, "metrics=[fid]", f"metrics.fid.reference={file.name}", "num_samples=16")
+        return evaluated(tmp_path / name, f"ckpt={run}", *args, f"cache={tmp_path / 'cache'}") / "evaluation.json"
+
+    a, b, c = (statistics(name) for name in "abc")
+    text, alike = compare_results(a, b)
+    assert not alike and "  metrics.fid.reference_sha256: " in text.partition("NOT be compared")[2], text
+    text, alike = compare_results(a, c)
+    assert alike and "metrics.fid.reference: same.npz and other.npz" in text.partition("measured alike")[2], text
+
+
+def test_likelihoods_of_images_without_a_class(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Any negative label is none; and classes are not said to be drawn where no images are."""
+    images, _ = few_digits()["test"].fetch(list(range(4)))
+    for name, label in {"unknown": -1, "far": -5}.items():
+        np.savez(tmp_path / f"{name}.npz", arr_0=images.permute(0, 2, 3, 1), arr_1=np.full(4, label))
+    np.savez(tmp_path / "bare.npz", arr_0=images.permute(0, 2, 3, 1))
+    args = (f"ckpt={run}", "metrics=[bound]", "metrics.bound.num_steps=4", "device=cpu")
+    found = [
+        figures(evaluated(tmp_path, *args, f"against={tmp_path / name}.npz")) for name in ("bare", "unknown", "far")
+    ]
+    assert found[0] == found[1] == found[2] and "drawn in turn" not in caplog.text
+
+
+def test_memorization_needs_no_more_than_the_checkpoint(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what one evaluation draws is not left for another's in the same folder."""
     copying = ("metrics=[nearest_neighbour,authenticity]", "against=test", "pairs=3", *SEEN)
     out = evaluated(tmp_path, f"ckpt={run}", *copying, *DRAWN)
     assert {"copied", "closeness", "authenticity"} <= figures(out).keys()
     assert result(out)["protocol"]["training"]["split"] == "train"
     assert (out / "closest_pairs.png").is_file()
+    (out / "evaluation.png").touch()  # of an earlier comparison
+    capsys.readouterr()
+    fewer = evaluated(tmp_path, f"ckpt={run}", *copying[1:2], *SEEN, *DRAWN, "metrics=[vendi]")
+    assert fewer == out and {file.name for file in out.glob("*.*")} == {"evaluation.json", "evaluation.md"}
+    assert "closest_pairs" not in capsys.readouterr().out
     images, _ = few_digits()["train"].fetch(list(range(288)))
     np.savez(tmp_path / "train.npz", arr_0=images.permute(0, 2, 3, 1).numpy())
     copies = evaluated(tmp_path, f"samples={tmp_path / 'train.npz'}", f"ckpt={run}", *copying)

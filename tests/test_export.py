@@ -15,6 +15,7 @@ import diffusion_lit as dl
 from diffusion_lit.condition import Condition
 from diffusion_lit.deployment import hub
 from diffusion_lit.deployment.folder import RECORD
+from diffusion_lit.deployment.places import short
 from diffusion_lit.exporting import export
 from diffusion_lit.provenance import content_of
 from diffusion_lit.sampler import DDIMSampler
@@ -83,8 +84,14 @@ def test_what_is_printed_can_be_pasted(run: Path, tmp_path: Path, capsys: pytest
 
 def test_the_card_says_what_is_known(run: Path, tmp_path: Path) -> None:
     """And states an evaluation of these very weights alone."""
-    generated = {"ckpt": content_of(str(run)), "weights": "ema", "sampler": {"num_steps": 50}}
-    protocol = {"num_generated": 180, "real": {"root": "/home/me"}, "training": None, "extractors": {}, "metrics": {}}
+    generated = {"ckpt": content_of(str(run)), "weights": "ema", "guidance": 2.0, "guide": "a1" * 32}
+    generated["sampler"] = {"num_steps": 50}
+    real, training = (
+        {"root": "/home/me", "files": "/home/me/x.zip"},
+        {"split": "train", "count": 288, "root": "data/me"},
+    )
+    fid = {"name": "fid", "reference": "home/me.npz", "reference_sha256": "b2" * 32}
+    protocol = {"num_generated": 180, "real": real, "training": training, "extractors": {}, "metrics": {"fid": fid}}
     figure = {"value": 8.5, "better": "lower", "feature": "pixels"}
     record = {"protocol": {**protocol, "generated": generated}, "results": [{"cell": {}, "figures": {"fid": figure}}]}
     place = run / "evaluation.json"
@@ -106,8 +113,20 @@ def test_the_card_says_what_is_known(run: Path, tmp_path: Path) -> None:
     ):
         assert text in card, text
     assert "| fid | 8.5 | pixels features, lower is better |" in card and "num_generated: 180" in card
-    assert "/home/me" not in card and "245" in card
+    for text in ("guidance: 2.0", f"guide: {'a1' * 32}", f"ckpt: {content_of(str(run))}", "training.count: 288"):
+        assert f"generated.{text}" in card or text in card, text
+    assert f"metrics.fid.reference_sha256: {'b2' * 32}" in card
+    assert "home/me" not in card and "data/me" not in card and "245" in card
     assert "the raw weights" in raw and "No evaluation of these weights is known." in raw and "license" not in raw
+
+
+def test_a_table_has_names_on_the_hub_and_no_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "images").mkdir(parents=True)
+    kept = {"_target_": "diffusion_lit.data.HuggingFaceData", "name": "uoft-cs/cifar10", "resolution": 32}
+    for place in ({"root": "data"}, {"urls": ["a.tar", "b.tar"]}, {"latents": "~/vae"}, {"of_my_own": "/home/me/x"}):
+        assert short({**kept, **place}) == kept
+    assert short({**kept, "name": "mine/images"}).keys() == {"_target_", "resolution"}
 
 
 def test_a_folder_is_whole_or_not_there(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +157,20 @@ def test_a_folder_is_whole_or_not_there(run: Path, tmp_path: Path, monkeypatch: 
     (out / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"has something in it that was not exported \(notes.txt\)"):
         exported(f"ckpt={run}", f"out={out}", "overwrite=true")
+
+
+def test_an_export_does_not_take_the_place_of_where_it_is_started(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    for out in (".", "..", "/", "c/..", str(tmp_path)):
+        with pytest.raises(
+            ValueError, match=r"is the folder that this command was started in, or has it inside.*out=model"
+        ):
+            exported(f"ckpt={run}", f"out={out}")
+    assert exported(f"ckpt={run}", "out=c/../d/") == Path("d") and (tmp_path / "a" / "b" / "d" / RECORD).is_file()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
 
 
 WRONG = {

@@ -18,6 +18,9 @@ from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.data import ArrayImages, ImageDataModule, Images
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.density import UniformDensity
+from diffusion_lit.evaluation.extraction import describe
+from diffusion_lit.evaluation.feature_folder import FeatureFolder
+from diffusion_lit.evaluation.image_set import StoredImages
 from diffusion_lit.feature import Pixels
 from diffusion_lit.guidance import GuidedDenoiser
 from diffusion_lit.likelihood import ode_likelihood, variational_bound
@@ -66,6 +69,22 @@ def pictures(num: int = 6, channels: int = 3, seed: int = 0) -> Tensor:
 def latent_space(folder: Path, **options: Any) -> LatentSpace:
     autoencoder = Autoencoder(folder)
     return LatentSpace(str(folder), autoencoder.scale, autoencoder.shift, **{"sha256": autoencoder.sha256, **options})
+
+
+def test_features_of_decoded_images_are_known_by_the_decoder(folder: Path, tmp_path: Path) -> None:
+    """Stable Diffusion's ft-ema and ft-mse have one encoder, so that the latents in a set are the same."""
+    network = diffusers.AutoencoderKL.from_pretrained(folder)
+    for weight in network.decoder.parameters():
+        weight.data.add_(0.1 * torch.randn_like(weight))
+    network.save_pretrained(tmp_path)
+    spaces = [latent_space(folder), latent_space(tmp_path), latent_space(folder)]
+    latents = [space.latents(pictures()) for space in spaces]
+    assert latents[0].equal(latents[1])
+    sets = [StoredImages(ArrayImages(x), space=space) for x, space in zip(latents, spaces, strict=True)]
+    a, b, again = (FeatureFolder(tmp_path, describe(images, Pixels()), len(images)).path for images in sets)
+    assert a == again != b
+    stored = ArrayImages(pictures())
+    assert StoredImages(stored, space=PixelSpace()).content == StoredImages(stored).content
 
 
 def model_of(space: Space) -> Denoiser:

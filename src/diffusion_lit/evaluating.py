@@ -1,5 +1,6 @@
 """One `evaluate` from its configuration to its report: images are drawn or read, seen by extractors, and compared."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,9 @@ from diffusion_lit.distributed.processes import start_processes
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.cells import cells_of
 from diffusion_lit.evaluation.checks import (
+    check_held_out,
     check_images,
     check_likelihoods,
-    check_nothing_drawn,
     check_place,
     check_settings,
 )
@@ -24,13 +25,14 @@ from diffusion_lit.evaluation.class_names import ClassNames
 from diffusion_lit.evaluation.cost import estimate
 from diffusion_lit.evaluation.extraction import extract
 from diffusion_lit.evaluation.feature_folder import prune
-from diffusion_lit.evaluation.figures import Compared, measure, noise_floor, notes, stated
+from diffusion_lit.evaluation.figures import Compared, measure, name_beside, noise_floor, notes, stated
+from diffusion_lit.evaluation.ignored import check_nothing_drawn, check_read
 from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
 from diffusion_lit.evaluation.intervals import over_seeds
 from diffusion_lit.evaluation.pairs import draw_pairs
 from diffusion_lit.evaluation.protocol import protocol_of
 from diffusion_lit.evaluation.reference import open_real, open_training, own_data, prepare_extractors
-from diffusion_lit.evaluation.report import cell_name, write_report
+from diffusion_lit.evaluation.report import FILES, cell_name, write_report
 from diffusion_lit.generate import Models, choose_device, load_models
 from diffusion_lit.metrics import FeatureSet, Metric
 from diffusion_lit.provenance import repeat_command
@@ -73,6 +75,7 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
     out, cache, device = Path(cfg.out), Path(cfg.cache).expanduser() / "features", choose_device(cfg.device)
     decided(lambda: check_place(out))
     chosen, extractors = build_metrics(cfg)
+    check_read(cfg, overrides, chosen)
     metrics = {name: metric for name, metric in chosen.items() if isinstance(metric, Metric)}
     likelihoods = {name: metric for name, metric in chosen.items() if isinstance(metric, Likelihood)}
     names = {key: name_of(metric, extractors) for key, metric in metrics.items()}
@@ -84,7 +87,8 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
     classes = ClassNames(None if models is None else models.checkpoint.get("class_names"))
     real = open_real(cfg, models, own, chosen, classes)
     training = open_training(cfg, models, own, chosen, classes)
-    cells = list(cells_of(cfg, models, real, classes))
+    check_held_out(likelihoods, models, real, classes)
+    cells = list(cells_of(cfg, models, real if metrics else None, classes))
     check_images(cells, real, training, metrics, extractors, classes)
     prepare_extractors(extractors, own, device)
 
@@ -100,35 +104,46 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
         prune(cache, cfg.cache_gib * 2**30)
     likely = measure_likelihoods(likelihoods, models, real)
     results: list[dict[str, Any]] = []
+    pairs: list[Path] = []
     said = classes.notes() + (classes.legend() if any(metric.of_each_class for metric in metrics.values()) else [])
     for number, cell in enumerate(cells, 1):
         what = f"images ({cell_name(cell.named)})" if size > 1 else "images"
         cost = estimate(cell, cfg.batch_size) if extractors else {}
         now = compared = replace(compared, generated=seen(cell.images, out / "features", what))
-        figures = decided(lambda now=now: measure(metrics, names, now)) | likely  # type: ignore[misc]
+        figures = decided(lambda now=now: measure(metrics, names, now))  # type: ignore[misc]
+        figures |= {name_beside(figures, name, own["metric"]): own for name, own in likely.items()}
         described = {"generated": cell.images.protocol | cost, "count": len(cell.images)}
         results.append({"cell": dict(cell.named), **described, "figures": figures})
         said += notes(metrics, names, compared) if first else []
         if first and training is not None and cfg.pairs > 0:
             place = out / (f"closest_pairs_{number}.png" if size > 1 else "closest_pairs.png")
             draw_pairs(cell.images, training, compared, names, metrics, cfg.pairs, place)
+            pairs.append(place)
     if not first:
         return
     record = {
         "command": repeat_command("evaluate", cfg, overrides),
-        "protocol": protocol_of(cfg, results, real, training, extractors),
+        "protocol": protocol_of(cfg, results, real, training, metrics, extractors),
         "results": results,
-        "floor": noise_floor(metrics, names, compared) if cfg.floor and real is not None else {},
+        "floor": noise_floor(metrics, names, compared, figures) if cfg.floor and real is not None else {},
         "seeds": over_seeds(results),
         "notes": list(dict.fromkeys(said)),
     }
-    paths = write_report(record, out)
+    paths = write_report(record, out) + pairs
+    remove_others(out, paths)
     print(paths[1].read_text().split("## Protocol")[0].rstrip())
-    print("\n" + "\n".join(str(path) for path in [*paths, *sorted(out.glob("closest_pairs*.png"))]))
+    print("\n" + "\n".join(map(str, paths)))
 
 
 def name_of(metric: Metric, extractors: Extractors) -> str:
     return next(name for name, extractor in extractors.items() if extractor is metric.extractor)
+
+
+def remove_others(out: Path, paths: Sequence[Path]) -> None:
+    """Remove pictures that an earlier evaluation has left in the folder: its pairs and figures are not of this one."""
+    pairs = [path for path in out.glob("closest_pairs*.png") if re.fullmatch(r"closest_pairs(_\d+)?\.png", path.name)]
+    for path in {*pairs, out / FILES[2]} - {*paths}:
+        path.unlink(missing_ok=True)
 
 
 def measure_likelihoods(
@@ -139,5 +154,9 @@ def measure_likelihoods(
     for key, likelihood in likelihoods.items():
         assert models is not None and real is not None
         for name, figure in likelihood.measure(models.denoiser, real, models.device).items():
-            found[name] = stated(figure) | {"metric": key, "better": likelihood.better}
+            found[name_beside(found, name, key)] = stated(figure) | {
+                "metric": key,
+                "reads": ["real"],
+                "better": likelihood.better,
+            }
     return found

@@ -1,5 +1,6 @@
 """One `export` from its configuration to its folder: a model is loaded, written, checked and described."""
 
+import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from diffusion_lit.deployment.folder import check_place, made_whole
 from diffusion_lit.deployment.graph import GraphDenoiser
 from diffusion_lit.deployment.graph_file import require_onnx, write_onnx, write_torch_export
 from diffusion_lit.deployment.hub import check_push, push
+from diffusion_lit.deployment.usage import default_steps, sample_settings
 from diffusion_lit.derived import denoiser_settings
 from diffusion_lit.environment import versions
 from diffusion_lit.interop import diffusers_writer, own
@@ -65,7 +67,7 @@ def export(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
         ValueError: if a setting is wrong, or the format cannot express the model.
         FileNotFoundError: if there is no such checkpoint or evaluation.
     """
-    out = Path(cfg.out).expanduser()
+    out = Path(os.path.normpath(Path(cfg.out).expanduser()))
     check_settings(cfg, overrides)
     check_place(out, cfg.overwrite)
     with Interruption() as interruption:
@@ -88,7 +90,7 @@ def export(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
             raise CommandInterrupted(stop.number, f"nothing was written to {out}", again) from None
     print(out if difference is None else f"{out}: run beside the model, they differ by at most {difference:.1g}")
     if cfg.format not in OF_GRAPHS:
-        print(f"\nDraw from it:\n  {command_line('sample', {'ckpt': out.resolve()})}")
+        print(f"\nDraw from it:\n  {command_line('sample', {'ckpt': out.resolve(), **sample_settings(denoiser)})}")
     if cfg.push_to is not None:
         print(push(out, cfg.push_to, cfg.private))
     return out
@@ -142,7 +144,8 @@ def prepared(cfg: DictConfig, denoiser: Denoiser, model: Foreign, config: Mappin
         written = diffusers_writer.DiffusersModel(model, betas, variance, clip)
         return Export(partial(diffusers_writer.write, written), written.note, written.has_pipeline)
     graph = GraphDenoiser(denoiser)
-    known = graph.described(cfg.num_steps) | {"class_names": model.class_names, "step": model.step}
+    num_steps = default_steps(denoiser) if cfg.num_steps is None else cfg.num_steps
+    known = graph.described(num_steps) | {"class_names": model.class_names, "step": model.step}
     known |= {"weights": model.weights_name, "denoiser": dict(model.denoiser)}
     return Export(partial(write_onnx if cfg.format == "onnx" else write_torch_export, graph, known))
 

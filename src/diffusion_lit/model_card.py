@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_lit import __version__
-from diffusion_lit.command_line.catalogue import PATHS
 from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.deployment.places import short, without_places
 from diffusion_lit.deployment.usage import usage
 from diffusion_lit.evaluation.report import cell_name, direction, listed, number
 from diffusion_lit.interop.foreign import Foreign
@@ -170,20 +170,7 @@ def measured(card: Card) -> Iterator[str]:
             features = f"{figure['feature']} features, " if figure.get("feature") else ""
             yield f"| {cell(name)} | {number(figure)} | {cell(features)}{direction(figure.get('better'))} |"
         yield ""
-    yield from ("Protocol:", "", "```", *map(clean, listed(without_paths(record["protocol"]))), "```")
-
-
-def short(settings: Any) -> Any:
-    """A part's settings for a table: without the places of files, which are another machine's, and long lists."""
-    if not isinstance(settings, Mapping):
-        return settings
-    kept = {key: value for key, value in without_paths(settings).items() if value is not None}
-    return {key: value for key, value in kept.items() if not (isinstance(value, list) and len(value) > 16)}
-
-
-def without_paths(values: Mapping[str, Any]) -> dict[str, Any]:
-    inner = {key: without_paths(value) if isinstance(value, Mapping) else value for key, value in values.items()}
-    return {key: value for key, value in inner.items() if key not in PATHS or key == "weights"}
+    yield from ("Protocol:", "", "```", *map(clean, listed(without_places(record["protocol"]))), "```")
 
 
 def cell(text: str) -> str:

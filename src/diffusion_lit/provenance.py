@@ -24,6 +24,7 @@ FOLDERS = ("out", "cache")
 def settings_of(cfg: DictConfig, setup: Setup, labels: Labels | None) -> dict[str, Any]:
     """All that decides what image i is, plain values."""
     described = None if labels is None else {type(labels).__name__: plain_fields(labels)}
+    decoder = setup.denoiser.space.fingerprint
     return {
         "ckpt": content_of(cfg.ckpt),
         "guide": None if cfg.guide is None else content_of(cfg.guide),
@@ -35,6 +36,7 @@ def settings_of(cfg: DictConfig, setup: Setup, labels: Labels | None) -> dict[st
         "sampler": OmegaConf.to_container(cfg.sampler, resolve=True),
         "precision": setup.precision,
         "seed": cfg.seed,
+        **({} if decoder is None else {"autoencoder": decoder}),
     }
 
 

@@ -45,6 +45,11 @@ class Space(ABC):
         """How many channels images have whose x_0 has so many."""
         return channels
 
+    @property
+    def fingerprint(self) -> dict[str, Any] | None:
+        """All that decides the images that numbers are decoded to, plain values; None where they are images already."""
+        return None
+
     @abstractmethod
     def check(self) -> None:
         """Raise now, and not after hours, what `decode` would: a ValueError or FileNotFoundError."""
@@ -109,6 +114,11 @@ class LatentSpace(Space):
     @cached_property
     def decoder(self) -> Autoencoder:
         return Autoencoder(self.autoencoder, self.sha256)
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Of the decoder, too: autoencoders may share an encoder, and a model trained elsewhere names none."""
+        return {"sha256": self.decoder.sha256, "scale": self.scale, "shift": self.shift}
 
     def latents(self, stored: Tensor) -> Tensor:
         """Latents as they are stored, float16, or those of images, uint8."""

@@ -252,7 +252,7 @@ def test_a_learned_extractor_learns_from_the_training_images_as_they_are_seen(
     data.splits["train"] = ArrayImages(FAKE)
     extractor = Renamed()
     FID(extractor, DDIMSampler(2), NUM_SAMPLES).measure(trainer_of(data, []), module)
-    assert given == [extractor, StoredImages(data.splits["train"], decode=module.denoiser.space.images), None]
+    assert given == [extractor, StoredImages(data.splits["train"], space=module.denoiser.space), None]
 
 
 @pytest.mark.parametrize("num_real", [1, 2])

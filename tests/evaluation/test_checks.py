@@ -39,6 +39,14 @@ def folder(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("L", (8, 8)).save(folder / "mixed" / "a.png")
     for name in "bc":
         Image.new("RGB", (9, 9)).save(folder / "mixed" / f"{name}.png")
+    for name in ("zero", "one"):
+        (folder / "named" / name).mkdir(parents=True)
+        for i in range(2):
+            Image.new("L", (8, 8)).save(folder / "named" / name / f"{i}.png")
+    np.savez(folder / "eleventh.npz", arr_0=arrays["small"]["arr_0"], arr_1=np.full(70, 10))
+    np.savez(folder / "few.npz", mu=np.zeros(64), sigma=np.eye(64))
+    np.savez(folder / "statistics.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    np.savez(folder / "one.npz", arr_0=arrays["small"]["arr_0"][:1])
     (folder / "taken").touch()
     (folder / "there" / "evaluation.md").mkdir(parents=True)
     return folder
@@ -47,6 +55,7 @@ def folder(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 MODEL = ("ckpt=run", *SEEN, *FEW, *DRAWN)
 IMAGES = ("samples=small.npz", *SEEN)
 REAL = (*IMAGES, *FEW, "against=small.npz")
+BOUND = ("ckpt=run", "metrics=[bound]", "device=cpu")
 WRONG = {
     "nothing to evaluate": (SEEN, "ckpt=RUN_OR_FILE of a model, or samples=PATH"),
     "no metric": (("ckpt=run", "metrics=[]"), "metrics=[fid,kid]"),
@@ -71,12 +80,34 @@ WRONG = {
     "nobody's split": ((*IMAGES, *FEW), "against=PATH of real images, or ckpt=RUN_OR_FILE"),
     "settings of images that there are": ((*REAL, "steps=5", "sampler.eta=1"), "steps, sampler.eta would be ignored"),
     "a model for nothing": ((*REAL, "ckpt=run"), "ckpt=run would be ignored"),
+    "real images for nothing": ((*IMAGES, "metrics=[vendi]", "against=nowhere"), "against=nowhere would be ignored"),
+    "real images beside statistics": (
+        (*MODEL[:3], *DRAWN, "metrics=[fid]", "metrics.fid.reference=few.npz", "against=small.npz"),
+        "against=small.npz would be ignored: none of the metrics reads real images",
+    ),
+    "channels of a model's data": ((*MODEL, "channels=4"), "channels=4 would be ignored"),
+    "channels of arrays": ((*REAL, "channels=4"), "channels=4 would be ignored: no image files are read"),
+    "an autoencoder for nothing": (
+        (*REAL, "autoencoder=empty"),
+        "autoencoder=empty would be ignored: no model is read",
+    ),
+    "pairs of nothing": ((*MODEL, "pairs=3"), "pairs=3 would be ignored: none of the metrics reads training images"),
     "a root for nothing": ((*MODEL, "against=small.npz", "data_root=empty"), "data_root=empty would be ignored"),
     "likelihoods of images": ((*IMAGES, "metrics=[bound]"), "bound are of a model"),
     "images that nobody looks at": (
         ("ckpt=run", "metrics=[bound]", "device=cpu", "steps=5", "sampler.eta=1"),
         "no images are drawn: steps, sampler.eta would be ignored",
     ),
+    "statistics of other features": (
+        (*MODEL[:3], *DRAWN, "metrics=[fid]", "metrics.fid.reference=statistics.npz"),
+        "the images have 64 features and the reference has 2048",
+    ),
+    "a likelihood of one image": ((*BOUND, "against=one.npz"), "bound takes at least 2 real images, and there are 1"),
+    "likelihoods of others' classes": (
+        (*BOUND, "against=named"),
+        "images of the model's 10 classes, and there are real ones of others: one, zero. Rename",
+    ),
+    "likelihoods of an eleventh class": ((*BOUND, "against=eleventh.npz"), "real ones of others: 10. Rename"),
     "a classifier of nobody's classes": (
         ("samples=small.npz", "against=small.npz", "feature=classifier", "metrics=[fid]"),
         "choose another feature, or ckpt=RUN_OR_FILE",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import diffusion_lit as dl
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser, parts_of
 from diffusion_lit.condition import Condition
+from diffusion_lit.evaluation.comparison import compare_results
 from diffusion_lit.interop import nvlabs_pickle
 from diffusion_lit.interop.edm2 import denoiser_settings, names, network_settings
 from diffusion_lit.model.magnitude import force_unit_weights
@@ -81,6 +82,41 @@ def ldm_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     unet = diffusers.UNet2DModel(**UNET).eval()
     diffusers.LDMPipeline(vqvae, unet, scheduler).save_pretrained(folder)
     return folder
+
+
+def write_other_decoder(pipeline: Path, out: Path) -> Path:
+    """Its autoencoder, with the same encoder and another decoder."""
+    torch.manual_seed(1)
+    vae = diffusers.AutoencoderKL.from_pretrained(pipeline / "vae")
+    for weight in vae.decoder.parameters():
+        weight.data.add_(0.1 * torch.randn_like(weight))
+    vae.save_pretrained(out)
+    return out
+
+
+def test_images_are_known_by_the_autoencoder_that_decodes_them(dit_pipeline: Path, tmp_path: Path) -> None:
+    """Which no checksum of a model from elsewhere covers: theirs come with several."""
+    other = write_other_decoder(dit_pipeline, tmp_path / "other")
+    out = tmp_path / "out"
+    first, _ = sampled(dit_pipeline, out, "sampler.clip=null")
+    with pytest.raises(ValueError, match=r"other settings:\n  autoencoder: \{'sha256': '(.{64})'.* there, .* now"):
+        sampled(dit_pipeline, out, "sampler.clip=null", f"autoencoder={other}")
+    assert (sampled(dit_pipeline, tmp_path / "fresh", "sampler.clip=null", f"autoencoder={other}")[0] != first).any()
+    real = tmp_path / "real.npz"
+    np.savez(real, arr_0=np.random.RandomState(0).randint(0, 255, (20, 16, 16, 3), np.uint8))
+
+    def fid(out: Path, *overrides: str) -> float:
+        seen = ("feature=pixels", "feature.max_resolution=4", "metrics=[fid]", f"cache={tmp_path / 'cache'}")
+        options = ("num_samples=10", "sampler.num_steps=2", "sampler.clip=null", f"against={real}", *overrides)
+        return dl.evaluate([f"ckpt='{dit_pipeline}'", f"out={out}", *seen, *options]).figures["fid"]
+
+    alone = fid(tmp_path / "alone", f"autoencoder={other}")
+    assert fid(tmp_path / "both") != fid(tmp_path / "both", f"autoencoder={other}") == alone
+    text, _ = compare_results(*(tmp_path / name / "evaluation.json" for name in ("both", "alone")))
+    assert "generated.autoencoder" not in text
+    fid(tmp_path / "both")
+    text, _ = compare_results(*(tmp_path / name / "evaluation.json" for name in ("both", "alone")))
+    assert "\n  generated.autoencoder.sha256: " in text
 
 
 def by_their_scheduler(network: Callable[[Tensor, Tensor], Tensor], scheduler: Any) -> Tensor:

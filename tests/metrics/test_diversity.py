@@ -17,7 +17,8 @@ def test_inception_score(certainty: float, expected: float) -> None:
     sets = compared(certainty * CLASSES.repeat(20, 1), CLASSES[:0])
     metric = InceptionScore(Sorter(), splits=1)
     assert not metric.needs_real and metric.min_images == 1
-    assert metric.measure(sets)["inception_score"].value == approx(expected)
+    figure = metric.measure(sets)["inception_score"]
+    assert figure.value == approx(expected) and figure.error is None, "one part says nothing of others"
 
 
 def test_the_inception_score_needs_a_classifier() -> None:

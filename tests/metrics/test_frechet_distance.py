@@ -76,6 +76,11 @@ def test_what_is_not_a_file_of_statistics_is_refused(tmp_path: Path) -> None:
             read_moments(tmp_path / name)
     with pytest.raises(ValueError, match=r"got \[3\] and \[3, 2\]"):
         read_moments(tmp_path / "square.npz")
+    np.savez(tmp_path / "nan.npz", mu=np.array([0, np.nan]), sigma=np.eye(2))
+    np.savez(tmp_path / "infinite.npz", mu=np.zeros(2), sigma=np.full((2, 2), np.inf))
+    for name in ("nan.npz", "infinite.npz"):
+        with pytest.raises(ValueError, match=rf"{name} holds numbers that are not finite"):
+            read_moments(tmp_path / name)
 
 
 def test_images_of_different_features_are_refused() -> None:

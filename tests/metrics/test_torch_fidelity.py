@@ -46,7 +46,7 @@ def test_inception_score(splits: int) -> None:
     ours = InceptionScore(Sorter(), splits).measure(SETS)["inception_score"]
     assert ours.value == approx(theirs["inception_score_mean"], rel=1e-6)
     assert ours.spread == approx(theirs["inception_score_std"], rel=1e-5)
-    assert ours.error == approx(ours.spread / np.sqrt(splits), rel=1e-9)
+    assert ours.error == (approx(ours.spread / np.sqrt(splits), rel=1e-9) if splits > 1 else None)
 
 
 @pytest.mark.parametrize("k", [3, 1])

@@ -189,6 +189,6 @@ class FID(Callback):
                 work.advance(len(batch) * trainer.world_size)
 
         if self.extractor.learns:
-            prepare(self.extractor, StoredImages(data.splits["train"], decode=denoiser.space.images), data.num_classes)
+            prepare(self.extractor, StoredImages(data.splits["train"], space=denoiser.space), data.num_classes)
         with progress("real images", num_real, "images") as work:
             return real_features(self.extractor.to(pl_module.device), real(), num_real)

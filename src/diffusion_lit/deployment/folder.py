@@ -21,8 +21,14 @@ def check_place(out: Path, overwrite: bool) -> None:
 
     Raises:
         UnwritableError: if a file is there.
-        ValueError: if a folder is there that is not empty, unless it is an export and may be replaced.
+        ValueError: if a folder is there that is not empty, unless it is an export and may be replaced; or the one that
+            this process is in.
     """
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise ValueError(
+            f"{out} is the folder that this command was started in, or has it inside, and an export takes a folder's "
+            "place: choose another out=, such as out=model"
+        )
     if out.exists() and not out.is_dir():
         raise UnwritableError(f"{out} is a file, where a folder is to be; choose another out=")
     there = {path.name for path in out.iterdir()} if out.is_dir() else set()

@@ -23,7 +23,7 @@ TOLERANCE = 1e-4
 MEANINGS = {
     "x_t": "noisy images, float32 [B, C, H, W]",
     "t": "time of each, float32 [B], 0 is data and 1 is noise",
-    "label": f"class of each, int64 [B]; {NO_CLASS} where there is none",
+    "label": "class of each, int64 [B]",
     "x_0": "the estimate of the clean images",
     "eps": "the noise that x_0 leaves in x_t: (x_t - alpha x_0) / sigma",
     "variance": "share of the way from the small to the large log variance of a reverse step",
@@ -49,20 +49,31 @@ class GraphDenoiser(nn.Module):
         return (p.x_0, p.eps) if p.variance is None else (p.x_0, p.eps, p.variance)
 
     def example(self, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
-        """Inputs of a batch: noise, at times from 1 down, of the classes in turn and of none."""
+        """Inputs of a batch: noise, at times from 1 to the schedule's least, of the classes in turn.
+
+        Where the network knows images without a class, the last of several is one.
+        """
         generator = torch.Generator().manual_seed(seed)
         x_t = torch.randn(batch, *self.denoiser.image_shape, generator=generator)
         times = spaced_times(self.denoiser.schedule, min(batch, self.denoiser.schedule.num_timesteps or batch))
         t = times[:-1].float().repeat(batch)[:batch]
+        if batch > 1:
+            t[-1] = self.denoiser.schedule.t_min
         if self.denoiser.num_classes is None:
             return x_t, t
-        return x_t, t, torch.arange(batch) % self.denoiser.num_classes
+        label = torch.arange(batch) % self.denoiser.num_classes
+        if batch > 1 and self.denoiser.null_class:
+            label[-1] = NO_CLASS
+        return x_t, t, label
 
     def described(self, num_steps: int) -> dict[str, Any]:
         """What whoever runs the graph needs to know, plain values."""
         space = self.denoiser.space
+        inputs = {name: MEANINGS[name] for name in self.inputs}
+        if "label" in inputs and self.denoiser.null_class:
+            inputs["label"] += f"; {NO_CLASS} where there is none"
         return {
-            "inputs": {name: MEANINGS[name] for name in self.inputs},
+            "inputs": inputs,
             "outputs": {name: MEANINGS[name] for name in self.outputs},
             "image_shape": list(self.denoiser.image_shape),
             "num_classes": self.denoiser.num_classes,

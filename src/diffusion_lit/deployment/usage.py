@@ -6,8 +6,9 @@ from pathlib import Path
 
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.deployment.graph_file import ONNX, TORCH_EXPORT
+from diffusion_lit.space import LatentSpace, Space
 
-__all__ = ["usage"]
+__all__ = ["default_steps", "num_steps", "sample_settings", "usage"]
 
 PIPELINE = """\
 import torch
@@ -15,7 +16,7 @@ from diffusers import DDIMPipeline
 
 pipeline = DDIMPipeline.from_pretrained({place!r})
 generator = torch.Generator().manual_seed(0)
-images = pipeline(batch_size=4, generator=generator, num_inference_steps=50, use_clipped_model_output=True).images
+images = pipeline(batch_size=4, generator=generator, num_inference_steps={steps}, use_clipped_model_output=True).images
 """
 LOOP = """\
 import torch
@@ -23,7 +24,7 @@ from diffusers import DDIMScheduler, {network}
 
 network = {network}.from_pretrained({place!r}{subfolder})
 scheduler = DDIMScheduler.from_pretrained({place!r}, subfolder="scheduler")
-scheduler.set_timesteps(50)
+scheduler.set_timesteps({steps})
 images = torch.randn(4, {c}, {h}, {w}, generator=torch.Generator().manual_seed(0))
 {labels}for t in scheduler.timesteps:
     with torch.no_grad():
@@ -36,12 +37,20 @@ from diffusers import FlowMatchEulerDiscreteScheduler, {network}
 
 network = {network}.from_pretrained({place!r}{subfolder})
 scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained({place!r}, subfolder="scheduler")
-scheduler.set_timesteps(50)
+scheduler.set_timesteps(sigmas=[1 - i / {steps} for i in range({steps})])
 images = torch.randn(4, {c}, {h}, {w}, generator=torch.Generator().manual_seed(0))
 {labels}for t in scheduler.timesteps:
     with torch.no_grad():
         output = network(images, t.expand(4){condition}).sample
     images = scheduler.step(output, t, images).prev_sample
+"""
+DECODE = """\
+
+from diffusers import AutoModel
+
+autoencoder = AutoModel.from_pretrained({autoencoder!r})
+with torch.no_grad():
+    images = autoencoder.decode(images / {scale} + {shift}).sample  # [-1, 1]
 """
 GRAPH = """\
 import json
@@ -69,6 +78,35 @@ metadata = json.loads(extra["diffusion_lit.json"])"""
 TORCH_CALL = "program(torch.from_numpy(x), torch.full((4,), t){condition})[0].numpy()"
 
 
+STEPS = 50
+CHANNELS = (1, 2, 3, 4)
+"""Of images that a pipeline of diffusers makes pictures of."""
+ELSEWHERE = "FOLDER_OF_ITS_AUTOENCODER"
+
+
+def num_steps(denoiser: Denoiser) -> int:
+    """As near to 50 as a number of steps that divides those of a chain, as diffusers needs it."""
+    chain = denoiser.schedule.num_timesteps
+    if chain is None:
+        return STEPS
+    return min((n for n in range(1, chain + 1) if chain % n == 0), key=lambda n: max(n / STEPS, STEPS / n))
+
+
+def default_steps(denoiser: Denoiser) -> int:
+    """As many as samplers take by themselves, or all of a shorter chain."""
+    return min(STEPS, denoiser.schedule.num_timesteps or STEPS)
+
+
+def sample_settings(denoiser: Denoiser) -> dict[str, object]:
+    """The settings of `sample` that its defaults do not fit."""
+    settings: dict[str, object] = {}
+    if (steps := default_steps(denoiser)) < STEPS:
+        settings["sampler.num_steps"] = steps
+    if not denoiser.space.bounded:
+        settings["sampler.clip"] = "null"
+    return settings
+
+
 def usage(format: str, place: str, on_hub: bool, denoiser: Denoiser, has_pipeline: bool) -> Iterator[str]:
     """The lines of a card that say how to sample.
 
@@ -80,36 +118,57 @@ def usage(format: str, place: str, on_hub: bool, denoiser: Denoiser, has_pipelin
         has_pipeline: whether a pipeline of diffusers draws its images.
     """
     c, h, w = denoiser.image_shape
-    shape = {"c": c, "h": h, "w": w, "place": place}
-    labelled = denoiser.num_classes is not None
+    folder = place.partition("/")[2] if on_hub else place
+    shape = {"c": c, "h": h, "w": w, "place": place, "steps": num_steps(denoiser)}
+    labelled, decoding = denoiser.num_classes is not None, decoding_of(denoiser.space, on_hub)
+    download = [shlex.join(["hf", "download", place, "--local-dir", folder])] if on_hub else []
     if format in ("safetensors", "diffusers"):
-        yield from ("With diffusion-lit (`pip install diffusion-lit`):", "", "```sh")
-        folder = place
-        if on_hub:
-            folder = place.partition("/")[2]
-            yield shlex.join(["hf", "download", place, "--local-dir", folder])
-        yield from (shlex.join(["python", "-m", "diffusion_lit.sample", f"ckpt={folder}"]), "```", "")
-        yield from (
-            "```python",
-            "import diffusion_lit as dl",
-            "",
-            f"images = dl.load({folder!r}).sample(16)",
-            "```",
-            "",
-        )
+        yield from ("With diffusion-lit (`pip install diffusion-lit`):", "", "```sh", *download)
+        settings = {"ckpt": folder, **sample_settings(denoiser)}
+        settings |= {"autoencoder": ELSEWHERE} if decoding and on_hub else {}
+        given = [f"{key}={value}" for key, value in settings.items()]
+        yield shlex.join(["python", "-m", "diffusion_lit.sample", *given])
+        yield from ("```", "", "```python", *own_program(folder, denoiser, bool(decoding) and on_hub), "```", "")
     if format == "diffusers":
-        yield from ("With diffusers, the same images from the same noise:", "", "```python")
+        what = "images" if denoiser.schedule.num_timesteps is not None else "images as with `sampler.clip=null`"
+        what = "latents, and their images," if decoding else what
+        yield from (f"With diffusers, the same {what} from the same noise:", "", "```python")
         yield from program(has_pipeline, labelled, denoiser, shape).splitlines()
-        yield from ("```", "")
+        yield from (*(DECODE.format(**decoding).splitlines() if decoding else ()), "```", "")
     if format in ("onnx", "torch_export"):
+        if download:
+            yield from ("```sh", *download, "```", "")
         yield from ("By DDIM, without diffusion-lit:", "", "```python")
-        yield from graph_program(format, denoiser, shape, labelled).splitlines()
+        yield from graph_program(format, denoiser, {**shape, "place": folder}, decoding).splitlines()
         yield from ("```", "")
+
+
+def decoding_of(space: Space, on_hub: bool) -> dict[str, object]:
+    """How latents become images; nothing where they are images already."""
+    if not isinstance(space, LatentSpace):
+        return {}
+    folder = ELSEWHERE if on_hub else str(Path(space.autoencoder).resolve())
+    return {"autoencoder": folder, "scale": space.scale, "shift": space.shift}
+
+
+def own_program(folder: str, denoiser: Denoiser, elsewhere: bool) -> Iterator[str]:
+    """A program with diffusion-lit."""
+    steps, given = default_steps(denoiser), ""
+    if not denoiser.space.bounded:
+        given = f", sampler=DDIMSampler({steps})"
+    elif steps < STEPS:
+        given = f", num_steps={steps}"
+    yield "import diffusion_lit as dl"
+    yield from ("from diffusion_lit.sampler import DDIMSampler",) if "DDIMSampler" in given else ()
+    yield ""
+    loaded = f"{folder!r}, autoencoder={ELSEWHERE!r}" if elsewhere else f"{folder!r}"
+    yield f"images = dl.load({loaded}).sample(16{given})"
 
 
 def program(has_pipeline: bool, labelled: bool, denoiser: Denoiser, shape: dict[str, object]) -> str:
     """A program with diffusers; its pipeline knows no classes."""
-    if has_pipeline and not labelled and not denoiser.learns_variance:
+    drawable = denoiser.image_shape[0] in CHANNELS
+    if has_pipeline and drawable and not labelled and not denoiser.learns_variance:
         return PIPELINE.format(**shape)
     network = {"UNet": "UNet2DModel", "DiT": "DiTTransformer2DModel"}[type(denoiser.network).__name__]
     parts = {
@@ -122,8 +181,8 @@ def program(has_pipeline: bool, labelled: bool, denoiser: Denoiser, shape: dict[
     return template.format(**parts, **shape)
 
 
-def graph_program(format: str, denoiser: Denoiser, shape: dict[str, object], labelled: bool) -> str:
-    onnx = format == "onnx"
+def graph_program(format: str, denoiser: Denoiser, shape: dict[str, object], decoding: dict[str, object]) -> str:
+    onnx, labelled = format == "onnx", denoiser.num_classes is not None
     file = str(Path(str(shape["place"])) / (ONNX if onnx else TORCH_EXPORT))
     given = (', "label": labels' if onnx else ", torch.from_numpy(labels)") if labelled else ""
     return GRAPH.format(
@@ -133,5 +192,7 @@ def graph_program(format: str, denoiser: Denoiser, shape: dict[str, object], lab
         call=(ONNX_CALL if onnx else TORCH_CALL).format(condition=given),
         labels=f"labels = np.arange(4) % {denoiser.num_classes}\n" if labelled else "",
         clip="    x_0 = x_0.clip(-1, 1)\n" if denoiser.space.bounded else "",
-        meaning="[-1, 1]" if denoiser.space.bounded else "latents",
+        meaning="latents, of which the autoencoder decodes x / {scale} + {shift}".format(**decoding)
+        if decoding
+        else "[-1, 1]",
     )

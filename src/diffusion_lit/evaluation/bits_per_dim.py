@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.bound import require_bytes
-from diffusion_lit.condition import UNCONDITIONAL, Condition
+from diffusion_lit.condition import NO_CLASS, UNCONDITIONAL, Condition
 from diffusion_lit.denoiser import BaseDenoiser
 from diffusion_lit.distributed.collective import gathered_objects, rank_and_size
 from diffusion_lit.evaluation.image_set import ImageSet
@@ -62,7 +62,7 @@ class Likelihood(ABC):
             indices = own[first : first + self.batch_size]
             [batch] = images.batches(indices, self.batch_size)
             labels = images.labels(indices) if denoiser.num_classes is not None else None
-            condition = UNCONDITIONAL if labels is None else Condition(labels.to(device))
+            condition = UNCONDITIONAL if labels is None else Condition(labels.clamp(min=NO_CLASS).to(device))
             noise = ImageNoise(self.seed, indices, tuple(batch.shape[1:]), device)  # type: ignore[arg-type]
             for name, values in self.parts(denoiser, from_uint8(batch.to(device)), noise, condition).items():
                 found.setdefault(name, []).append(values.double().cpu())

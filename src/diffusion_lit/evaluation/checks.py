@@ -9,28 +9,22 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from diffusion_lit.condition import NO_CLASS
 from diffusion_lit.distributed.collective import rank_and_size
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.cells import Cell, as_list
 from diffusion_lit.evaluation.chosen_metrics import Extractors
 from diffusion_lit.evaluation.class_names import ClassNames, listed
+from diffusion_lit.evaluation.ignored import DRAWN, keys_of
 from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
 from diffusion_lit.evaluation.report import FILES
 from diffusion_lit.files import UnwritableError, refuse_folders
 from diffusion_lit.generate import Models
 from diffusion_lit.metrics import FeatureSet, Metric, Sets
 
-__all__ = ["check_images", "check_likelihoods", "check_nothing_drawn", "check_place", "check_settings"]
+__all__ = ["check_held_out", "check_images", "check_likelihoods", "check_place", "check_settings"]
 
 log = logging.getLogger(__name__)
-
-DRAWN = {
-    *("num_samples", "steps", "labels", "guidance", "guide", "guidance_interval", "weights", "seed", "precision"),
-    *("compile", "sampler"),
-}
-"""Settings of images that are drawn."""
-OF_MODEL = {"weights", "precision"}
-"""Those among them that likelihoods follow, too."""
 
 
 def check_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
@@ -57,19 +51,6 @@ def check_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
         raise ValueError(f"steps={cfg.steps} and sampler.num_steps say two things: leave one out")
     if cfg.samples is not None and (ignored := [key for key in given if key.split(".")[0] in DRAWN]):
         raise ValueError(f"samples={cfg.samples} are images that there are: {', '.join(ignored)} would be ignored")
-
-
-def keys_of(overrides: Sequence[str]) -> list[str]:
-    return [override.partition("=")[0].lstrip("+~") for override in overrides]
-
-
-def check_nothing_drawn(likelihoods: Mapping[str, Likelihood], overrides: Sequence[str]) -> None:
-    """Raise a ValueError for settings of drawn images, where all figures are of the model itself."""
-    if ignored := [key for key in keys_of(overrides) if key.split(".")[0] in DRAWN - OF_MODEL]:
-        raise ValueError(
-            f"{', '.join(likelihoods)} are of the model itself, and no images are drawn: {', '.join(ignored)} would be "
-            "ignored; leave out, or add a metric of images"
-        )
 
 
 def check_whole(name: str, value: Any, least: int | None) -> None:
@@ -109,6 +90,8 @@ def check_images(
             )
     for extractor in extractors.values():
         extractor.check(*shape)
+    for metric in metrics.values():
+        metric.check()
     labelled = Sets(*(only_labels(images) for images in sets.values()))  # here all processes read all images, once
     for key, metric in metrics.items():
         for name, images in sets.items():
@@ -146,3 +129,28 @@ def check_likelihoods(likelihoods: Mapping[str, Likelihood], models: Models | No
     for likelihood in likelihoods.values():
         assert models is not None
         likelihood.check(models.denoiser)
+
+
+def check_held_out(
+    likelihoods: Mapping[str, Likelihood], models: Models | None, real: StoredImages | None, classes: ClassNames
+) -> None:
+    """Raise a ValueError where a likelihood would be of too few images, or of classes that the model does not have."""
+    for key, likelihood in likelihoods.items():
+        assert models is not None and real is not None
+        if len(real) < 2:
+            raise ValueError(f"{key} takes at least 2 real images, and there are {len(real)}: take more")
+        model, known = models.denoiser, real.every_label
+        if model.num_classes is None:
+            continue
+        labels = torch.full((1,), NO_CLASS) if known is None else known[: likelihood.num_images]
+        if foreign := torch.unique(labels[labels >= model.num_classes]).tolist():
+            named = listed([classes.names[c] if c < len(classes.names) else str(c) for c in foreign])
+            raise ValueError(
+                f"{key} is of images of the model's {model.num_classes} classes, and there are real ones of others: "
+                f"{named}. Rename these classes, or leave their images out"
+            )
+        if not model.null_class and (labels < 0).any():
+            raise ValueError(
+                f"{key} is of a model that has to know each image's class (model.null_class=false), and there are "
+                "real images without one: leave them out"
+            )

@@ -8,7 +8,6 @@ from omegaconf import DictConfig
 from diffusion_lit.feature import FeatureExtractor
 from diffusion_lit.feature.shared import instantiate_sharing
 from diffusion_lit.files import behind
-from diffusion_lit.metrics import Metric
 
 __all__ = ["Extractors", "build_metrics"]
 
@@ -34,7 +33,4 @@ def build_metrics(cfg: DictConfig) -> tuple[dict[str, Any], Extractors]:
     for extractor in built.values():
         name, count = extractor.name, sum(own.split("#")[0] == extractor.name for own in extractors)
         extractors[f"{name}#{count + 1}" if count else name] = extractor
-    for metric in metrics.values():
-        if isinstance(metric, Metric):
-            metric.check()
     return metrics, extractors

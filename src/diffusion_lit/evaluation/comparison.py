@@ -9,8 +9,13 @@ from diffusion_lit.trust.plain import plain, read_json
 
 __all__ = ["compare_results"]
 
+SUM = "_sha256"
+"""At the end of a key: the checksum of the file that the key before it names, which is the same in another place."""
+
 MEASURE = ("real", "training", "num_generated", "extractors", "metrics")
 """What of a protocol decides what a figure means, as far as the figure is of that; the rest is what is compared."""
+READ = {"real": "real", "training": "training", "num_generated": "generated"}
+"""Which images a part of a protocol is of, as figures name those that they read."""
 
 
 def compare_results(first: Path, second: Path) -> tuple[str, bool]:
@@ -23,8 +28,10 @@ def compare_results(first: Path, second: Path) -> tuple[str, bool]:
     a, b = read_result(first), read_result(second)
     left, right = (dict(line.split(": ", 1) for line in listed(r["protocol"])) for r in (a, b))
     different = [key for key in sorted(left.keys() | right.keys()) if left.get(key) != right.get(key)]
-    of_both = parts_of(a) & parts_of(b)
-    decisive = [key for key in different if decides(key, of_both)]
+    of_both = {*parts_of(a)} & {*parts_of(b)}
+    read = {name for parts in (parts_of(a), parts_of(b)) for part in of_both for name in parts[part]}
+    summed = {key.removesuffix(SUM) for key in left.keys() & right.keys() if key.endswith(SUM)}
+    decisive = [key for key in different if decides(key, of_both, read) and key not in summed]
     lines = [f"A {first}", f"B {second}", ""]
     for result_a, result_b in zip(a["results"], b["results"], strict=False):
         if a["results"][1:] or b["results"][1:]:
@@ -51,21 +58,26 @@ def compare_results(first: Path, second: Path) -> tuple[str, bool]:
     ) and not decisive
 
 
-def parts_of(record: Mapping[str, Any]) -> set[tuple[str, str]]:
-    """The metrics that a result has figures of, and the features of each."""
+def parts_of(record: Mapping[str, Any]) -> dict[tuple[str, str], list[str]]:
+    """The metrics that a result has figures of, and the features of each, with the images that they read.
+
+    An older version has not written which, and they are all.
+    """
     figures = [figure for result in record["results"] for figure in result["figures"].values()]
-    return {(str(figure.get("metric")), str(figure.get("feature"))) for figure in figures}
+    everything = [*READ.values()]
+    return {(str(f.get("metric")), str(f.get("feature"))): [*map(str, f.get("reads", everything))] for f in figures}
 
 
-def decides(key: str, of_both: set[tuple[str, str]]) -> bool:
-    """Whether a difference at this place of the protocol makes figures of these metrics and features incomparable."""
+def decides(key: str, of_both: set[tuple[str, str]], read: set[str]) -> bool:
+    """Whether a difference at this place of the protocol makes figures of these metrics, features and images
+    incomparable."""
     group, _, rest = key.partition(".")
     name = rest.partition(".")[0]
     if group == "metrics":
         return any(name == metric for metric, _ in of_both)
     if group == "extractors":
         return any(name == feature for _, feature in of_both)
-    return group in MEASURE and key not in ("real.files", "training.files")
+    return READ.get(group) in read and key not in ("real.files", "training.files")
 
 
 def both(key: str, left: Mapping[str, str], right: Mapping[str, str]) -> str:
@@ -81,6 +93,7 @@ def read_result(path: Path) -> Mapping[str, Any]:
         for result in record["results"]:
             cell_name(result["cell"])
             [number(figure) for figure in result["figures"].values()]
+        parts_of(record)
         if not record["results"] or not {*MEASURE} <= record["protocol"].keys():
             raise KeyError("results")
     except (KeyError, TypeError, AttributeError, ValueError) as error:

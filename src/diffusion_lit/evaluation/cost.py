@@ -5,6 +5,8 @@ import math
 import time
 from typing import Any
 
+from torch import Tensor
+
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.distributed.collective import rank_and_size
 from diffusion_lit.evaluation.cells import Cell
@@ -18,15 +20,18 @@ log = logging.getLogger(__name__)
 
 
 def estimate(cell: Cell, batch_size: int) -> dict[str, Any]:
-    """How often the network is called for an image; said, with how long all may take, before they are drawn."""
+    """How often the network is called for an image; said, with how long all may take, before they are drawn.
+
+    Classifier-free guidance passes an image twice to one call, which counts twice, as another model's call does.
+    """
     images = cell.images
     if not isinstance(images, DrawnImages):
         return {}
-    calls = 0
+    passed = 0
 
-    def count(*_: object) -> None:
-        nonlocal calls
-        calls += 1
+    def count(_: object, arguments: tuple[Tensor, ...]) -> None:
+        nonlocal passed
+        passed += len(arguments[0])
 
     hooks = [m.register_forward_pre_hook(count) for m in images.setup.denoiser.modules() if isinstance(m, Denoiser)]
     began = time.monotonic()
@@ -35,6 +40,7 @@ def estimate(cell: Cell, batch_size: int) -> dict[str, Any]:
     seconds = (time.monotonic() - began) / walked * len(images) / rank_and_size()[1]
     for hook in hooks:
         hook.remove()
+    calls = round(passed / walked)
     if rank_and_size()[0] == 0:
         named = f" ({cell_name(cell.named)})" if cell.named else ""
         log.info("drawing %d images%s, %d network calls each: about %s", len(images), named, calls, duration(seconds))

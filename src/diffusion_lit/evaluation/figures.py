@@ -9,7 +9,7 @@ import torch
 from diffusion_lit.metrics import FeatureSet, Figure, Metric, Sets
 from diffusion_lit.random import fold_in
 
-__all__ = ["Compared", "halves", "measure", "noise_floor", "notes"]
+__all__ = ["Compared", "halves", "measure", "name_beside", "noise_floor", "notes", "stated"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,13 @@ class Compared:
         return Sets(self.generated[name], self.real[name], self.training[name] if metric.needs_training else None)
 
 
+def name_beside(found: Mapping[str, Mapping[str, Any]], name: str, key: str) -> str:
+    """The name of a metric's figure beside those `found`: where another metric has taken it, as `fid`, `fid.KEY`."""
+    return name if found.get(name, {}).get("metric", key) == key else f"{name}.{key}"
+
+
 def measure(metrics: Mapping[str, Metric], names: Mapping[str, str], compared: Compared) -> dict[str, dict[str, Any]]:
-    """All figures by name, each with the metric and the extractor that it is from.
+    """All figures by name, each with the metric and the extractor that it is from, and the images that decide it.
 
     Args:
         metrics: by name.
@@ -35,9 +40,10 @@ def measure(metrics: Mapping[str, Metric], names: Mapping[str, str], compared: C
     found: dict[str, dict[str, Any]] = {}
     for key, metric in metrics.items():
         for name, figure in metric.measure(compared.sets(metric, names[key])).items():
-            found[name] = stated(figure) | {
+            found[name_beside(found, name, key)] = stated(figure) | {
                 "metric": key,
                 "feature": names[key],
+                "reads": metric.reads,
                 "better": metric.better if figure.better is None else figure.better,
             }
     return found
@@ -60,9 +66,12 @@ def halves(real: FeatureSet) -> tuple[FeatureSet, FeatureSet]:
 
 
 def noise_floor(
-    metrics: Mapping[str, Metric], names: Mapping[str, str], compared: Compared
+    metrics: Mapping[str, Metric],
+    names: Mapping[str, str],
+    compared: Compared,
+    measured: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, dict[str, float]]:
-    """The same figures with one half of the real images in place of generated ones, against the other half.
+    """The `measured` figures with one half of the real images in place of generated ones, against the other half.
 
     What cannot be measured on so few images is left out.
     """
@@ -76,7 +85,8 @@ def noise_floor(
             figures = metric.measure(Sets(first, second, training))
         except ValueError:  # too few images of a class
             continue
-        floor |= {name: stated(figure) | {"count": len(first)} for name, figure in figures.items()}
+        for name, figure in figures.items():
+            floor[name_beside(measured, name, key)] = stated(figure) | {"count": len(first)}
     return floor
 
 

@@ -16,6 +16,7 @@ from diffusion_lit.distributed.collective import decided
 from diffusion_lit.drawing import draw
 from diffusion_lit.generate import Setup
 from diffusion_lit.labels import Labels
+from diffusion_lit.space import Space
 
 __all__ = ["DrawnImages", "ImageSet", "StoredImages"]
 
@@ -121,12 +122,14 @@ class StoredImages(ImageSet):
     Args:
         images: what they are fetched from.
         named: what they are, for the protocol, plain values.
-        decode: what makes uint8 images of what is stored; None where these are stored.
+        space: of what is stored; None where uint8 images are.
+        device: where they are decoded.
     """
 
     images: Images
     named: Mapping[str, Any] = field(default_factory=dict)
-    decode: Callable[[Tensor], Tensor] | None = None
+    space: Space | None = None
+    device: torch.device | str = "cpu"
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
@@ -141,9 +144,15 @@ class StoredImages(ImageSet):
     ) -> Iterator[Tensor]:
         for first in range(0, len(indices), batch_size):
             images, _ = self.images.fetch(list(indices[first : first + batch_size]))
-            yield images if self.decode is None else self.decode(images).cpu()
+            yield self.decoded(images)
             if on_progress is not None:
                 on_progress(len(images))
+
+    def decoded(self, stored: Tensor) -> Tensor:
+        if self.space is None or self.space.fingerprint is None:
+            return stored
+        with torch.inference_mode():
+            return self.space.images(stored.to(self.device)).cpu()
 
     def labelled(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """All images, and their classes, a few at a time."""
@@ -166,7 +175,7 @@ class StoredImages(ImageSet):
 
     @cached_property
     def read_once(self) -> tuple[str, Tensor | None]:
-        """The checksum of what is stored, image by image with its class, and the classes.
+        """The checksum of what is stored, image by image with its class, and of what decodes it, and the classes.
 
         The first process alone reads it, and all have it: all must ask for it together, the first time.
         """
@@ -181,6 +190,8 @@ class StoredImages(ImageSet):
             if labels is not None:
                 digest.update(labels.numpy().tobytes())
                 classes.append(labels)
+        if self.space is not None and self.space.fingerprint is not None:
+            digest.update(json.dumps(self.space.fingerprint, sort_keys=True).encode())
         return digest.hexdigest(), torch.cat(classes) if classes else None
 
     @property

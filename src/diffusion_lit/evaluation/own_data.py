@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from hydra.utils import instantiate
-from torch import Tensor
 
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.evaluation.image_set import StoredImages
@@ -43,11 +41,7 @@ class OwnData:
                 "(diffusion_lit.prepare), and name its images by against= and training="
             )
         described = {"data": self.target, "split": name, "resolution": self.data.resolution, **self.data.facts()}
-        return StoredImages(images, described, None if self.space.bounded else self.decode)
-
-    def decode(self, stored: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return self.space.images(stored.to(self.device))
+        return StoredImages(images, described, self.space, self.device)
 
 
 def open_own_data(models: Models, origin: str, root: str | None, allow: Sequence[str]) -> OwnData:

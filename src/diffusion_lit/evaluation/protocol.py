@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lit.environment import versions
 from diffusion_lit.evaluation.chosen_metrics import Extractors
 from diffusion_lit.evaluation.image_set import StoredImages
+from diffusion_lit.metrics import Metric
 
 __all__ = ["protocol_of"]
 
@@ -17,6 +18,7 @@ def protocol_of(
     results: Sequence[Mapping[str, Any]],
     real: StoredImages | None,
     training: StoredImages | None,
+    metrics: Mapping[str, Metric],
     extractors: Extractors,
 ) -> dict[str, Any]:
     """Plain values; of several results, what they share."""
@@ -27,14 +29,14 @@ def protocol_of(
         "real": None if real is None else real.protocol,
         "training": None if training is None else training.protocol,
         "extractors": {name: extractor.protocol() for name, extractor in extractors.items()},
-        "metrics": settings_of_metrics(cfg),
+        "metrics": settings_of_metrics(cfg, metrics),
         "generated": shared,
         "versions": versions(("torch", "torchvision", "numpy", "pillow")),
     }
 
 
-def settings_of_metrics(cfg: DictConfig) -> dict[str, Any]:
-    """What the metrics were asked for, without extractors, which are stated apart."""
+def settings_of_metrics(cfg: DictConfig, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """What the metrics were asked for, and their facts, without extractors, which are stated apart."""
 
     def without(node: dict[str, Any]) -> dict[str, Any]:
         inner = {key: without(value) if isinstance(value, dict) else value for key, value in node.items()}
@@ -42,4 +44,5 @@ def settings_of_metrics(cfg: DictConfig) -> dict[str, Any]:
 
     container = OmegaConf.to_container(cfg.metrics, resolve=True)
     assert isinstance(container, dict)
-    return without({str(name): node for name, node in container.items() if node is not None})
+    settings = without({str(name): node for name, node in container.items() if node is not None})
+    return {name: {**node, **(metrics[name].facts() if name in metrics else {})} for name, node in settings.items()}

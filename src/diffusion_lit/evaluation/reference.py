@@ -16,7 +16,7 @@ from diffusion_lit.generate import Models
 from diffusion_lit.metrics import Metric
 from diffusion_lit.source.layout import SPLITS
 
-__all__ = ["open_real", "open_training", "own_data", "prepare", "prepare_extractors"]
+__all__ = ["copying", "needs_real", "open_real", "open_training", "own_data", "prepare", "prepare_extractors"]
 
 
 def own_data(

@@ -86,10 +86,10 @@ def listed(values: Mapping[str, Any], key: str = "") -> list[str]:
 def lines_of(results: Sequence[Mapping[str, Any]]) -> tuple[bool, dict[str, dict[str, list[tuple[float, float]]]]]:
     """What a figure of a comparison shows: whether it is against guidance and not network calls, and its lines.
 
-    Guidance is what alone differs, if it is. A line is named by what else differs, and has points for each figure.
+    It is against guidance where that varies and the number of steps does not. A line is named by what else differs, and
+    has points for each figure.
     """
-    one_cost = len({result["generated"].get("calls_per_image") for result in results}) == 1
-    by_guidance = one_cost and "guidance" in results[0]["cell"]
+    by_guidance = "guidance" in results[0]["cell"] and "steps" not in results[0]["cell"]
     lines: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for result in results:
         left_out = ("steps", "seed", "guidance" if by_guidance else "")
@@ -101,7 +101,7 @@ def lines_of(results: Sequence[Mapping[str, Any]]) -> tuple[bool, dict[str, dict
 
 
 def draw(record: Mapping[str, Any], path: Path) -> None:
-    """Each figure against network calls an image, or guidance if it alone differs; a line for each of the rest."""
+    """Each figure against network calls an image, or guidance (see `lines_of`); a line for each of the rest."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -70,8 +70,21 @@ class Metric(ABC):
     needs_training: bool = False
     """Whether it compares with the images that the model was trained on, too."""
 
+    @property
+    def reads(self) -> list[str]:
+        """Which of the `Sets` it is computed from."""
+        asked = {"generated": True, "real": self.needs_real, "training": self.needs_training}
+        return [name for name, is_read in asked.items() if is_read]
+
     def check(self) -> None:  # noqa: B027 - most take any extractor
-        """Check that the extractor has what this metric reads. Raises a ValueError with the remedy."""
+        """Check that the extractor, which has seen the images' shape, has what this metric reads.
+
+        Raises a ValueError with the remedy.
+        """
+
+    def facts(self) -> dict[str, str]:
+        """What decides its figures and its settings do not say, for the protocol."""
+        return {}
 
     def check_labels(self, sets: Sets) -> None:  # noqa: B027 - most read none
         """Check what the images' labels decide, before there are features. Raises a ValueError with the remedy.

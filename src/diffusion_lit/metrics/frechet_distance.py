@@ -1,6 +1,8 @@
 """The Frechet distance between Gaussians with the moments of two sets of features."""
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,7 +23,7 @@ def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tenso
     Raises:
         ValueError: if the moments are of different numbers of features.
     """
-    check_same_dimension(mean_a, mean_b)
+    check_same_dimension(len(mean_a), len(mean_b))
     return rooted_distance(mean_a, root(cov_a), mean_b, root(cov_b))
 
 
@@ -38,10 +40,10 @@ def root(covariance: Tensor) -> Tensor:
     return vectors[:, kept] * values[kept].sqrt()
 
 
-def check_same_dimension(mean_a: Tensor, mean_b: Tensor) -> None:
-    if mean_a.shape != mean_b.shape:
+def check_same_dimension(images: int, reference: int) -> None:
+    if images != reference:
         raise ValueError(
-            f"the images have {len(mean_a)} features and the reference has {len(mean_b)}: both must come from the same "
+            f"the images have {images} features and the reference has {reference}: both must come from the same "
             "feature extractor, so choose the one that the reference was made with (feature=inception for most)"
         )
 
@@ -69,6 +71,15 @@ class FrechetDistance(Metric):
     def __post_init__(self) -> None:
         self.published = None if self.reference is None else read_moments(self.reference)
         self.needs_real = self.published is None
+        self.sha256 = None if self.reference is None else hashlib.sha256(Path(self.reference).read_bytes()).hexdigest()
+
+    def check(self) -> None:
+        if self.published is not None and self.extractor.num_features is not None:
+            check_same_dimension(self.extractor.num_features, len(self.published.mean))
+
+    def facts(self) -> dict[str, str]:
+        """The reference's checksum: it may lie in another place."""
+        return {} if self.sha256 is None else {"reference_sha256": self.sha256}
 
     def real_moments(self, sets: Sets) -> Moments:
         """Those of the published reference, or else of the real images; a ValueError if they do not fit."""
@@ -76,7 +87,7 @@ class FrechetDistance(Metric):
             return moments(sets.real.features)
         device = sets.generated.features.device
         published = Moments(*(x.to(device) for x in self.published))
-        check_same_dimension(sets.generated.features[0], published.mean)
+        check_same_dimension(sets.generated.features.shape[1], len(published.mean))
         return published
 
     def caveats(self, sets: Sets) -> list[str]:

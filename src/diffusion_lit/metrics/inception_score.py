@@ -25,7 +25,8 @@ def inception_score(logits: Tensor) -> float:
 class InceptionScore(Metric):
     """The mean of the Inception scores of parts of the generated images, as torch-fidelity computes it.
 
-    The figure's spread is the standard deviation over the parts, which papers state after their ±.
+    The figure's spread is the standard deviation over the parts, which papers state after their ±. Of a single part no
+    error is stated.
 
     Args:
         extractor: a Classifier; published figures are Inception's.
@@ -62,4 +63,5 @@ class InceptionScore(Metric):
         bounds = [i * num // self.splits for i in range(self.splits + 1)]
         parts = [inception_score(scores[a:b]) for a, b in pairwise(bounds)]
         spread = float(np.std(parts))
-        return {"inception_score": Figure(float(np.mean(parts)), spread / self.splits**0.5, spread)}
+        error = spread / self.splits**0.5 if self.splits > 1 else None
+        return {"inception_score": Figure(float(np.mean(parts)), error, spread)}

@@ -39,7 +39,7 @@ def read_moments(path: str | Path) -> Moments:
     """The moments in an .npz file of published reference statistics, with the entries `mu` [d] and `sigma` [d, d].
 
     Raises:
-        ValueError: if it is not such a file.
+        ValueError: if it is not such a file, or not all numbers in it are finite.
     """
     try:
         with np.load(path) as file:
@@ -54,4 +54,6 @@ def read_moments(path: str | Path) -> Moments:
             f"{path} must hold mu of shape [d] and sigma of shape [d, d], got {list(mean.shape)} and "
             f"{list(covariance.shape)}"
         )
+    if not (mean.isfinite().all() and covariance.isfinite().all()):
+        raise ValueError(f"{path} holds numbers that are not finite (NaN or infinity): take an undamaged copy of it")
     return Moments(mean, covariance)
