@@ -41,7 +41,12 @@ def excess(compared: Compared, image_set: str) -> dict[str, float]:
 
 
 CATCHES = {
-    "blurred": {"classifier": ["fid", "fid_infinity", "kid", "cmmd", "precision", "recall", "coverage", "fld"]},
+    "blurred": {
+        "classifier": [
+            *("fid", "fid_infinity", "kid", "cmmd", "precision", "recall", "coverage", "fld"),
+            "authenticity",  # on the other side of its target than copies
+        ]
+    },
     "noised": {"classifier": ["fid", "kid"], "pixels": ["fid", "precision", "density", "coverage", "fld"]},
     "JPEG": {
         "classifier": ["fid", "kid", "cmmd", "precision", "density", "fld"],
@@ -67,7 +72,7 @@ BLIND = {
     "reference": ["fid", "kid", "cmmd", "precision", "recall", "density", "coverage", "copied", "authenticity"],
     "memorized": ["fid", "fid_infinity", "kid", "cmmd", "precision", "recall", "density", "coverage"],
     "class dropped": ["precision", "density", "copied", "authenticity"],
-    "blurred": ["copied", "authenticity"],
+    "blurred": ["copied"],
     "duplicated": ["copied"],
 }
 """Image set -> figures that see nothing in it, of pixels and of a classifier's features."""
@@ -86,7 +91,7 @@ def test_what_is_spoilt_is_caught(compared: Callable[[str], Compared], image_set
 @FEATURES
 @pytest.mark.parametrize("image_set", BLIND)
 def test_what_a_figure_cannot_see(compared: Callable[[str], Compared], image_set: str, feature: str) -> None:
-    """FID and precision like copies of the training images; figures of memorization like bad images."""
+    """FID and precision like copies of the training images; the share of copies is low for bad images."""
     worse = excess(compared(feature), image_set)
     assert {name: worse[name] for name in BLIND[image_set] if worse[name] > CAUGHT} == {}
 
