@@ -116,7 +116,7 @@ def run(
     for callback in callbacks:
         if isinstance(callback, LastCheckpoint):
             callback.interruption = interruption
-    if origin is not None and is_finished(origin, budget_of(trainer).limits, trainer):
+    if origin is not None and is_finished(origin, budget_of(trainer).limits):
         say_finished(cfg, origin)
         return None
     module.record = carried(cfg, overrides, origin, data.class_names)

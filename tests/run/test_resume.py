@@ -378,6 +378,18 @@ def test_a_run_that_validates_by_epochs_resumes(tmp_path: Path) -> None:
     assert trainer is not None and trainer.global_step == 5
 
 
+@pytest.mark.parametrize("setting", ["trainer.limit_val_batches=0", "trainer.check_val_every_n_epoch=1"])
+def test_a_run_that_did_not_validate_at_its_end_is_finished_all_the_same(setting: str, tmp_path: Path) -> None:
+    """Nor does a run that was cut just before it ended take another step when it is resumed."""
+    folder = tmp_path / "whole"
+    trainer = train_in(folder, *QUIET, setting, "trainer.max_steps=6")
+    assert trainer is not None and trainer.global_step == 6
+    assert train_in(tmp_path / "more", f"resume={folder}", tiny=()) is None
+    (folder / "run.json").unlink()
+    trainer = train_in(tmp_path / "end", f"resume={folder}", tiny=())
+    assert trainer is not None and trainer.global_step == 6
+
+
 # A folder for one run.
 
 

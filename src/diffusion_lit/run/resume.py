@@ -2,13 +2,11 @@
 
 import json
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
 from diffusion_lit.checkpoint import damage, damaged_part, load_checkpoint, peek
@@ -170,7 +168,7 @@ def check_origin(origin: Origin, cfg: DictConfig, class_names: list[str] | None)
     return found
 
 
-def is_finished(origin: Origin, limits: dict[str, float], trainer: Trainer) -> bool:
+def is_finished(origin: Origin, limits: dict[str, float]) -> bool:
     """Whether a run has used up its budget already, and all that follows its last step is done too."""
     progress, states = origin.recorded["loops"]["fit_loop"], origin.recorded["callbacks"].items()
     budget: dict[str, float] = next((state for key, state in states if key.startswith("Budget")), {})
@@ -180,11 +178,7 @@ def is_finished(origin: Origin, limits: dict[str, float], trainer: Trainer) -> b
         "max_images": budget.get("images", 0),
         "max_minutes": budget.get("minutes", 0.0),
     }
-    validated = progress["epoch_loop.state_dict"].get("validated_step", origin.step)
-    every = trainer.val_check_interval
-    stopped_early = any(done[name] >= limits.get(name, math.inf) for name in ("max_images", "max_minutes"))
-    validates = isinstance(every, int) and (origin.step % every == 0 or stopped_early) and validated != origin.step
-    return any(done[name] >= limit for name, limit in limits.items()) and not validates and is_closed(origin)
+    return any(done[name] >= limit for name, limit in limits.items()) and is_closed(origin)
 
 
 def is_closed(origin: Origin) -> bool:
