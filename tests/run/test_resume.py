@@ -225,6 +225,24 @@ def test_paths_are_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert cfg.data.root == str(tmp_path / "data")
 
 
+def test_a_resumed_run_keeps_its_dashboard_and_not_the_places_of_another_machine(tmp_path: Path) -> None:
+    """Nor a server of W&B, unless that is given again; the run's team and project are its own."""
+    server = "+logger.wandb.settings={base_url: 'http://x'}"
+    options = ["data=stream", "data.root=s3://x", "logger=[csv,wandb]", "+logger.wandb.entity=team"]
+    options += ["logger.wandb.project=mine", "data.cache=/scratch", "data.cache_gigabytes=9"]
+    old = OmegaConf.to_container(config(tmp_path / "old", *options, server, tiny=False), resolve=True)
+    recorded = {"config": old, "overrides": [*options, server], "started_in": os.getcwd()}
+    with pytest.raises(ValueError, match=r"logger\.wandb\.settings"):
+        restore_settings(recorded, "FILE", config(tmp_path / "new", tiny=False), [])
+    cfg, _ = restore_settings(recorded, "FILE", config(tmp_path / "new", tiny=False), [server, "data.cache=/here"])
+    assert (cfg.logger.wandb.entity, cfg.logger.wandb.project) == ("team", "mine")
+    assert cfg.logger.wandb.settings.base_url == "http://x" and cfg.data.cache == "/here"
+    recorded["overrides"] = options
+    cfg, told = restore_settings(recorded, "FILE", config(tmp_path / "new", tiny=False), [])
+    assert (cfg.data.cache, cfg.data.cache_gigabytes, cfg.data.root) == (None, 50, "s3://x")
+    assert "settings" not in cfg.logger.wandb and not any("cache" in override for override in told)
+
+
 @pytest.mark.parametrize(
     "key, decides, forbidden, words",
     [
