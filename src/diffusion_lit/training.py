@@ -24,7 +24,7 @@ from diffusion_lit.feature.shared import instantiate_sharing
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.run.checkpoint_files import SameCheckpoint
 from diffusion_lit.run.fine_tuning import load_weights
-from diffusion_lit.run.folder import claim_for_all, say_finished
+from diffusion_lit.run.folder import claim_for_all, say_finished, set_aside
 from diffusion_lit.run.record import (
     carried,
     continue_loggers,
@@ -126,6 +126,8 @@ def run(
     lock, record = claim_for_all(cfg, origin, trainer.is_global_zero), {}
     if trainer.is_global_zero:
         record = write_record(cfg, module, trainer, origin, earlier)
+        if origin is not None:
+            set_aside(Path(cfg.run_dir), origin)
         trainer.callbacks.insert(0, StartTable(cfg, [*remarks_on(cfg, origin, changed), *began]))  # type: ignore[attr-defined]
         log.info("reading the data")
 

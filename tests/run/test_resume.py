@@ -430,6 +430,31 @@ def test_a_run_may_continue_in_its_own_folder(copy: Path) -> None:
     assert load_checkpoint(copy)["global_step"] == 6
 
 
+def test_a_branch_in_a_run_s_own_folder_replaces_nothing_of_the_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From an earlier step on: what is saved of later ones is set aside, and the newest is the branch's."""
+    every = ("callback.last_checkpoint.every_n_steps=2", "callback.last_checkpoint.keep_last=3")
+    train_in(tmp_path, *QUIET, *every, "trainer.max_steps=6", "callback.step_checkpoint.every_n_train_steps=5")
+    saved, old = tmp_path / "checkpoints", steps(tmp_path / "checkpoints")
+    assert old == {"last": 6, "last_step_0000002": 2, "last_step_0000004": 4, "step_0000005": 5, "best": 6}
+    second = load_checkpoint(saved / "last_step_0000002.ckpt")["state_dict"]
+    for abandoned in (old, {"last": 5, "last_step_0000004": 4, "best": 3}):
+        options = (f"resume={saved / 'last_step_0000002.ckpt'}", "optimizer.lr=1e-4", "trainer.max_steps=5")
+        train_in(tmp_path, *options, "callback.step_checkpoint=null", tiny=())
+        kept = steps(saved)
+        assert kept == {"last": 5, "last_step_0000002": 2, "last_step_0000004": 4, "best": 3}
+        assert find_origin(tmp_path).step == 5
+        [aside] = [path for path in (saved / "abandoned").iterdir() if f"are now in {path}" in caplog.messages[-1]]
+        assert steps(aside) == {name: step for name, step in abandoned.items() if step > 2}
+    again = load_checkpoint(saved / "last_step_0000002.ckpt")["state_dict"]
+    assert all(torch.equal(w, again[name]) for name, w in second.items())
+
+
+def steps(folder: Path) -> dict[str, int]:
+    return {path.stem: load_checkpoint(path)["global_step"] for path in folder.glob("*.ckpt")}
+
+
 @pytest.mark.parametrize("table", ["step,a\n1," + 200_000 * "1" + "\n", "step,a\n1,one\n"])
 def test_a_damaged_table_of_figures_is_named_before_anything_is_written(table: str, copy: Path, tmp_path: Path) -> None:
     (copy / "metrics.csv").write_text(table)

@@ -1,10 +1,12 @@
 """The folder of one run: who may write to it, and that it is taken away again where there was nothing to do."""
 
+import logging
 import os
 import secrets
 import shutil
 import sys
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -13,9 +15,11 @@ from omegaconf import DictConfig
 from diffusion_lit.command_line.shell import command_line
 from diffusion_lit.distributed.ranks import check_seen, from_first_rank, launched_by
 from diffusion_lit.files import remove_leftovers
-from diffusion_lit.run.resume import Origin
+from diffusion_lit.run.resume import Origin, readable
 
-__all__ = ["claim", "claim_for_all", "say_finished"]
+__all__ = ["claim", "claim_for_all", "say_finished", "set_aside"]
+
+log = logging.getLogger(__name__)
 
 LOCK_PATIENCE = 10.0  # seconds; loading processes of a process that was killed notice it, and let go, after up to 5
 
@@ -78,6 +82,22 @@ def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:
         with suppress(OSError), FileLock(origin.run / ".lock", timeout=0):  # nobody writes there any more
             remove_all_leftovers(origin.run)
     return lock
+
+
+def set_aside(folder: Path, origin: Origin) -> None:
+    """Move the checkpoints of later steps than the one that a run continues from, in its own folder, out of its way.
+
+    They are another branch of training: among those of this one they would be taken for its newest, or replaced.
+    """
+    later = [other.file for other in readable(folder / "checkpoints", say=False) if other.step > origin.step]
+    if not later or origin.run.resolve() != folder.resolve():
+        return
+    aside = next(path for n in count(1) if not (path := folder / "checkpoints" / "abandoned" / str(n)).exists())
+    aside.mkdir(parents=True)
+    for file in later:
+        file.rename(aside / file.name)
+    names = ", ".join(file.name for file in later)
+    log.warning("continuing from step %d: checkpoints of later steps (%s) are now in %s", origin.step, names, aside)
 
 
 def remove_all_leftovers(run: Path) -> None:
