@@ -16,7 +16,7 @@ from diffusion_lit.agreement import (
     refuse_ignored_augmentation,
     refuse_ignored_weighting,
 )
-from diffusion_lit.budget import budget_of
+from diffusion_lit.budget import budget_of, doubled
 from diffusion_lit.callback import LastCheckpoint
 from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.data import ImageDataModule
@@ -116,8 +116,9 @@ def run(
     for callback in callbacks:
         if isinstance(callback, LastCheckpoint):
             callback.interruption = interruption
-    if origin is not None and is_finished(origin, budget_of(trainer).limits):
-        say_finished(cfg, origin)
+    budget = budget_of(trainer)
+    if origin is not None and is_finished(origin, budget.limits):
+        say_finished(cfg, origin, budget.limits)
         return None
     module.record = carried(cfg, overrides, origin, data.class_names)
     earlier = figures_before(origin)
@@ -145,8 +146,8 @@ def run(
         finish_wandb(trainer)
     if trainer.is_global_zero:
         seconds, classes = time.monotonic() - start, bool(module.denoiser.num_classes)
-        run = Path(cfg.run_dir).resolve()
-        print(end_report(run, trainer.global_step, seconds, trainer.callback_metrics, classes))
+        run, longer = Path(cfg.run_dir).resolve(), doubled(budget.limits, budget.done(trainer))
+        print(end_report(run, trainer.global_step, seconds, trainer.callback_metrics, classes, longer))
     return trainer
 
 

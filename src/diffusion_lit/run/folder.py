@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -12,10 +13,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
+from diffusion_lit.budget import doubled
 from diffusion_lit.command_line.shell import command_line
 from diffusion_lit.distributed.ranks import check_seen, from_first_rank, launched_by
 from diffusion_lit.files import remove_leftovers
-from diffusion_lit.run.resume import Origin, readable
+from diffusion_lit.run.resume import Origin, readable, trained_by
 
 __all__ = ["claim", "claim_for_all", "say_finished", "set_aside"]
 
@@ -108,10 +110,16 @@ def remove_all_leftovers(run: Path) -> None:
         remove_leftovers(folder)
 
 
-def say_finished(cfg: DictConfig, origin: Origin) -> None:
-    """The run is trained to its end: say so, and leave no folder for the run that is not begun."""
+def say_finished(cfg: DictConfig, origin: Origin, limits: Mapping[str, float]) -> None:
+    """The run is trained to its end: say so, and leave no folder for the run that is not begun.
+
+    Args:
+        cfg: settings of the run that is not begun.
+        origin: the end.
+        limits: what it has reached (see `Budget`).
+    """
     run = origin.run.resolve()
-    longer = command_line("train", {"resume": run, "trainer.max_steps": 2 * origin.step})
+    longer = command_line("train", {"resume": run, **doubled(limits, trained_by(origin))})
     print(
         f"{run} is finished: it was trained to step {origin.step}, and nothing is left to do. To train on\n  {longer}"
     )

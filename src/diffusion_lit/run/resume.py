@@ -9,11 +9,15 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from diffusion_lit.budget import whole_epochs
 from diffusion_lit.checkpoint import damage, damaged_part, load_checkpoint, peek
 from diffusion_lit.distributed.ranks import check_seen, from_first_rank
 from diffusion_lit.run.settings import Change, changes
 
-__all__ = ["Origin", "check_origin", "find_earlier_run", "find_origin", "is_finished", "open_origin", "read"]
+__all__ = [
+    *("Origin", "check_origin", "find_earlier_run", "find_origin", "is_finished", "open_origin", "read", "readable"),
+    "trained_by",
+]
 
 log = logging.getLogger(__name__)
 
@@ -168,17 +172,23 @@ def check_origin(origin: Origin, cfg: DictConfig, class_names: list[str] | None)
     return found
 
 
-def is_finished(origin: Origin, limits: dict[str, float]) -> bool:
+def is_finished(origin: Origin, limits: Mapping[str, float]) -> bool:
     """Whether a run has used up its budget already, and all that follows its last step is done too."""
+    done = trained_by(origin)
+    return any(done[name] >= limit for name, limit in limits.items()) and is_closed(origin)
+
+
+def trained_by(origin: Origin) -> dict[str, float]:
+    """What a run has trained up to a checkpoint, by the limit that it counts towards (see `Budget`)."""
     progress, states = origin.recorded["loops"]["fit_loop"], origin.recorded["callbacks"].items()
     budget: dict[str, float] = next((state for key, state in states if key.startswith("Budget")), {})
-    done = {
+    current, batches = progress["epoch_progress"]["current"], progress["epoch_loop.batch_progress"]
+    return {
         "max_steps": origin.step,
-        "max_epochs": progress["epoch_progress"]["current"]["processed"],
+        "max_epochs": whole_epochs(current["processed"], current["ready"], batches["is_last_batch"]),
         "max_images": budget.get("images", 0),
         "max_minutes": budget.get("minutes", 0.0),
     }
-    return any(done[name] >= limit for name, limit in limits.items()) and is_closed(origin)
 
 
 def is_closed(origin: Origin) -> bool:
