@@ -52,7 +52,7 @@ INHERITED = ("model", "schedule", "parameterization")
 """What a run that begins with another's weights takes over of its settings."""
 
 
-def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | None = None) -> Trainer | None:
+def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | None = None) -> Trainer | Origin:
     """Train as `cfg` (conf/train.yaml, composed) says; the folder `cfg.run_dir` gets all that is written.
 
     Everything is built, and so checked, before any work starts.
@@ -64,7 +64,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | N
         cell: in a sweep, the name of the job's folder.
 
     Returns:
-        The trainer; None where the run to resume has been trained to its end already.
+        The trainer; where the run to resume has been trained to its end already, the checkpoint of that.
 
     Raises:
         Interrupted: if the process was asked to stop.
@@ -90,7 +90,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | N
 
 def run(
     cfg: DictConfig, overrides: Sequence[str], origin: Origin | None, cell: str | None, interruption: Interruption
-) -> Trainer | None:
+) -> Trainer | Origin:
     choose_progress(None if cfg.callback.get("progress") is None else cfg.progress)
     choose_accelerator(cfg)
     check_processes(cfg.trainer)
@@ -119,7 +119,7 @@ def run(
     budget = budget_of(trainer)
     if origin is not None and is_finished(origin, budget.limits):
         say_finished(cfg, origin, budget.limits)
-        return None
+        return origin
     module.record = carried(cfg, overrides, origin, data.class_names)
     earlier = figures_before(origin)
     if origin is not None:
