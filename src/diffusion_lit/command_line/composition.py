@@ -24,9 +24,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_lit.command_line.catalogue import CONFIG_FOLDER, groups_of, members
+from diffusion_lit.command_line.shell import is_multirun
 from diffusion_lit.command_line.slips import choices_in
 from diffusion_lit.command_line.suggestion import meant_member, unknown_key
-from diffusion_lit.command_line.sweep import is_multirun
 
 __all__ = ["check_choices", "composed", "explain_composition", "report"]
 

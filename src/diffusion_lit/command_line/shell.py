@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 
 from diffusion_lit.command_line.catalogue import PATHS
 
-__all__ = ["OWN_PACKAGES", "PATHS", "command_line", "own_folders", "quote", "read_arguments"]
+__all__ = ["OWN_PACKAGES", "PATHS", "command_line", "is_multirun", "own_folders", "quote", "read_arguments"]
 
 READ_CHECKPOINTS = ("train", "sample", "evaluate", "export", "plot")
 OWN_PACKAGES: list[str] = []
@@ -28,6 +28,11 @@ PIECE = re.compile(rf"(?:^|,)\s*({QUOTED}(?=\s*(?:,|$))|[^,]*)", re.DOTALL)
 PARSER = OverridesParser.create()
 
 
+def is_multirun(arguments: Sequence[str]) -> bool:
+    """Whether a command does a job for each combination of values."""
+    return not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(arguments)
+
+
 def read_arguments(arguments: Sequence[str]) -> list[str]:
     """The arguments of a command for Hydra, which then takes the value of a path to be the text that was typed.
 
@@ -39,7 +44,7 @@ def read_arguments(arguments: Sequence[str]) -> list[str]:
         ValueError: if a path is empty, or Hydra cannot read the value of another key; the message has the quoting that
             it can read.
     """
-    multirun = not {"-m", "--multirun"}.isdisjoint(arguments)
+    multirun = is_multirun(arguments)
     return [
         read_argument(argument, multirun) if "=" in argument and not argument.startswith(("-", "~")) else argument
         for argument in arguments

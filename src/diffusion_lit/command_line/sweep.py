@@ -17,20 +17,16 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.command_line.job import RECORD, read_record
-from diffusion_lit.command_line.shell import command_line, quote
+from diffusion_lit.command_line.shell import command_line, is_multirun, quote
 from diffusion_lit.distributed.ranks import is_first
 from diffusion_lit.files import remove_leftovers, replacing, write_json
 
-__all__ = ["SweepTable", "find_sweep", "folder_name", "is_multirun", "name_jobs", "repeat_command"]
+__all__ = ["SweepTable", "find_sweep", "folder_name", "name_jobs", "repeat_command"]
 
 SWEEP = "sweep.json"
 NOT_SWEPT = "hydra.job.config.override_dirname.exclude_keys"
 LONGEST = 120  # bytes of a folder's name; file systems take 255
 PARSER = OverridesParser.create()
-
-
-def is_multirun(arguments: Sequence[str]) -> bool:
-    return not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(arguments)
 
 
 def name_jobs(arguments: Sequence[str]) -> list[str]:
