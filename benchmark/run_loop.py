@@ -74,7 +74,7 @@ def whole_run(options: Sequence[str], steps: int, device: str, bare: list[Callab
         ]
         with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
             trainer = train(compose("train", overrides))
-    assert trainer is not None
+    assert isinstance(trainer, Trainer)
     if not bare:
         bare.append(bare_step(trainer.lightning_module, trainer.datamodule, device))  # type: ignore[attr-defined]
     marks = TIMES[WARM_UP::LOGGED]

@@ -87,7 +87,8 @@ def config(folder: Path, *overrides: str, tiny: bool = True) -> DictConfig:
 def train_in(folder: Path, *overrides: str, tiny: Sequence[str] = TINY) -> Trainer | None:
     """A tiny run in this process; None where there is nothing left to train."""
     folder.mkdir(parents=True, exist_ok=True)
-    return train(config(folder, *tiny, *overrides, tiny=False), [*tiny, *overrides])
+    trained = train(config(folder, *tiny, *overrides, tiny=False), [*tiny, *overrides])
+    return trained if isinstance(trained, Trainer) else None
 
 
 def model_figures(run: Path) -> list[dict[str, str]]:

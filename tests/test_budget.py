@@ -1,15 +1,19 @@
 """How long to train, in four units, of which any may be given."""
 
 import math
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from diffusion_lit.budget import Budget, budget_of
+from diffusion_lit.budget import Budget, budget_of, doubled, limits_in
 from diffusion_lit.checkpoint import load_checkpoint
+from diffusion_lit.page.commands import commands_of
+from diffusion_lit.run.past import read_run
 from tests.launch import train_in
 
 QUIET = ("callback.fid=null", "callback.sample_grid=null", "callback.best_checkpoint=null", "trainer.max_steps=null")
@@ -85,6 +89,45 @@ def test_images_and_minutes_are_counted_over_resumptions(tmp_path: Path) -> None
     train_in(tmp_path / "a", *QUIET, "trainer.max_images=120")
     trainer = train_in(tmp_path / "b", *QUIET, "trainer.max_images=240", f"resume={tmp_path / 'a'}")
     assert trainer is not None and trainer.global_step == 4 and budget_of(trainer).images == 240
+
+
+@pytest.mark.parametrize("limit", ["max_steps=3", "max_epochs=1", "max_images=150", "max_minutes=2"])
+def test_the_command_that_is_printed_trains_on(
+    limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the end, for a run that is finished, and on its page it is one command, whatever limits the run."""
+    monkeypatch.setattr("diffusion_lit.budget.time", SimpleNamespace(monotonic=lambda: Minutes.now))
+    probe = "+callback.probe._target_=tests.test_budget.Minutes"
+    trainer = train_in(tmp_path / "run", *QUIET, f"trainer.{limit}", probe, "trainer.log_every_n_steps=3")
+    assert trainer is not None and read_run(tmp_path / "run").step == trainer.global_step, "also off the figures' steps"
+    ended = capsys.readouterr().out.splitlines()[-1]
+    assert train_in(tmp_path / "again", f"resume={tmp_path / 'run'}", "allow=[tests]", tiny=()) is None
+    finished = capsys.readouterr().out.splitlines()[-1]
+    page = dict(commands_of(read_run(tmp_path / "run")))["Train on, twice as long"]
+    assert ended.split() == finished.split() == page.split()
+    longer = train_in(tmp_path / "longer", *shlex.split(page)[3:], "allow=[tests]", tiny=())
+    steps = {"max_images": 5}.get(limit.partition("=")[0], 2 * trainer.global_step)
+    assert longer is not None and longer.global_step == steps
+
+
+def test_a_run_by_epochs_trains_on_as_if_it_had_not_ended(tmp_path: Path) -> None:
+    """Its last checkpoint is of the last step, and not of an epoch that is over, after which one would be left out."""
+    once = train_in(tmp_path / "once", *QUIET, "trainer.max_epochs=2")
+    train_in(tmp_path / "half", *QUIET, "trainer.max_epochs=1")
+    twice = train_in(tmp_path / "twice", f"resume={tmp_path / 'half'}", "trainer.max_epochs=2", tiny=())
+    assert once is not None and twice is not None and once.global_step == twice.global_step == 8
+    ends = [load_checkpoint(tmp_path / name)["state_dict"] for name in ("once", "twice")]
+    assert all(torch.equal(w, ends[1][name]) for name, w in ends[0].items())
+
+
+def test_twice_as_long_is_always_longer() -> None:
+    """Also where a step, or a lower limit of a resume, went far past a limit."""
+    limits = {"max_steps": 3, "max_minutes": 0.25}
+    assert doubled(limits, {"max_steps": 5}) == {"trainer.max_steps": 6, "trainer.max_minutes": 0.5}
+    assert doubled(limits, {"max_steps": 6, "max_minutes": 1.0}) == {"trainer.max_steps": 12, "trainer.max_minutes": 2}
+    said = {"max_steps": 7, "max_epochs": None, "max_images": -1, "max_minutes": "1", "devices": 2}
+    assert limits_in(said) == {"max_steps": 7}
+    assert limits_in(None) == limits_in({"max_steps": True, "max_images": math.inf}) == {}
 
 
 @pytest.mark.parametrize(

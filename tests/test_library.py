@@ -40,7 +40,7 @@ from diffusion_lit.run.past import read_run
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.terminal.interruption import Interrupted
 from tests.documents import blocks
-from tests.launch import ROOT
+from tests.launch import ROOT, TINY
 
 EXAMPLE = ROOT / "examples" / "own_parts"
 SMALL = (
@@ -122,6 +122,15 @@ def test_a_second_run_continues_the_first_and_leaves_nothing(trained: Trained, t
     logging.captureWarnings(True)  # does nothing while it is on
     assert warnings.showwarning != shown
     logging.captureWarnings(False)
+
+
+def test_a_run_that_began_with_weights_is_found_again(tmp_path: Path) -> None:
+    """By the network that it was given, which its command line does not name."""
+    common = [*TINY, "trainer.max_steps=1", "callback.fid=null", "callback.sample_grid=null", f"output_root={tmp_path}"]
+    source = dl.train(common)
+    own = [setting for setting in common if not setting.startswith("model.")]
+    first, again = (dl.train([*own, "seed=1", f"init={source.folder}", "resume=auto"]) for _ in range(2))
+    assert first.folder == again.folder != source.folder and first.step == again.step == 1
 
 
 def test_a_model_draws_what_the_command_draws(trained: Trained) -> None:

@@ -2,13 +2,15 @@
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-__all__ = ["Budget", "budget_of", "steps_an_epoch"]
+__all__ = ["Budget", "budget_of", "doubled", "limits_in", "steps_an_epoch", "whole_epochs"]
 
+LIMITS = ("max_steps", "max_epochs", "max_images", "max_minutes")
 AGREE_EVERY = 20  # steps between which several ranks compare their clocks
 
 
@@ -39,7 +41,7 @@ class Budget(Callback):
     """Spent so far."""
 
     def __post_init__(self) -> None:
-        limits = {name: getattr(self, name) for name in ("max_steps", "max_epochs", "max_images", "max_minutes")}
+        limits = {name: getattr(self, name) for name in LIMITS}
         for name, limit in limits.items():
             if limit is not None and limit != -1 and not limit > 0:
                 raise ValueError(f"trainer.{name} must be positive, or null for no limit, got {limit}")
@@ -50,13 +52,19 @@ class Budget(Callback):
 
     def share(self, trainer: Trainer) -> float:
         """How much of the budget is used: 0 before the first step, 1 or more at the end."""
-        done = {
+        done = self.done(trainer) | {"max_epochs": self.epochs(trainer)}
+        return max(done[name] / limit for name, limit in self.limits.items())
+
+    def done(self, trainer: Trainer) -> dict[str, float]:
+        """What is trained so far, by the limit that it counts towards; epochs as far as they are whole."""
+        loop = trainer.fit_loop
+        current: Any = loop.epoch_progress.current
+        return {
             "max_steps": trainer.global_step,
-            "max_epochs": self.epochs(trainer),
+            "max_epochs": whole_epochs(current.processed, current.ready, loop.epoch_loop.batch_progress.is_last_batch),
             "max_images": self.images,
             "max_minutes": self.minutes,
         }
-        return max(done[name] / limit for name, limit in self.limits.items())
 
     def final_step(self, step: int, steps: float, images: float) -> float:
         """The optimizer step at which training ends; inf where only minutes limit it.
@@ -96,8 +104,8 @@ class Budget(Callback):
         self.stop_at_limits(trainer)
 
     def stop_at_limits(self, trainer: Trainer) -> None:
-        done = {"max_images": self.images, "max_minutes": self.minutes}
-        if any(value >= self.limits.get(name, math.inf) for name, value in done.items()):
+        done = self.done(trainer)
+        if any(done[name] >= limit for name, limit in self.limits.items() if name != "max_steps"):  # Lightning's
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
@@ -112,6 +120,28 @@ def budget_of(trainer: Trainer) -> Budget:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     own = next((callback for callback in callbacks if isinstance(callback, Budget)), None)
     return own or Budget(trainer.max_steps, trainer.max_epochs or (1000 if trainer.max_steps == -1 else None))
+
+
+def whole_epochs(processed: int, ready: int, is_last_batch: bool) -> int:
+    """Epochs done, by Lightning's counts of those processed and begun, and whether the newest batch ends one."""
+    return processed + (is_last_batch and ready > processed)
+
+
+def limits_in(settings: object) -> dict[str, float]:
+    """The limits that a run's recorded settings of its trainer have; what is not such settings has none."""
+    known: dict[str, Any] = {name: settings.get(name) for name in LIMITS} if isinstance(settings, Mapping) else {}
+    return {name: limit for name, limit in known.items() if type(limit) in (int, float) and 0 < limit < math.inf}
+
+
+def doubled(limits: Mapping[str, float], done: Mapping[str, float]) -> dict[str, float]:
+    """Settings of a trainer by which a run that has used up its budget trains on: twice as much of each limit.
+
+    Args:
+        limits: the run's.
+        done: what is trained by then, as far as it is known. Of what is twice a limit already, there is to be twice as
+            much.
+    """
+    return {f"trainer.{n}": 2 * (limit if 2 * limit > done.get(n, 0) else done[n]) for n, limit in limits.items()}
 
 
 def steps_an_epoch(trainer: Trainer) -> float:

@@ -18,6 +18,7 @@ __all__ = [
     "behind",
     "final_name",
     "is_full",
+    "keep",
     "refuse_folders",
     "remove_empty",
     "remove_leftovers",
@@ -104,6 +105,16 @@ def replacing(path: str | Path, flushed: bool = True) -> Iterator[IO[bytes]]:
     """A file to write to, which takes the place of `path` as a `replacement` does."""
     with replacement(path, flushed) as partial, open(partial, "wb") as file:
         yield file
+
+
+def keep(path: Path, name: Path) -> None:
+    """Give a file a second name, under which it stays when the first is given to another; not all systems can."""
+    try:
+        name.unlink(missing_ok=True)
+        os.link(path, name)
+    except OSError:
+        with path.open("rb") as source, replacing(name) as file:
+            shutil.copyfileobj(source, file)
 
 
 def write_json(content: object, path: Path, indent: int | None = 2) -> None:

@@ -12,7 +12,7 @@ from diffusion_lit import evaluating, exporting, sampling, training
 from diffusion_lit.call import call
 from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.logger.csv import read_table
-from diffusion_lit.run.resume import find_earlier_run, find_origin, read
+from diffusion_lit.run.resume import Origin, read
 from diffusion_lit.trained_model import TrainedModel, load
 from diffusion_lit.trust.plain import read_json
 from diffusion_lit.trust.recorded import own_packages, remember_own_packages
@@ -79,15 +79,13 @@ def train(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -
 
     def run(cfg: DictConfig, overrides: list[str]) -> Run:
         remember_own_packages(cfg)
-        trainer = training.train(cfg, overrides)
+        trained = training.train(cfg, overrides)
         own = own_packages(OmegaConf.to_container(cfg.denoiser, resolve=True))
         allow = tuple(dict.fromkeys([*cfg.allow, *own]))
-        if trainer is None:  # nothing was left to train
-            origin = find_earlier_run(cfg) if cfg.resume == "auto" else find_origin(cfg.resume)
-            assert origin is not None
-            return Run(origin.run, origin.step, newest(origin.run), allow)
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        return Run(Path(cfg.run_dir), trainer.global_step, logged | newest(Path(cfg.run_dir)), allow)
+        if isinstance(trained, Origin):  # nothing was left to train
+            return Run(trained.run, trained.step, newest(trained.run), allow)
+        logged = {name: float(value) for name, value in trained.callback_metrics.items()}
+        return Run(Path(cfg.run_dir), trained.global_step, logged | newest(Path(cfg.run_dir)), allow)
 
     return call("train", overrides, run, config_dir)
 

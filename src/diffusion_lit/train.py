@@ -12,16 +12,17 @@ def main(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     from diffusion_lit.run.objective import figures_of
+    from diffusion_lit.run.resume import Origin
     from diffusion_lit.training import train
     from diffusion_lit.trust.recorded import remember_own_packages
 
     remember_own_packages(cfg)
     job = job_name()
-    trainer = train(cfg, list(HydraConfig.get().overrides.task), job)
+    trained = train(cfg, list(HydraConfig.get().overrides.task), job)
     if job is None:
         return None
     figures = figures_of(cfg)
-    end_job(figures=figures, trained=trainer is not None)
+    end_job(figures=figures, trained=not isinstance(trained, Origin))
     return figures.get("best")
 
 

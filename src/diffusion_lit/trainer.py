@@ -117,8 +117,8 @@ class EpochLoop(_TrainingEpochLoop):
 
     @property
     def validation_is_due(self) -> bool:
-        step = self.global_step
-        if self.trainer.check_val_every_n_epoch is not None:  # by epochs, which are Lightning's
+        step, by_epochs = self.global_step, self.trainer.check_val_every_n_epoch is not None  # which is Lightning's
+        if by_epochs or not self.trainer.enable_validation:
             return False
         regular = step % int(self.trainer.val_check_interval) == 0
         return self.validated_step not in (None, step) and (regular or self.trainer.should_stop)
@@ -126,7 +126,7 @@ class EpochLoop(_TrainingEpochLoop):
     def _should_check_val_fx(self, data_fetcher: Any) -> bool:
         if self.trainer.check_val_every_n_epoch is not None:
             return super()._should_check_val_fx(data_fetcher)
-        return bool(self.trainer.enable_validation) and not self._should_accumulate() and self.validation_is_due
+        return not self._should_accumulate() and self.validation_is_due
 
     def reset(self) -> None:
         super().reset()

@@ -16,7 +16,7 @@ from diffusion_lit.agreement import (
     refuse_ignored_augmentation,
     refuse_ignored_weighting,
 )
-from diffusion_lit.budget import budget_of
+from diffusion_lit.budget import budget_of, doubled
 from diffusion_lit.callback import LastCheckpoint
 from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.data import ImageDataModule
@@ -24,7 +24,7 @@ from diffusion_lit.feature.shared import instantiate_sharing
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.run.checkpoint_files import SameCheckpoint
 from diffusion_lit.run.fine_tuning import load_weights
-from diffusion_lit.run.folder import claim_for_all, say_finished
+from diffusion_lit.run.folder import claim_for_all, say_finished, set_aside
 from diffusion_lit.run.record import (
     carried,
     continue_loggers,
@@ -52,7 +52,7 @@ INHERITED = ("model", "schedule", "parameterization")
 """What a run that begins with another's weights takes over of its settings."""
 
 
-def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | None = None) -> Trainer | None:
+def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | None = None) -> Trainer | Origin:
     """Train as `cfg` (conf/train.yaml, composed) says; the folder `cfg.run_dir` gets all that is written.
 
     Everything is built, and so checked, before any work starts.
@@ -64,7 +64,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | N
         cell: in a sweep, the name of the job's folder.
 
     Returns:
-        The trainer; None where the run to resume has been trained to its end already.
+        The trainer; where the run to resume has been trained to its end already, the checkpoint of that.
 
     Raises:
         Interrupted: if the process was asked to stop.
@@ -90,7 +90,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | N
 
 def run(
     cfg: DictConfig, overrides: Sequence[str], origin: Origin | None, cell: str | None, interruption: Interruption
-) -> Trainer | None:
+) -> Trainer | Origin:
     choose_progress(None if cfg.callback.get("progress") is None else cfg.progress)
     choose_accelerator(cfg)
     check_processes(cfg.trainer)
@@ -116,9 +116,10 @@ def run(
     for callback in callbacks:
         if isinstance(callback, LastCheckpoint):
             callback.interruption = interruption
-    if origin is not None and is_finished(origin, budget_of(trainer).limits, trainer):
-        say_finished(cfg, origin)
-        return None
+    budget = budget_of(trainer)
+    if origin is not None and is_finished(origin, budget.limits):
+        say_finished(cfg, origin, budget.limits)
+        return origin
     module.record = carried(cfg, overrides, origin, data.class_names)
     earlier = figures_before(origin)
     if origin is not None:
@@ -126,6 +127,8 @@ def run(
     lock, record = claim_for_all(cfg, origin, trainer.is_global_zero), {}
     if trainer.is_global_zero:
         record = write_record(cfg, module, trainer, origin, earlier)
+        if origin is not None:
+            set_aside(Path(cfg.run_dir), origin)
         trainer.callbacks.insert(0, StartTable(cfg, [*remarks_on(cfg, origin, changed), *began]))  # type: ignore[attr-defined]
         log.info("reading the data")
 
@@ -143,8 +146,8 @@ def run(
         finish_wandb(trainer)
     if trainer.is_global_zero:
         seconds, classes = time.monotonic() - start, bool(module.denoiser.num_classes)
-        run = Path(cfg.run_dir).resolve()
-        print(end_report(run, trainer.global_step, seconds, trainer.callback_metrics, classes))
+        run, longer = Path(cfg.run_dir).resolve(), doubled(budget.limits, budget.done(trainer))
+        print(end_report(run, trainer.global_step, seconds, trainer.callback_metrics, classes, longer))
     return trainer
 
 

@@ -10,10 +10,11 @@ from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from diffusion_lit.callback import last_checkpoint
-from diffusion_lit.callback.last_checkpoint import LastCheckpoint, answer_signals, keep
-from diffusion_lit.files import UnwritableError
+from diffusion_lit.callback.last_checkpoint import LastCheckpoint, answer_signals
+from diffusion_lit.files import UnwritableError, keep
 from diffusion_lit.terminal.interruption import Interrupted
 
 
@@ -107,6 +108,22 @@ def test_as_many_checkpoints_are_kept_as_asked_for(
     fewer: Any = Counter(global_step=6, max_steps=9)
     step(begun(tmp_path, fewer, 1), fewer)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("step_of_last", [4, None])
+def test_what_an_earlier_process_left_is_kept_by_its_own_step(step_of_last: int | None, tmp_path: Path) -> None:
+    """Its last checkpoint may be older than the one that is resumed, or damaged, which would replace a good one."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    torch.save({"config": {"seed": 1}, "global_step": step_of_last}, folder / "last.ckpt")
+    left = (folder / "last.ckpt").read_bytes()[: None if step_of_last else 100]
+    (folder / "last.ckpt").write_bytes(left)
+    (folder / "last_step_0000006.ckpt").write_bytes(b"6")
+    trainer: Any = Counter(global_step=6, max_steps=20)
+    step(begun(tmp_path, trainer, 1, keep_last=4), trainer, 2)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    kept = {"last_step_0000004.ckpt": left} if step_of_last else {}
+    assert files == {"last.ckpt": b"8", "last_step_0000007.ckpt": b"7", "last_step_0000006.ckpt": b"6", **kept}
 
 
 def test_a_signal_is_answered_after_the_step_and_what_was_trained_is_saved(tmp_path: Path) -> None:

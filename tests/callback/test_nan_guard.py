@@ -120,7 +120,9 @@ def test_where_training_stops(options: dict[str, Any], bad: list[int], ended: in
     """Of 8 steps, of which step n has times n / 100 and more."""
     given = {"precision": "32-true", **options}
     groups = SimpleNamespace(param_groups=[{"lr": 0.001}, {"lr": 0.5}])
-    trainer: Any = SimpleNamespace(checkpoint_callbacks=[], optimizers=[groups], precision=given.pop("precision"))
+    trainer: Any = SimpleNamespace(
+        **{"checkpoint_callbacks": [], "ckpt_path": None, "optimizers": [groups], "precision": given.pop("precision")}
+    )
     zeroed: list[int] = []
     optimizer: Any = SimpleNamespace(zero_grad=lambda: zeroed.append(step))
     guard = NaNGuard(**given)
@@ -139,7 +141,7 @@ def test_where_training_stops(options: dict[str, Any], bad: list[int], ended: in
 
 def test_the_verdict_is_read_before_a_validation_a_checkpoint_and_the_end() -> None:
     trainer: Any = SimpleNamespace(
-        **{"checkpoint_callbacks": [], "optimizers": [], "precision": "32-true", "callbacks": []},
+        **{"checkpoint_callbacks": [], "ckpt_path": None, "optimizers": [], "precision": "32-true", "callbacks": []},
         strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision),
     )
     module: Any = None
@@ -163,7 +165,7 @@ def test_the_verdict_is_read_before_a_validation_a_checkpoint_and_the_end() -> N
 def test_a_validation_loss_that_is_not_finite_ends_training(loss: float | None, checking: bool, stops: bool) -> None:
     metrics = {} if loss is None else {"val/loss": torch.tensor(loss)}
     trainer: Any = SimpleNamespace(
-        **{"checkpoint_callbacks": [], "optimizers": [], "precision": "32-true"},
+        **{"checkpoint_callbacks": [], "ckpt_path": None, "optimizers": [], "precision": "32-true"},
         callback_metrics=metrics,
         sanity_checking=checking,
     )
@@ -174,10 +176,22 @@ def test_a_validation_loss_that_is_not_finite_ends_training(loss: float | None, 
 
 def test_a_checkpoint_that_cannot_be_read_is_not_called_good(tmp_path: Path) -> None:
     last = LastCheckpoint(str(tmp_path), 1)
-    trainer: Any = SimpleNamespace(checkpoint_callbacks=[last])
+    trainer: Any = SimpleNamespace(checkpoint_callbacks=[last], ckpt_path=None)
     assert NaNGuard().good_checkpoints(trainer) == []
     last.path.write_bytes(b"cut short")
     assert NaNGuard().good_checkpoints(trainer) == []
+
+
+def test_what_a_run_began_with_is_good_and_named_once(tmp_path: Path) -> None:
+    last = LastCheckpoint(str(tmp_path), 1)
+    parent = tmp_path / "parent.ckpt"
+    torch.save({"config": {"seed": 1}, "state_dict": {}}, parent)
+    trainer: Any = SimpleNamespace(checkpoint_callbacks=[last], ckpt_path=parent)
+    assert NaNGuard().good_checkpoints(trainer) == [parent], "before the first is written"
+    last.path.write_bytes(parent.read_bytes())
+    assert NaNGuard().good_checkpoints(trainer) == [last.path, parent]
+    trainer.ckpt_path = str(last.path)
+    assert NaNGuard().good_checkpoints(trainer) == [last.path]
 
 
 def test_no_rank_saves_where_another_would_save_what_is_not_finite() -> None:
@@ -191,6 +205,7 @@ def test_no_rank_saves_where_another_would_save_what_is_not_finite() -> None:
         strategy=SimpleNamespace(reduce_boolean_decision=reduce),
         callbacks=[],
         checkpoint_callbacks=[],
+        ckpt_path=None,
         optimizers=[],
         precision="32-true",
     )

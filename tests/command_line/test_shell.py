@@ -85,6 +85,8 @@ def test_a_comma_in_a_sweep_separates_jobs(here: Path) -> None:
     assert swept[1:] == ['data.root="2024_01",a b,"it\'s",\'x,y\'', "out=choice(a,b)", 'data.cache=[a,"2"]']
     Path("a,b").mkdir()
     assert read_arguments(["--multirun", "data.root=a,b"])[1] == 'data.root="a,b"'
+    for mode in ("-m", "--multirun", "hydra.mode=MULTIRUN"):
+        assert read_arguments([mode, "data.root=a,c"])[1] == "data.root=a,c"
 
 
 def test_a_printed_command_can_be_pasted(here: Path) -> None:

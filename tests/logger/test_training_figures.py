@@ -111,6 +111,25 @@ def test_waiting_is_a_share_of_steps_and_what_is_between_steps_is_neither(monkey
     assert set(speed.training_figures(trainer, module)) == {"memory/peak_gib"}  # no step since
 
 
+def test_the_clock_starts_with_a_step_and_not_within_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of three steps on four batches of five images, of which the first is left out, takes four seconds."""
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    monkeypatch.setattr("diffusion_lit.callback.throughput.DiffusionModule", SimpleNamespace)
+    timer, speed = StepTimer(), Throughput()
+    trainer: Any = SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(timer=timer)))
+    module: Any = SimpleNamespace(device=CPU, accumulation=SimpleNamespace(ends_step=False))
+    speed.on_train_start(trainer, module)
+    for batch in range(12):
+        module.accumulation.ends_step = batch % 4 == 3
+        timer.begin_step()
+        clock.now += 1
+        speed.on_train_batch_end(trainer, module, None, range(5), batch)
+        timer.end_step()
+    figures = speed.training_figures(trainer, module)
+    assert (figures["throughput/images_per_s"], figures["throughput/step_seconds"]) == (5.0, 4.0)
+
+
 def test_speed_is_of_all_ranks_and_of_optimizer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ranks accumulate two batches a step; the slower one says how long it takes."""
     resets: list[int] = []

@@ -225,6 +225,24 @@ def test_paths_are_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert cfg.data.root == str(tmp_path / "data")
 
 
+def test_a_resumed_run_keeps_its_dashboard_and_not_the_places_of_another_machine(tmp_path: Path) -> None:
+    """Nor a server of W&B, unless that is given again; the run's team and project are its own."""
+    server = "+logger.wandb.settings={base_url: 'http://x'}"
+    options = ["data=stream", "data.root=s3://x", "logger=[csv,wandb]", "+logger.wandb.entity=team"]
+    options += ["logger.wandb.project=mine", "data.cache=/scratch", "data.cache_gigabytes=9"]
+    old = OmegaConf.to_container(config(tmp_path / "old", *options, server, tiny=False), resolve=True)
+    recorded = {"config": old, "overrides": [*options, server], "started_in": os.getcwd()}
+    with pytest.raises(ValueError, match=r"logger\.wandb\.settings"):
+        restore_settings(recorded, "FILE", config(tmp_path / "new", tiny=False), [])
+    cfg, _ = restore_settings(recorded, "FILE", config(tmp_path / "new", tiny=False), [server, "data.cache=/here"])
+    assert (cfg.logger.wandb.entity, cfg.logger.wandb.project) == ("team", "mine")
+    assert cfg.logger.wandb.settings.base_url == "http://x" and cfg.data.cache == "/here"
+    recorded["overrides"] = options
+    cfg, told = restore_settings(recorded, "FILE", config(tmp_path / "new", tiny=False), [])
+    assert (cfg.data.cache, cfg.data.cache_gigabytes, cfg.data.root) == (None, 50, "s3://x")
+    assert "settings" not in cfg.logger.wandb and not any("cache" in override for override in told)
+
+
 @pytest.mark.parametrize(
     "key, decides, forbidden, words",
     [
@@ -378,6 +396,18 @@ def test_a_run_that_validates_by_epochs_resumes(tmp_path: Path) -> None:
     assert trainer is not None and trainer.global_step == 5
 
 
+@pytest.mark.parametrize("setting", ["trainer.limit_val_batches=0", "trainer.check_val_every_n_epoch=1"])
+def test_a_run_that_did_not_validate_at_its_end_is_finished_all_the_same(setting: str, tmp_path: Path) -> None:
+    """Nor does a run that was cut just before it ended take another step when it is resumed."""
+    folder = tmp_path / "whole"
+    trainer = train_in(folder, *QUIET, setting, "trainer.max_steps=6")
+    assert trainer is not None and trainer.global_step == 6
+    assert train_in(tmp_path / "more", f"resume={folder}", tiny=()) is None
+    (folder / "run.json").unlink()
+    trainer = train_in(tmp_path / "end", f"resume={folder}", tiny=())
+    assert trainer is not None and trainer.global_step == 6
+
+
 # A folder for one run.
 
 
@@ -398,6 +428,31 @@ def test_a_run_may_continue_in_its_own_folder(copy: Path) -> None:
     after = (copy / "metrics.csv").read_text().splitlines()
     assert after[: len(rows)] == rows and len(after) > len(rows)
     assert load_checkpoint(copy)["global_step"] == 6
+
+
+def test_a_branch_in_a_run_s_own_folder_replaces_nothing_of_the_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From an earlier step on: what is saved of later ones is set aside, and the newest is the branch's."""
+    every = ("callback.last_checkpoint.every_n_steps=2", "callback.last_checkpoint.keep_last=3")
+    train_in(tmp_path, *QUIET, *every, "trainer.max_steps=6", "callback.step_checkpoint.every_n_train_steps=5")
+    saved, old = tmp_path / "checkpoints", steps(tmp_path / "checkpoints")
+    assert old == {"last": 6, "last_step_0000002": 2, "last_step_0000004": 4, "step_0000005": 5, "best": 6}
+    second = load_checkpoint(saved / "last_step_0000002.ckpt")["state_dict"]
+    for abandoned in (old, {"last": 5, "last_step_0000004": 4, "best": 3}):
+        options = (f"resume={saved / 'last_step_0000002.ckpt'}", "optimizer.lr=1e-4", "trainer.max_steps=5")
+        train_in(tmp_path, *options, "callback.step_checkpoint=null", tiny=())
+        kept = steps(saved)
+        assert kept == {"last": 5, "last_step_0000002": 2, "last_step_0000004": 4, "best": 3}
+        assert find_origin(tmp_path).step == 5
+        [aside] = [path for path in (saved / "abandoned").iterdir() if f"are now in {path}" in caplog.messages[-1]]
+        assert steps(aside) == {name: step for name, step in abandoned.items() if step > 2}
+    again = load_checkpoint(saved / "last_step_0000002.ckpt")["state_dict"]
+    assert all(torch.equal(w, again[name]) for name, w in second.items())
+
+
+def steps(folder: Path) -> dict[str, int]:
+    return {path.stem: load_checkpoint(path)["global_step"] for path in folder.glob("*.ckpt")}
 
 
 @pytest.mark.parametrize("table", ["step,a\n1," + 200_000 * "1" + "\n", "step,a\n1,one\n"])

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.command_line.yaml_text import yaml_text
 from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.run.settings import RUN_DIR, flatten
 from diffusion_lit.trust.gate import trusted
 from diffusion_lit.trust.plain import MAX_DEPTH, MAX_VALUES, plain, read_yaml
 from diffusion_lit.trust.recorded import platform, trusted_config
@@ -365,11 +366,36 @@ def test_only_conf_s_options_of_hydra_pass_in_a_run(key: str, value: object) -> 
         ("logger.csv.save_dir", "/runs/onetwo"),
         ("logger.csv.name", "../x"),
         ("trainer.default_root_dir", "/"),
+        ("trainer.profiler", ["/runs/one/x"]),  # which would stay in the old run's folder
+        ("logger.csv.dir", "here"),
     ],
 )
 def test_a_run_writes_into_its_own_folder(key: str, value: str) -> None:
     with pytest.raises(ValueError, match="outside of the run's folder"):
         trusted_config(changed(key, value), "x.ckpt")
+
+
+@pytest.mark.parametrize("folder", ["/runs/one", "/", "/runs/one/", ".", "..", "/runs/./one", "", None, 1, ["/"]])
+def test_what_passes_is_within_the_run_s_folder_by_the_rule_that_moves_it(folder: Any) -> None:
+    """Whatever the file says that its folder is: what is not within it by text would stay where it is."""
+    for place in ("/tmp/victim", "/runs/one/checkpoints", "/runs/one//etc", "//etc", "./x", "x", "/", "../x", "/runs"):
+        values = changed("run_dir", folder, {"run_dir": "", "logger": {"csv": {"folder": place}}})
+        moved = flatten(values, "/")["logger.csv.folder"].startswith(RUN_DIR)
+        try:
+            trusted_config(values, "x.ckpt")
+        except ValueError as error:
+            assert "outside of the run's folder" in str(error) and not moved
+        else:
+            assert moved, (folder, place)
+    with pytest.raises(ValueError, match="outside of the run's folder"):
+        trusted_config(changed("run_dir", folder) | {"logger": {"csv": {"folder": "/tmp/victim"}}}, "x.ckpt")
+
+
+def test_figures_go_to_no_server_that_a_file_names() -> None:
+    run = settings("logger=[csv,wandb]", "+logger.wandb.entity=team", "+logger.wandb.settings={base_url: 'http://x'}")
+    with pytest.raises(ValueError, match=r"another server; if you trust it, give \+logger\.wandb\.settings= yourself"):
+        trusted_config(run, "x.ckpt")
+    assert trusted_config(changed("logger.wandb.settings", None, run), "x.ckpt").logger.wandb.entity == "team"
 
 
 @pytest.mark.parametrize(

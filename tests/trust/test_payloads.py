@@ -7,15 +7,19 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from diffusion_lit.autoencoder import Autoencoder
 from diffusion_lit.checkpoint import load_denoiser
+from diffusion_lit.evaluation import own_data
 from diffusion_lit.prepared.manifest import Manifest
 from tests.data.prepared_set import prepare, write_folder
+from tests.hydra_shortcuts import composed
 from tests.launch import TINY, run_forked
 from tests.preparation.test_latents import write_autoencoder
 from tests.strangers import SECRET, Touch, changed, checkpoint, payloads, run, saved
@@ -153,6 +157,20 @@ def test_pickles_of_every_age_are_refused(room: Room) -> None:
         assert "weights_only" not in str(caught.value) and not room.mark.exists()
 
 
+@pytest.mark.parametrize("run_dir", ["/", "ROOT/", "."])
+def test_no_run_folder_that_a_checkpoint_names_makes_it_write_elsewhere(run_dir: str, room: Room) -> None:
+    """A run's table and its checkpoints would replace and remove what is there."""
+    victim = "victim" if run_dir == "." else str(room.root / "victim")
+    run_dir = run_dir.replace("ROOT", str(room.root))
+    config = OmegaConf.to_container(composed([f"run_dir={run_dir}", *TINY[:4]]), resolve=True)
+    assert isinstance(config, dict)
+    config["logger"]["csv"]["folder"] = victim
+    parts = {"loops": {}, "callbacks": {}, "optimizer_states": [], "global_step": 3, "overrides": list(TINY[:4])}
+    (room.work / "x.ckpt").write_bytes(saved({**GOOD, **parts, "config": config}))
+    said = room.refused("train", "resume=x.ckpt", "callback.fid=null")
+    assert "'logger.csv.folder' is" in said and "outside of the run's folder" in said
+
+
 def test_resume_auto_reads_runs_as_data(room: Room) -> None:
     """What a checkpoint below the output folder hides is left aside, and not even read."""
     folder = room.work / "outputs" / "train" / "stranger" / "checkpoints"
@@ -192,6 +210,14 @@ def test_the_data_of_a_checkpoint_is_not_run_by_evaluate(name: str, room: Room) 
         config = changed(GOOD["config"], place, room.payloads[name])
         (room.work / "x.ckpt").write_bytes(saved(GOOD | {"config": config}))
         assert "nothing in it was run" in room.refused(*ENTRIES["evaluate"])
+
+
+def test_evaluate_keeps_what_it_fetches_where_this_machine_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(own_data, "instantiate", lambda config: made.append(config) or MagicMock())
+    data = {"_target_": "diffusion_lit.data.StreamData", "root": "s3://x", "cache": "/home/victim"}
+    own_data.open_own_data(MagicMock(checkpoint={"config": {"data": data}}), "x.ckpt", None, ())
+    assert (made[0].root, made[0].cache) == ("s3://x", None)
 
 
 # Prepared sets.

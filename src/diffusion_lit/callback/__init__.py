@@ -8,5 +8,6 @@ from diffusion_lit.callback.power_ema import PowerEMA as PowerEMA
 from diffusion_lit.callback.progress import ProgressBar as ProgressBar
 from diffusion_lit.callback.raw_loss import RawLoss as RawLoss
 from diffusion_lit.callback.sample_grid import SampleGrid as SampleGrid
+from diffusion_lit.callback.step_checkpoint import StepCheckpoint as StepCheckpoint
 from diffusion_lit.callback.throughput import Throughput as Throughput
 from diffusion_lit.callback.update_ratio import UpdateRatio as UpdateRatio

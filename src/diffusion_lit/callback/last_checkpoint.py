@@ -1,8 +1,6 @@
 """The checkpoint that a run is resumed from."""
 
 import logging
-import os
-import shutil
 import signal
 import threading
 from contextlib import suppress
@@ -15,7 +13,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from diffusion_lit.callback.shared_number import SharedNumber
-from diffusion_lit.files import UnwritableError, replacing
+from diffusion_lit.checkpoint import peek
+from diffusion_lit.files import UnwritableError, keep
 from diffusion_lit.terminal.interruption import SIGCHLD, Interrupted, Interruption
 
 __all__ = ["LastCheckpoint", "answer_signals"]
@@ -145,8 +144,8 @@ class LastCheckpoint(Checkpoint):
                 "metrics and new pictures, but without the log and earlier pictures",
                 self.path.parents[1],
             )
-        if self.keep_last > 1 and newer and trainer.is_global_zero and self.path.is_file():
-            keep(self.path, self.path.with_name(f"last_step_{self.saved_step:07d}.ckpt"))
+        if self.keep_last > 1 and newer and trainer.is_global_zero and (step := self.step_on_disk()) is not None:
+            keep(self.path, self.path.with_name(f"last_step_{step:07d}.ckpt"))
         for logger in trainer.loggers:
             logger.save()  # the figures of the steps that are saved
         trainer.save_checkpoint(self.path, weights_only=False)
@@ -155,6 +154,12 @@ class LastCheckpoint(Checkpoint):
             for old in sorted(self.path.parent.glob("last_step_*.ckpt"))[: 1 - self.keep_last or None]:
                 old.unlink()
         self.interruption.held = held
+
+    def step_on_disk(self) -> int | None:
+        """The step of last.ckpt, which may be an earlier process's; None where there is none, or it says no step."""
+        if not self.path.is_file():
+            return None
+        return self.saved_step if self.written else (peek(self.path)[0] or {}).get("global_step")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.restore_handler()
@@ -186,13 +191,3 @@ def answer_signals(trainer: Trainer) -> None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, LastCheckpoint):
             callback.answer()
-
-
-def keep(path: Path, name: Path) -> None:
-    """Give a file a second name, under which it stays when the first is given to another; not all systems can."""
-    try:
-        name.unlink(missing_ok=True)
-        os.link(path, name)
-    except OSError:
-        with path.open("rb") as source, replacing(name) as file:
-            shutil.copyfileobj(source, file)

@@ -122,11 +122,12 @@ class NaNGuard(Callback):
         )
 
     def good_checkpoints(self, trainer: Trainer) -> list[Path]:
-        """The files that this run has written, and that can be read."""
+        """The files that this run has written, or else began with, and that can be read."""
         callbacks = trainer.checkpoint_callbacks
         files = [Path(c.best_model_path) for c in callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path]
         files += [c.path for c in callbacks if isinstance(c, LastCheckpoint)]
-        return [file for file in files if damage(file) is None]
+        files += [Path(trainer.ckpt_path)] if trainer.ckpt_path else []
+        return [file for file in dict.fromkeys(files) if damage(file) is None]
 
 
 def tensors(state: Any) -> Iterator[Tensor]:

@@ -11,8 +11,8 @@ from diffusion_lit.average.power_function import check_std, decay
 from diffusion_lit.average.reconstruction import Kept, kept_averages
 from diffusion_lit.average.snapshot import Snapshot, snapshots_of
 from diffusion_lit.callback.average import WeightAverage
-from diffusion_lit.callback.last_checkpoint import keep
 from diffusion_lit.distributed.sharding import trained_parameters, unsharded
+from diffusion_lit.files import keep
 
 __all__ = ["PowerEMA"]
 

@@ -53,8 +53,9 @@ class Throughput(Callback):
         assert isinstance(pl_module, DiffusionModule)
         timer = timer_of(trainer)
         if not self.warm and timer is not None:
-            timer.reset()
-            self.warm = True
+            if pl_module.accumulation.ends_step:
+                timer.reset()
+                self.warm = True
             return
         self.images += len(batch)  # type: ignore[arg-type]
         self.steps += pl_module.accumulation.ends_step

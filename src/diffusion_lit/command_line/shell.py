@@ -28,6 +28,11 @@ PIECE = re.compile(rf"(?:^|,)\s*({QUOTED}(?=\s*(?:,|$))|[^,]*)", re.DOTALL)
 PARSER = OverridesParser.create()
 
 
+def is_multirun(arguments: Sequence[str]) -> bool:
+    """Whether a command does a job for each combination of values."""
+    return not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(arguments)
+
+
 def read_arguments(arguments: Sequence[str]) -> list[str]:
     """The arguments of a command for Hydra, which then takes the value of a path to be the text that was typed.
 
@@ -44,10 +49,6 @@ def read_arguments(arguments: Sequence[str]) -> list[str]:
         read_argument(argument, multirun) if "=" in argument and not argument.startswith(("-", "~")) else argument
         for argument in arguments
     ]
-
-
-def is_multirun(arguments: Sequence[str]) -> bool:
-    return not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(arguments)
 
 
 def read_argument(argument: str, multirun: bool) -> str:

@@ -71,6 +71,8 @@ def open_own_data(models: Models, origin: str, root: str | None, allow: Sequence
         config.root = root
     elif key == "root" and config.root and not Path(config.root).is_absolute() and "://" not in config.root:
         config.root = str(Path(checkpoint.get("started_in") or ".") / config.root)
+    if "cache" in config:
+        config.cache = None  # this machine's place for what is fetched, whatever the file names
     if config.get("latents") and isinstance(models.denoiser.space, LatentSpace):
         config.latents = models.denoiser.space.autoencoder
     try:

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
+from diffusion_lit.budget import doubled, limits_in
 from diffusion_lit.command_line.shell import command_line
 from diffusion_lit.run.past import Evaluation, PastRun
 
@@ -27,8 +28,9 @@ def commands_of(run: PastRun) -> list[tuple[str, str]]:
             found.append(("with the code that it had", f"cd {shlex.quote(folder)} && {code}"))
     if any((run.folder / "checkpoints").glob("*.ckpt")):
         if run.is_finished:
-            longer = {"resume": run.folder, "trainer.max_steps": 2 * max(run.step, 1)}
-            found.append(("Train on, twice as long", command_line("train", longer)))
+            limits = limits_in(run.config.get("trainer")) or {"max_steps": max(run.step, 1)}
+            longer = doubled(limits, {"max_steps": run.step})
+            found.append(("Train on, twice as long", command_line("train", {"resume": run.folder, **longer})))
         else:
             found.append(("Continue it", command_line("train", {"resume": run.folder})))
         found.append(("Draw from it", command_line("sample", {"ckpt": run.folder})))

@@ -1,21 +1,27 @@
 """The folder of one run: who may write to it, and that it is taken away again where there was nothing to do."""
 
+import logging
 import os
 import secrets
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
+from diffusion_lit.budget import doubled
 from diffusion_lit.command_line.shell import command_line
 from diffusion_lit.distributed.ranks import check_seen, from_first_rank, launched_by
 from diffusion_lit.files import remove_leftovers
-from diffusion_lit.run.resume import Origin
+from diffusion_lit.run.resume import Origin, readable, trained_by
 
-__all__ = ["claim", "claim_for_all", "say_finished"]
+__all__ = ["claim", "claim_for_all", "say_finished", "set_aside"]
+
+log = logging.getLogger(__name__)
 
 LOCK_PATIENCE = 10.0  # seconds; loading processes of a process that was killed notice it, and let go, after up to 5
 
@@ -80,6 +86,22 @@ def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:
     return lock
 
 
+def set_aside(folder: Path, origin: Origin) -> None:
+    """Move the checkpoints of later steps than the one that a run continues from, in its own folder, out of its way.
+
+    They are another branch of training: among those of this one they would be taken for its newest, or replaced.
+    """
+    later = [other.file for other in readable(folder / "checkpoints", say=False) if other.step > origin.step]
+    if not later or origin.run.resolve() != folder.resolve():
+        return
+    aside = next(path for n in count(1) if not (path := folder / "checkpoints" / "abandoned" / str(n)).exists())
+    aside.mkdir(parents=True)
+    for file in later:
+        file.rename(aside / file.name)
+    names = ", ".join(file.name for file in later)
+    log.warning("continuing from step %d: checkpoints of later steps (%s) are now in %s", origin.step, names, aside)
+
+
 def remove_all_leftovers(run: Path) -> None:
     for folder in (
         run,
@@ -88,10 +110,16 @@ def remove_all_leftovers(run: Path) -> None:
         remove_leftovers(folder)
 
 
-def say_finished(cfg: DictConfig, origin: Origin) -> None:
-    """The run is trained to its end: say so, and leave no folder for the run that is not begun."""
+def say_finished(cfg: DictConfig, origin: Origin, limits: Mapping[str, float]) -> None:
+    """The run is trained to its end: say so, and leave no folder for the run that is not begun.
+
+    Args:
+        cfg: settings of the run that is not begun.
+        origin: the end.
+        limits: what it has reached (see `Budget`).
+    """
     run = origin.run.resolve()
-    longer = command_line("train", {"resume": run, "trainer.max_steps": 2 * origin.step})
+    longer = command_line("train", {"resume": run, **doubled(limits, trained_by(origin))})
     print(
         f"{run} is finished: it was trained to step {origin.step}, and nothing is left to do. To train on\n  {longer}"
     )

@@ -52,7 +52,9 @@ class PastRun:
     @property
     def step(self) -> int:
         """The newest step that anything is known of."""
-        return max([0, *(row["step"] for row in self.rows), *(n for steps in self.pictures.values() for n in steps)])
+        said = [n for n in map(self.record.get, ("step", "finished")) if type(n) is int and n <= LAST_STEP]
+        steps = [n for steps in self.pictures.values() for n in steps]
+        return max([0, *said, *(row["step"] for row in self.rows), *steps])
 
     @property
     def is_finished(self) -> bool:

@@ -26,6 +26,7 @@ FORMER: dict[str, str | tuple[str, ...]] = {
     "logger.tensorboard._target_": (LIGHTNING, "diffusion_lit.tensorboard_logger."),
     "logger.wandb._target_": (LIGHTNING, "diffusion_lit.wandb_logger."),
     "trainer.strategy._target_": "diffusion_lit.hybrid_shard.",
+    "callback.step_checkpoint._target_": "lightning.pytorch.callbacks.",
 }
 """Settings whose classes earlier versions recorded by names that begin so: a class alone, or a group with all in it."""
 

@@ -2,20 +2,22 @@
 
 import json
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
+from diffusion_lit.budget import whole_epochs
 from diffusion_lit.checkpoint import damage, damaged_part, load_checkpoint, peek
 from diffusion_lit.distributed.ranks import check_seen, from_first_rank
 from diffusion_lit.run.settings import Change, changes
 
-__all__ = ["Origin", "check_origin", "find_earlier_run", "find_origin", "is_finished", "open_origin", "read"]
+__all__ = [
+    *("Origin", "check_origin", "find_earlier_run", "find_origin", "is_finished", "open_origin", "read", "readable"),
+    "trained_by",
+]
 
 log = logging.getLogger(__name__)
 
@@ -170,21 +172,23 @@ def check_origin(origin: Origin, cfg: DictConfig, class_names: list[str] | None)
     return found
 
 
-def is_finished(origin: Origin, limits: dict[str, float], trainer: Trainer) -> bool:
+def is_finished(origin: Origin, limits: Mapping[str, float]) -> bool:
     """Whether a run has used up its budget already, and all that follows its last step is done too."""
+    done = trained_by(origin)
+    return any(done[name] >= limit for name, limit in limits.items()) and is_closed(origin)
+
+
+def trained_by(origin: Origin) -> dict[str, float]:
+    """What a run has trained up to a checkpoint, by the limit that it counts towards (see `Budget`)."""
     progress, states = origin.recorded["loops"]["fit_loop"], origin.recorded["callbacks"].items()
     budget: dict[str, float] = next((state for key, state in states if key.startswith("Budget")), {})
-    done = {
+    current, batches = progress["epoch_progress"]["current"], progress["epoch_loop.batch_progress"]
+    return {
         "max_steps": origin.step,
-        "max_epochs": progress["epoch_progress"]["current"]["processed"],
+        "max_epochs": whole_epochs(current["processed"], current["ready"], batches["is_last_batch"]),
         "max_images": budget.get("images", 0),
         "max_minutes": budget.get("minutes", 0.0),
     }
-    validated = progress["epoch_loop.state_dict"].get("validated_step", origin.step)
-    every = trainer.val_check_interval
-    stopped_early = any(done[name] >= limits.get(name, math.inf) for name in ("max_images", "max_minutes"))
-    validates = isinstance(every, int) and (origin.step % every == 0 or stopped_early) and validated != origin.step
-    return any(done[name] >= limit for name, limit in limits.items()) and not validates and is_closed(origin)
 
 
 def is_closed(origin: Origin) -> bool:

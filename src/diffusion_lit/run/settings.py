@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lit.command_line.catalogue import is_own
 from diffusion_lit.command_line.shell import PATHS
 from diffusion_lit.derived import DERIVED, leaves
+from diffusion_lit.trust.destination import within_run
 
 __all__ = ["Change", "changes", "plain_settings"]
 
@@ -22,13 +23,13 @@ ARCHITECTURE = (
 )
 """Settings that weights cannot outlive: by the beginning of their keys."""
 
-PLACES = ("run_dir", "output_root", "resume", "init")
-"""Settings of where one run is and comes from."""
+PLACES = ("run_dir", "output_root", "resume", "init", "data.cache")
+"""Settings of where one run is and comes from, and where this machine has room for what it fetches."""
 
 UNSEEN = (
     *(*PLACES, "logger", "progress", "callback.progress", "callback.throughput", "callback.dashboard"),
     *("callback.raw_loss", "callback.update_ratio", "data.num_workers", "data.verify"),
-    *("execution", "data.cache", "data.ahead", "objective", "allow"),
+    *("execution", "data.ahead", "objective", "allow"),
     *("trainer.default_root_dir", "trainer.log_every_n_steps"),
     *("trainer.enable", "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "trainer.strategy", "sweep"),
 )
@@ -142,10 +143,10 @@ def flatten(config: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
         config: resolved, of plain containers.
         folder: the folder in which the command was run.
     """
-    values, run_dir = leaves(config), str(config.get("run_dir", ""))
+    values, run_dir = leaves(config), config.get("run_dir")
     for key, value in values.items():
-        if isinstance(value, str) and run_dir and (value + os.sep).startswith(run_dir + os.sep):
-            values[key] = RUN_DIR + value[len(run_dir) :]
+        if isinstance(value, str) and (rest := within_run(value, run_dir)) is not None:
+            values[key] = RUN_DIR + rest
         elif isinstance(value, str) and key.rpartition(".")[2] in PATHS:
             values[key] = place(value, folder)
     return values

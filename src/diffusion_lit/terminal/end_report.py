@@ -11,7 +11,9 @@ from diffusion_lit.terminal.status_line import clock_time
 __all__ = ["end_report"]
 
 
-def end_report(run: Path, step: int, seconds: float, metrics: Mapping[str, Any], classes: bool) -> str:
+def end_report(
+    run: Path, step: int, seconds: float, metrics: Mapping[str, Any], classes: bool, longer: Mapping[str, float]
+) -> str:
     """The lines that a run ends with.
 
     Args:
@@ -20,6 +22,7 @@ def end_report(run: Path, step: int, seconds: float, metrics: Mapping[str, Any],
         seconds: how long it took.
         metrics: figures by name; `val/loss` and the FIDs are shown.
         classes: whether its model has classes.
+        longer: settings by which it trains on.
     """
     figures = [f"{k} = {float(v):.4g}" for k, v in metrics.items() if k == "val/loss" or k.startswith("fid/")]
     grids, table_of_figures = sorted((run / "samples").glob("*.png")), run / "metrics.csv"
@@ -32,6 +35,6 @@ def end_report(run: Path, step: int, seconds: float, metrics: Mapping[str, Any],
     ]
     following = [
         command_line("sample", {"ckpt": run} | ({"guidance": 2} if classes else {})),
-        command_line("train", {"resume": run, "trainer.max_steps": 2 * step}),
+        command_line("train", {"resume": run, **longer}),
     ]
     return "\n".join(["", table(rows), "Try next", *(f"  {line}" for line in following)])

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_lit.command_line.catalogue import OWN, is_own
 from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.command_line.shell import OWN_PACKAGES
+from diffusion_lit.trust.destination import check_destinations
 from diffusion_lit.trust.gate import Gate
 from diffusion_lit.trust.plain import plain, printable
 
@@ -43,7 +43,6 @@ KINDS = {
     "weighting": "diffusion_lit.weighting.Weighting",
 }
 """What belongs into each group."""
-FOLDERS = ("folder", "dirpath", "save_dir", "default_root_dir")
 ADDRESS = re.compile(r"((https?|s3|gs|azure|r2|hf|local|file):(//)?[\w.-]*(:\d+)?)?[^:]*")
 """A path or URL, maybe with braces: webdataset runs what follows `pipe:`, also within a list or braces."""
 
@@ -65,7 +64,8 @@ def check_config(config: object, origin: str, allow: Sequence[str] = ()) -> dict
 
     Raises:
         ValueError: if there is anything but plain values in it, it names a class that does not belong where it is, or
-            it would write outside of its folder or run a program; the message has the key and the remedy.
+            it would write outside of its folder, send figures to another server or run a program; the message has the
+            key and the remedy.
     """
     values = plain(config, origin)
     if type(values) is not dict:
@@ -160,33 +160,3 @@ def check_addresses(data: object, origin: str) -> None:
                     f"{origin}: data.{key} is {printable(url)}, by which a program could be run; if you trust it, give "
                     f"data.{key}= yourself"
                 )
-
-
-def check_destinations(values: dict[str, Any], origin: str) -> None:
-    """Refuse callbacks, loggers or a trainer that would write outside of the run's own folder.
-
-    Raises:
-        ValueError: if there is one; the message names the key.
-    """
-    run_dir = values.get("run_dir")
-
-    def check(value: object, key: str) -> None:
-        if isinstance(value, dict):
-            for name, part in value.items():
-                if name != "weights":  # of a feature extractor, which are read
-                    check(part, f"{key}.{name}")
-        elif isinstance(value, list):
-            for part in value:
-                check(part, key)
-        elif isinstance(value, str):
-            path = Path(value)
-            inside = isinstance(run_dir, str) and path.is_relative_to(run_dir)
-            outside = path.is_absolute() or key.rpartition(".")[2] in FOLDERS
-            if ".." in path.parts or (outside and not inside):
-                raise ValueError(
-                    f"{origin}: {printable(key)} is {printable(value)}, which is outside of the run's folder "
-                    f"{printable(run_dir)}; if you trust it, give {key}= yourself"
-                )
-
-    for group in ("callback", "logger", "trainer"):
-        check(values.get(group), group)
