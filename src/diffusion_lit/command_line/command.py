@@ -64,6 +64,12 @@ OmegaConf.register_new_resolver(
     replace=True,
 )
 OmegaConf.register_new_resolver("product", lambda a, b: a * b, replace=True)
+# `number`, or a positive limit that is less: null, or what is not a number, is none.
+OmegaConf.register_new_resolver(
+    "at_most",
+    lambda number, limit: limit if isinstance(limit, int) and 0 < limit < number else number,
+    replace=True,
+)
 
 
 def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
