@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from diffusion_lit.command_line.command import command
+from diffusion_lit.command_line.output import outlive_readers
 
 
 @command("evaluate")
@@ -34,5 +35,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["compare"]:
         if len(sys.argv) != 4:
             sys.exit("usage: python -m diffusion_lit.evaluate compare A/evaluation.json B/evaluation.json")
+        outlive_readers()
         sys.exit(compare(*sys.argv[2:]))
     main()

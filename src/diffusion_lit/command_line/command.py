@@ -31,6 +31,7 @@ from diffusion_lit.command_line.job import (
     prepare_subprocesses,
 )
 from diffusion_lit.command_line.mistake import explain
+from diffusion_lit.command_line.output import outlive_readers
 from diffusion_lit.command_line.shell import read_arguments
 from diffusion_lit.command_line.slips import refuse_slips
 from diffusion_lit.command_line.sweep import find_sweep, name_jobs, repeat_command
@@ -132,6 +133,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
 
         @functools.wraps(start)
         def main() -> None:
+            outlive_readers()
             try:
                 if answer(name, sys.argv[1:]):
                     return
