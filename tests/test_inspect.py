@@ -11,7 +11,7 @@ from diffusion_lit.contact_sheet import choose_examples, spread
 from diffusion_lit.data import DigitsData
 from tests import streams
 from tests.data.prepared_set import data_module, numbers, prepare, settings, write_folder
-from tests.launch import ALL_DIGITS, run_forked
+from tests.launch import ALL_DIGITS, read_by_bash, run_forked
 
 
 def test_it_says_what_a_prepared_set_holds(tmp_path: Path) -> None:
@@ -24,6 +24,21 @@ def test_it_says_what_a_prepared_set_holds(tmp_path: Path) -> None:
     assert ["source:", str(tmp_path / "folder")] in lines and f"{tmp_path / 'out' / 'contact_sheet.png'}" in done.stdout
     with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
         assert sheet.width > 400 and np.asarray(sheet).std() > 20
+
+
+def test_a_folder_of_images_is_answered_with_commands_that_read_it(tmp_path: Path) -> None:
+    """And not with one that would prepare a set into it."""
+    images = write_folder(tmp_path / "my images", 4)
+    done = run_forked("inspect", f"data.root={images}", "out=seen", cwd=tmp_path)
+    assert done.returncode == 1
+    commands = [line.strip() for line in done.stderr.splitlines() if "-m diffusion_lit." in line]
+    assert len(commands) == 2
+    for command in commands:
+        _, module, *arguments = read_by_bash(command.replace("ANOTHER_FOLDER", "'a set'"))
+        name = module.rpartition(".")[2]
+        done = run_forked(name, *arguments, *(["out=seen"] if name == "inspect" else []), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a set" / "manifest.json").is_file() and (tmp_path / "seen" / "contact_sheet.png").is_file()
 
 
 @pytest.mark.parametrize("kind", ["image_folder", "stream", "memmap"])
