@@ -34,7 +34,7 @@ def compare(first: str, second: str) -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["compare"]:
         if len(sys.argv) != 4:
-            sys.exit("usage: python -m diffusion_lit.evaluate compare A/evaluation.json B/evaluation.json")
+            sys.exit("usage: python -m diffusion_lit.evaluate compare FOLDER_OR_FILE FOLDER_OR_FILE")
         outlive_readers()
         sys.exit(compare(*sys.argv[2:]))
     main()
