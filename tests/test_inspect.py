@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_lit.contact_sheet import choose_examples, spread
+from diffusion_lit.contact_sheet import choose_examples, draw_contact_sheet, spread
 from diffusion_lit.data import DigitsData
+from diffusion_lit.picture import title_font
 from tests import streams
 from tests.data.prepared_set import data_module, numbers, prepare, settings, write_folder
 from tests.launch import ALL_DIGITS, read_by_bash, run_forked
@@ -73,6 +74,21 @@ def test_sets_without_classes_and_with_many(monkeypatch: pytest.MonkeyPatch) -> 
     rows = choose_examples(data, "val", rows=3, columns=4)
     assert list(rows) == ["0 ...", "65 ...", "130 ..."] and all(len(row) == 4 for row in rows.values())
     assert spread(torch.arange(100), 3).tolist() == [0, 50, 99] and spread(torch.arange(2), 3).tolist() == [0, 1]
+
+
+def test_names_of_classes_are_drawn_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    """In a font that has their letters, or with a warning of ours; a dollar is a dollar."""
+    monkeypatch.setattr(title_font, "others", list)
+    monkeypatch.setattr(title_font, "BOXES", [])
+    title_font.file_for.cache_clear()
+    draw_contact_sheet(
+        {name: torch.zeros(2, 1, 8, 8, dtype=torch.uint8) for name in ("$\\x$", "日本")}, tmp_path / "a.png"
+    )
+    title_font.file_for.cache_clear()
+    assert [m.partition(":")[0] for m in caplog.messages] == ["no font of this machine has all of 日本"]
+    assert (tmp_path / "a.png").is_file() and not recwarn
 
 
 @pytest.mark.parametrize(
