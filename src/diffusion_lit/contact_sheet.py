@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.picture.image import as_array, save_figure, visible
-from diffusion_lit.picture.title_font import font_for
+from diffusion_lit.picture.title_font import font_file
 
 __all__ = ["choose_examples", "draw_contact_sheet"]
 
@@ -68,8 +68,8 @@ def draw_contact_sheet(rows: dict[str, Tensor], path: Path) -> None:
             axis.set(xticks=[], yticks=[])
             for side in axis.spines.values():
                 side.set_visible(False)
-        font = FontProperties(fname=font_for(name, FONT_SIZE).path, size=FONT_SIZE)
+        font = FontProperties(fname=font_file(name), size=FONT_SIZE)
         axes[0].set_ylabel(name, rotation=0, ha="right", va="center", font=font, parse_math=False)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # which `font_for` says
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # which `font_file` says
         save_figure(figure, path)
