@@ -236,6 +236,7 @@ def test_results_are_compared(run: Path, whole: Path, tmp_path: Path, tmp_path_f
     one = whole / "evaluation.json"
     longer = evaluated(tmp_path_factory.mktemp("longer"), f"ckpt={run}", *PLAIN, "sampler.num_steps=8")
     text, alike = compare_results(one, longer / "evaluation.json")
+    assert compare_results(whole, longer) == (text, alike), "folders are the files in them"
     assert alike and "generated.sampler.num_steps: 2 and 8" in text and "measured alike" in text
     variants = {
         "num_generated": ["num_samples=50"],

@@ -20,7 +20,7 @@ from diffusion_lit.exporting import export
 from diffusion_lit.provenance import content_of
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.terminal.interruption import Interrupted
-from tests.launch import read_by_bash
+from tests.launch import read_by_bash, run_forked
 from tests.strangers import checkpoint, saved
 
 FILES = {"safetensors": {"model.safetensors", "config.json", "README.md", RECORD}}
@@ -214,6 +214,14 @@ def test_a_folder_goes_to_the_hub(
     assert asked[0] == ("me/model", {"private": False, "exist_ok": True}) and asked[1]["folder_path"] == out
     card = (out / "README.md").read_text()
     assert "hf download me/model --local-dir model\npython -m diffusion_lit.sample ckpt=model" in card
+
+
+@pytest.mark.slow
+def test_what_rewrites_a_graph_says_nothing(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime"), pytest.importorskip("onnxscript")
+    done = run_forked("export", f"ckpt={run}", "out=out", "format=onnx", "num_steps=4", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1 and "run beside the model" in done.stdout
 
 
 @pytest.mark.slow

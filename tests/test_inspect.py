@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.contact_sheet import choose_examples, spread
+from diffusion_lit.contact_sheet import choose_examples, draw_contact_sheet, spread
 from diffusion_lit.data import DigitsData
 from diffusion_lit.data.batch import ArrayImages
+from diffusion_lit.picture import title_font
 from tests import streams
 from tests.data.prepared_set import data_module, numbers, prepare, settings, write_folder
-from tests.launch import ALL_DIGITS, run_forked
+from tests.launch import ALL_DIGITS, read_by_bash, run_forked
 
 
 def test_it_says_what_a_prepared_set_holds(tmp_path: Path) -> None:
@@ -27,6 +28,21 @@ def test_it_says_what_a_prepared_set_holds(tmp_path: Path) -> None:
     assert ["source:", str(tmp_path / "folder")] in lines and f"{tmp_path / 'out' / 'contact_sheet.png'}" in done.stdout
     with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
         assert sheet.width > 400 and np.asarray(sheet).std() > 20
+
+
+def test_a_folder_of_images_is_answered_with_commands_that_read_it(tmp_path: Path) -> None:
+    """And not with one that would prepare a set into it."""
+    images = write_folder(tmp_path / "my images", 4)
+    done = run_forked("inspect", f"data.root={images}", "out=seen", cwd=tmp_path)
+    assert done.returncode == 1
+    commands = [line.strip() for line in done.stderr.splitlines() if "-m diffusion_lit." in line]
+    assert len(commands) == 2
+    for command in commands:
+        _, module, *arguments = read_by_bash(command.replace("ANOTHER_FOLDER", "'a set'"))
+        name = module.rpartition(".")[2]
+        done = run_forked(name, *arguments, *(["out=seen"] if name == "inspect" else []), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a set" / "manifest.json").is_file() and (tmp_path / "seen" / "contact_sheet.png").is_file()
 
 
 @pytest.mark.parametrize("kind", ["image_folder", "stream", "memmap"])
@@ -93,6 +109,21 @@ def test_of_many_classes_those_that_have_images_are_shown(listed: bool) -> None:
     assert [name.split(" (")[0] for name in rows] == ["class 3", "class 149"]
     rows = choose_examples(data_of([-1] * 5), "test", rows=2, columns=2)
     assert [images[:, 0, 0, 0].tolist() for images in rows.values()] == [[0, 1], [3, 4]]
+
+
+def test_names_of_classes_are_drawn_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    """In a font that has their letters, or with a warning of ours; a dollar is a dollar."""
+    monkeypatch.setattr(title_font, "others", list)
+    monkeypatch.setattr(title_font, "BOXES", [])
+    title_font.file_for.cache_clear()
+    draw_contact_sheet(
+        {name: torch.zeros(2, 1, 8, 8, dtype=torch.uint8) for name in ("$\\x$", "日本")}, tmp_path / "a.png"
+    )
+    title_font.file_for.cache_clear()
+    assert [m.partition(":")[0] for m in caplog.messages] == ["no font of this machine has all of 日本"]
+    assert (tmp_path / "a.png").is_file() and not recwarn
 
 
 @pytest.mark.parametrize(

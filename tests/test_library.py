@@ -40,7 +40,7 @@ from diffusion_lit.run.past import read_run
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.terminal.interruption import Interrupted
 from tests.documents import blocks
-from tests.launch import ROOT, TINY
+from tests.launch import ROOT, TINY, read_by_bash
 
 EXAMPLE = ROOT / "examples" / "own_parts"
 SMALL = (
@@ -107,6 +107,24 @@ def test_printed_commands_find_own_parts(trained: Trained) -> None:
     again = dict(commands_of(read_run(trained.run.folder)))
     label = f"Train it again, with configurations of {EXAMPLE / 'conf'}: read these first if they are not yours"
     assert f"--config-dir={EXAMPLE / 'conf'}" in again[label] and "experiment=shapes" in again[label]
+
+
+def test_the_report_s_commands_work_with_own_parts(trained: Trained, tmp_path: Path) -> None:
+    run, conf = trained.run.folder, EXAMPLE / "conf"
+    commands = [(text, line) for text, line in commands_of(read_run(run)) if "diffusion_lit" in line]
+    said = {text.partition(",")[0]: (text, line) for text, line in commands}
+    words = {purpose: read_by_bash(line.rpartition("&& ")[2])[2:] for purpose, (_, line) in said.items()}
+    label, line = said["Train on"]
+    assert line.startswith("cd ") and "classes of shapes and configurations of" in label and "not yours" in label
+    assert words["Draw from it"] == words["Evaluate it"] == [f"ckpt={run}", "allow=[shapes]"]
+    resume = [word for word in words["Train on"] if not word.startswith("trainer.max_steps=")]
+    assert resume == [f"resume={run}", "allow=[shapes]", f"--config-dir={conf}"]
+    with pytest.raises(ValueError, match=r"was trained with experiment/shapes, .* --config-dir=FOLDER"):
+        dl.train(resume[:2])
+    longer = dl.train([*resume[:2], "trainer.max_steps=3", f"output_root={tmp_path}"], config_dir=conf)
+    assert longer.step == 3
+    shell.OWN_PACKAGES.clear()
+    dl.sample([*words["Draw from it"], "num_samples=1", f"out={tmp_path / 'drawn'}"])
 
 
 def test_a_second_run_continues_the_first_and_leaves_nothing(trained: Trained, tmp_path: Path) -> None:

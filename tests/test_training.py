@@ -575,6 +575,18 @@ def test_sampling_while_training_leaves_no_trace(run: Path, tmp_path: Path) -> N
     assert same(run / "checkpoints" / "last.ckpt", tmp_path / "checkpoints" / "last.ckpt")
 
 
+def test_a_run_that_is_shorter_than_the_usual_interval_has_a_validation_loss(tmp_path: Path) -> None:
+    """As the first examples of the documents are."""
+    usual = tuple(option for option in TINY if not option.startswith("trainer.val_check_interval"))
+    train_in(tmp_path, "trainer.max_steps=2", "callback.fid=null", "callback.sample_grid=null", tiny=usual)
+    assert list(column(tmp_path, "val/loss")) == [2] and (tmp_path / "checkpoints" / "best.ckpt").is_file()
+    steps = {"": 700, "trainer.max_steps=9000": 700, "trainer.max_steps=null": 700, "trainer.max_steps=7": 7}
+    found = {
+        option: config(tmp_path, *filter(None, [option]), tiny=False).trainer.val_check_interval for option in steps
+    }
+    assert found == steps
+
+
 def test_a_grid_every_n_epochs(tmp_path: Path) -> None:
     options = ("callback.sample_grid.every_n_steps=null", "callback.sample_grid.every_n_epochs=2", "callback.fid=null")
     train_in(tmp_path, "trainer.max_steps=9", "trainer.val_check_interval=100", *options)  # four steps an epoch

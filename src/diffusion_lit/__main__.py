@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from diffusion_lit.command_line.catalogue import COMMANDS
 from diffusion_lit.command_line.help import answer, header_of
+from diffusion_lit.command_line.output import outlive_readers
 from diffusion_lit.command_line.suggestion import similar
 
 __all__ = ["main"]
@@ -18,6 +19,7 @@ OTHERS = {
 
 def main() -> None:
     """Run the command that the first argument names; without one, list them."""
+    outlive_readers()
     name, *arguments = sys.argv[1:] or ["help"]
     if name == "complete":
         from diffusion_lit.command_line.completion import complete

@@ -1,6 +1,7 @@
 """Examples of what a dataset holds."""
 
 import math
+import warnings
 from pathlib import Path
 
 import torch
@@ -8,9 +9,11 @@ from torch import Tensor
 
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.picture.image import as_array, save_figure, visible
+from diffusion_lit.picture.title_font import font_file
 
 __all__ = ["choose_examples", "draw_contact_sheet"]
 
+FONT_SIZE = 9
 LOOKED_AT = 2000
 """Images among which examples of each class are looked for, where that takes reading them."""
 
@@ -55,6 +58,7 @@ def spread(indices: Tensor, count: int) -> Tensor:
 def draw_contact_sheet(rows: dict[str, Tensor], path: Path) -> None:
     """Write a PNG with a row of images, uint8 [n, C, H, W], for each name, shown as `visible` says."""
     from matplotlib.figure import Figure  # of the whole of matplotlib, what needs no display
+    from matplotlib.font_manager import FontProperties
 
     columns = max(map(len, rows.values()))
     height, width = next(iter(rows.values())).shape[2:]
@@ -68,5 +72,8 @@ def draw_contact_sheet(rows: dict[str, Tensor], path: Path) -> None:
             axis.set(xticks=[], yticks=[])
             for side in axis.spines.values():
                 side.set_visible(False)
-        axes[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    save_figure(figure, path)
+        font = FontProperties(fname=font_file(name), size=FONT_SIZE)
+        axes[0].set_ylabel(name, rotation=0, ha="right", va="center", font=font, parse_math=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # which `font_file` says
+        save_figure(figure, path)

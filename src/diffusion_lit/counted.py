@@ -1,6 +1,13 @@
 """Numbers of things and of bytes, in words."""
 
-__all__ = ["counted", "memory"]
+from collections.abc import Sequence
+
+__all__ = ["agreeing", "counted", "memory"]
+
+
+def agreeing(names: Sequence[str], one: str, several: str) -> str:
+    """`a has`, `a, b have`: names and the verb that goes with so many."""
+    return f"{', '.join(names)} {one if len(names) == 1 else several}"
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

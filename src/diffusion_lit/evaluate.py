@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from diffusion_lit.command_line.command import command
+from diffusion_lit.command_line.output import outlive_readers
 
 
 @command("evaluate")
@@ -33,6 +34,7 @@ def compare(first: str, second: str) -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["compare"]:
         if len(sys.argv) != 4:
-            sys.exit("usage: python -m diffusion_lit.evaluate compare A/evaluation.json B/evaluation.json")
+            sys.exit("usage: python -m diffusion_lit.evaluate compare FOLDER_OR_FILE FOLDER_OR_FILE")
+        outlive_readers()
         sys.exit(compare(*sys.argv[2:]))
     main()

@@ -21,6 +21,7 @@ from diffusion_lit.callback import LastCheckpoint
 from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.feature.shared import instantiate_sharing
+from diffusion_lit.logger.csv import newest_value
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.run.checkpoint_files import SameCheckpoint
 from diffusion_lit.run.fine_tuning import load_weights
@@ -36,7 +37,7 @@ from diffusion_lit.run.record import (
 )
 from diffusion_lit.run.restore import restore_settings
 from diffusion_lit.run.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, open_origin, read
-from diffusion_lit.run.settings import Change
+from diffusion_lit.run.settings import Change, remarks
 from diffusion_lit.run.start_table import StartTable
 from diffusion_lit.terminal.chatter import quiet_loggers, quiet_the_platform
 from diffusion_lit.terminal.end_report import end_report
@@ -129,7 +130,8 @@ def run(
         record = write_record(cfg, module, trainer, origin, earlier)
         if origin is not None:
             set_aside(Path(cfg.run_dir), origin)
-        trainer.callbacks.insert(0, StartTable(cfg, [*remarks_on(cfg, origin, changed), *began]))  # type: ignore[attr-defined]
+        begin = StartTable(cfg, [*remarks_on(cfg, origin, changed), *began], newest_value(earlier, "size/train_images"))
+        trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
         log.info("reading the data")
 
     start = time.monotonic()
@@ -155,7 +157,6 @@ def remarks_on(cfg: DictConfig, origin: Origin | None, changed: Sequence[Change]
     """Where a run begins, and what a resumed one changes."""
     if origin is not None:
         yield f"resuming from {origin.file}, step {origin.step}"
-        for change in changed:
-            yield f"  {change} ({change.meaning})"
+        yield from (f"  {remark}" for remark in remarks(changed))
     elif cfg.resume == "auto":
         yield "resume=auto: no earlier run has these settings; this one starts anew"

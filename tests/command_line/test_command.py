@@ -19,7 +19,7 @@ from diffusion_lit.command_line.mistake import explain
 from diffusion_lit.command_line.shell import quote
 from diffusion_lit.sampling import sample
 from tests.hydra_shortcuts import composed
-from tests.launch import ROOT, TINY, run_command, run_forked, run_launched, train_in
+from tests.launch import PATIENCE, ROOT, TINY, Forked, run_command, run_forked, run_launched, train_in
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,20 @@ def refusal(run: Path, out: Path, *options: str) -> str:
 def arrays(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
     with np.load(folder / "samples.npz") as file:
         return file["arr_0"], file.get("arr_1")
+
+
+def test_a_reader_that_leaves_costs_nothing_of_the_work(run: Path, tmp_path: Path) -> None:
+    """`sample ... | head -0`: as with a reader, but for what would have been said."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    settings = [f"ckpt={run}", "out=drawn", "num_samples=2", "format=[png,grid]", "sampler.num_steps=1"]
+    for name, given in (("sample", settings), ("inspect", ["data=digits", "out=seen"]), ("sample", ["--help"])):
+        command = [sys.executable, "-m", f"diffusion_lit.{name}", *given]
+        with (tmp_path / "errors").open("w") as errors:
+            assert Forked(command, tmp_path, dict(os.environ), writer, errors.fileno()).wait(PATIENCE) == 0, name
+        assert (tmp_path / "errors").read_text() == ""
+    os.close(writer)
+    assert (tmp_path / "drawn" / "grid.png").is_file() and (tmp_path / "seen" / "contact_sheet.png").is_file()
 
 
 HELP = {

@@ -59,6 +59,7 @@ SLIPS = {
     ("train", "shedule=cosine"): "did you mean schedule",
     ("train", "+shedule=cosine"): "did you mean schedule",
     ("train", "data.root=x"): "data.root is not a setting here: data=cifar10, data=fashion_mnist, data=image_folder,",
+    ("train", "sampler=heun", "sampler.eta=1"): "sampler.eta is not a setting here: sampler=ddim has it",
     ("train", "schedule.cosine=1"): "choose that member with schedule=cosine",
     ("train", "optimizer.amsgrad=true"): "AdamW takes it: put a + before it, +optimizer.amsgrad=true",
     ("train", "~callback.fidd"): "did you mean callback.fid",

@@ -104,6 +104,11 @@ def test_the_best_and_the_last_of_any_figure(tmp_path: Path, caplog: pytest.LogC
     cfg.objective = "fid/y"
     assert figures_of(cfg) == {}
     assert "objective=fid/y has no value" in caplog.text and "choose one of fid/x, val/loss" in caplog.text
+    (tmp_path / "metrics.csv").write_text("step,epoch,images_seen,size/batch,train/lr,train/loss\n1,1,2,3,4,5\n")
+    cfg.objective = "val/loss"
+    assert figures_of(cfg) == {}
+    assert "let trainer.val_check_interval be at most the steps of a run, or choose one of train/loss" in caplog.text
+    assert "size/" not in caplog.text and "epoch" not in caplog.text and "train/lr" not in caplog.text
 
 
 @pytest.mark.parametrize("sweeper", [(), ("sweep=optuna",)])

@@ -71,7 +71,11 @@ WRONG = {
     "empty folder": ((*REAL, "samples=empty"), "no images in empty"),
     "other resolution": ((*MODEL, "against=large.npz"), "1 x 8 x 8 and the real images 1 x 16 x 16"),
     "other channels": ((*MODEL, "against=colour.npz"), "1 x 8 x 8 and the real images 3 x 8 x 8"),
-    "training images twice": ((*MODEL[:3], *DRAWN, "metrics=[authenticity]"), "against=test or against=val"),
+    "training images twice": (
+        (*MODEL[:3], *DRAWN, "metrics=[authenticity]"),
+        "authenticity needs images that the model was not trained on, and against=train is those that it was: take "
+        "against=test or against=val",
+    ),
     "nobody's training images": (
         (*IMAGES, "against=large.npz", "metrics=[authenticity]"),
         "training=PATH, or ckpt=RUN_OR_FILE",

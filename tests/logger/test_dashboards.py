@@ -125,7 +125,7 @@ def test_the_page_has_a_panel_for_each_figure(run: Path, tmp_path: Path) -> None
     names = ("step", "train/loss", "train/loss_most_noise", "memory/peak_gib")
     rows = [{name: row[name] for name in names if name in row} for row in rows]
     rows += [{"step": 8, "train/loss": float("nan"), "mine/figure": -1.0}]  # of a run that diverged
-    draw_dashboard(rows, tmp_path / "dashboard.png", "a run")
+    draw_dashboard(rows, tmp_path / "dashboard.png", r"a run $\x$")  # a folder's name, and not a formula
     with Image.open(tmp_path / "dashboard.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert pixels.shape[1] > 1000 and len(np.unique(pixels.reshape(-1, 3)[::50], axis=0)) > 20

@@ -18,7 +18,7 @@ from diffusion_lit.derived import leaves
 from diffusion_lit.logger.csv import read_table
 from diffusion_lit.run.restore import restore_settings
 from diffusion_lit.run.resume import find_earlier_run, find_origin
-from diffusion_lit.run.settings import ARCHITECTURE, TODAY, UNSEEN, Change, changes, plain_settings, under
+from diffusion_lit.run.settings import ARCHITECTURE, TODAY, UNSEEN, Change, changes, plain_settings, remarks, under
 from tests.figures import scalars, table
 from tests.launch import TINY, config, run_forked, train_in
 from tests.repeats import slow_but
@@ -279,6 +279,39 @@ def test_a_part_that_is_turned_off_is_one_change(tmp_path: Path) -> None:
     assert [str(c) for c in changes(recorded, config(tmp_path / "new", tiny=False))] == []
     found = changes(recorded, config(tmp_path / "new", "callback.fid=null", "callback.ema=null", tiny=False))
     assert [str(change) for change in found] == ["callback.ema: on -> None", "callback.fid: on -> None"]
+    found = changes(recorded, config(tmp_path / "new", "~callback.fid", "~callback.ema", tiny=False))
+    assert [str(change) for change in found] == ["callback.ema: on -> None", "callback.fid: on -> None"]
+
+
+def test_each_change_is_said_once_and_all_of_them_agree(tmp_path: Path) -> None:
+    old = OmegaConf.to_container(config(tmp_path / "old", tiny=False), resolve=True)
+    new = ("optimizer=adam", "weighting=snr", "augmentation=flip", "sampler=ddpm")
+    found = list(
+        remarks(changes({"config": old, "started_in": os.getcwd()}, config(tmp_path / "new", *new, tiny=False)))
+    )
+    of_optimizer = [line for line in found if line.startswith("optimizer.")]
+    assert len(of_optimizer) > 1 and all("state starts anew" in line for line in of_optimizer)
+    for part in ("weighting", "augmentation", "sampler"):
+        assert [line.partition(":")[0] for line in found if f"{part}._target_" in line] == [f"{part}._target_"]
+
+
+def test_a_resume_says_what_changed_in_words_of_ours(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """A callback that was left out, a folder with checkpoints already, and an image that was lost since."""
+    caplog.set_level("INFO")
+    train_in(tmp_path / "a", *(o for o in SHORT if "fid" not in o), "callback.nan_guard.every_n_steps=1")
+    load = DigitsData.load
+    monkeypatch.setattr(DigitsData, "load", lambda data: {k: without_one(v) for k, v in load(data).items()})
+    caplog.clear()
+    resumed(tmp_path / "a", f"resume={tmp_path / 'a'}", "~callback.fid", "~callback.nan_guard", "trainer.max_steps=5")
+    said = caplog.text + "".join(str(warning.message) for warning in recwarn)
+    assert "training images: 288 -> 287 (from the next step on, which is then no longer" in said
+    assert "callback.fid: on -> None" in said and said.count("callback.fid") == 1
+    assert "Please add the following callbacks" not in said and "is not empty" not in said
 
 
 # Which run, and which of its checkpoints.
@@ -577,6 +610,11 @@ class FiveDigits(DigitsData):
 
     def load(self) -> dict[str, Images]:
         return {name: below_five(images) for name, images in super().load().items()}
+
+
+def without_one(images: Images) -> Images:
+    pixels, labels = images.fetch(list(range(1, len(images))))
+    return ArrayImages(pixels, labels)
 
 
 def below_five(images: Images) -> Images:

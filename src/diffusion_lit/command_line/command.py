@@ -31,6 +31,7 @@ from diffusion_lit.command_line.job import (
     prepare_subprocesses,
 )
 from diffusion_lit.command_line.mistake import explain
+from diffusion_lit.command_line.output import outlive_readers
 from diffusion_lit.command_line.shell import is_multirun, read_arguments
 from diffusion_lit.command_line.slips import options_and_settings, refuse_slips
 from diffusion_lit.command_line.sweep import find_sweep, name_jobs, repeat_command
@@ -64,6 +65,12 @@ OmegaConf.register_new_resolver(
     replace=True,
 )
 OmegaConf.register_new_resolver("product", lambda a, b: a * b, replace=True)
+# `number`, or a positive limit that is less: null, or what is not a number, is none.
+OmegaConf.register_new_resolver(
+    "at_most",
+    lambda number, limit: limit if isinstance(limit, int) and 0 < limit < number else number,
+    replace=True,
+)
 
 
 def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -124,6 +131,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
         @functools.wraps(start)
         @stoppable
         def main() -> None:
+            outlive_readers()
             try:
                 if answer(name, sys.argv[1:]):
                     return

@@ -3,9 +3,7 @@
 All of it comes from conf/ and the classes' docstrings; neither Hydra nor torch is loaded for it.
 """
 
-import os
 import re
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 
@@ -35,10 +33,7 @@ def answer(command: str, arguments: Sequence[str]) -> bool:
         return False
     topics = options_and_settings(arguments)[1]
     text = "\n\n".join(topic_help(command, topic) for topic in topics) if topics else help_of(command)
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # of `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(text)
     return True
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from diffusion_lit.command_line.catalogue import CONFIG_FOLDER, chosen_settings, groups_of, member_settings, members
 from diffusion_lit.command_line.described import describe
+from diffusion_lit.counted import agreeing
 
 __all__ = ["meant_key", "meant_member", "similar", "unknown_key"]
 
@@ -130,7 +131,7 @@ def unknown_key(command: str, key: str, value: str | None, choices: Iterable[tup
         member for member in members(part) if part in groups_of(command) and key in dict(member_settings(part, member))
     ]
     if having:
-        return f"{key} is not a setting here: {', '.join(f'{part}={member}' for member in having)} have it"
+        return f"{key} is not a setting here: {agreeing([f'{part}={member}' for member in having], 'has', 'have')} it"
     if other is not None:
         return f"{key} is not a setting: choose that member with {part}={other}"
     if meant := meant_key(command, key, choices):

@@ -91,8 +91,11 @@ def find_manifest(root: Path) -> Path:
         return path
     if (root / WORK).is_dir():
         raise FileNotFoundError(f"{root} is not prepared to the end: run the same diffusion_lit.prepare command again")
-    prepare = command_line("prepare", {"source": "FOLDER", "out": root, "resolution": 64})
+    holds_something = root.is_dir() and any(root.iterdir())  # most likely the images
+    source, out = (root, "ANOTHER_FOLDER") if holds_something else ("FOLDER", root)
+    prepare = command_line("prepare", {"source": source, "out": out, "resolution": 64})
+    look = command_line("inspect", {"data": "image_folder", "data.root": source, "data.resolution": 64})
     raise FileNotFoundError(
-        f"data.root={root} has no {MANIFEST}: make a prepared set with {prepare}, or read images as they are with "
-        "data=image_folder"
+        f"data.root={root} has no {MANIFEST}: make a prepared set with\n  {prepare}\nor read images as they are with "
+        f"data=image_folder, as\n  {look}\nat the resolution that you need"
     )

@@ -7,7 +7,7 @@ from typing import Any
 from diffusion_lit.evaluation.report import cell_name, listed, number
 from diffusion_lit.trust.plain import plain, read_json
 
-__all__ = ["compare_results"]
+__all__ = ["compare_results", "read_result", "result_file"]
 
 SUM = "_sha256"
 """At the end of a key: the checksum of the file that the key before it names, which is the same in another place."""
@@ -21,10 +21,14 @@ READ = {"real": "real", "training": "training", "num_generated": "generated"}
 def compare_results(first: Path, second: Path) -> tuple[str, bool]:
     """Both results side by side, with what differs between their protocols, and whether they may be compared.
 
+    Args:
+        first, second: files evaluation.json, or folders of one.
+
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if one is not an evaluation.json.
     """
+    first, second = result_file(first), result_file(second)
     a, b = read_result(first), read_result(second)
     left, right = (dict(line.split(": ", 1) for line in listed(r["protocol"])) for r in (a, b))
     different = [key for key in sorted(left.keys() | right.keys()) if left.get(key) != right.get(key)]
@@ -84,10 +88,15 @@ def both(key: str, left: Mapping[str, str], right: Mapping[str, str]) -> str:
     return f"{key}: {left.get(key, '(not there)')} and {right.get(key, '(not there)')}"
 
 
+def result_file(path: Path) -> Path:
+    """The file that `path` means: that in it, if it is a folder."""
+    return path / "evaluation.json" if path.is_dir() else path
+
+
 def read_result(path: Path) -> Mapping[str, Any]:
     """An evaluation.json, plain values."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give two files evaluation.json")
+        raise FileNotFoundError(f"{path} does not exist: give a file evaluation.json, or the folder that one is in")
     record = plain(read_json(path), str(path))
     try:
         for result in record["results"]:

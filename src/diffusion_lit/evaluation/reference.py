@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from diffusion_lit.counted import agreeing
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.chosen_metrics import Extractors
 from diffusion_lit.evaluation.class_names import ClassNames
@@ -83,8 +84,8 @@ def open_training(
         return None
     if str(cfg.against) in ("train", str(cfg.training)):
         raise ValueError(
-            f"{', '.join(asking)} compare training images with others, which against={cfg.against} must be: take "
-            "against=test or against=val"
+            f"{agreeing(asking, 'needs', 'need')} images that the model was not trained on, and against={cfg.against} "
+            "is those that it was: take against=test or against=val"
         )
     if cfg.training is not None:
         return open_images(cfg.training, "training", classes, channels_of(cfg, models))

@@ -4,7 +4,7 @@ import csv
 import io
 import time
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from diffusion_lit.files import replacing
 
-__all__ = ["CSVLogger", "read_table"]
+__all__ = ["CSVLogger", "newest_value", "read_table"]
 
 
 class CSVLogger(Logger):
@@ -99,3 +99,8 @@ def read_table(path: Path) -> list[dict[str, Any]]:
                 f"{path} is damaged: {error}. Mend it, or move it away: training does not need it, and its figures are "
                 "then left out"
             ) from error
+
+
+def newest_value(rows: Sequence[Mapping[str, Any]], name: str) -> Any:
+    """The last value of a column of such rows; None if it has none."""
+    return next((row[name] for row in reversed(rows) if name in row), None)

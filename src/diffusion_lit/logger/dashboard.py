@@ -72,7 +72,7 @@ def draw_dashboard(rows: Sequence[Row], path: Path, title: str = "") -> None:
         return
     height = -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(5.2 * COLUMNS, 0.7 + 3.1 * height), layout="constrained")
-    figure.suptitle(f"{title}\n{summary(rows)}".strip(), fontsize=11)
+    figure.suptitle(f"{title}\n{summary(rows)}".strip(), fontsize=11, parse_math=False)
     axes = figure.subplots(height, COLUMNS, squeeze=False).flatten()
     for axis, panel in zip(axes, panels, strict=False):
         draw_panel(axis, panel, rows)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from diffusion_lit.budget import doubled, limits_in
 from diffusion_lit.command_line.shell import command_line
 from diffusion_lit.run.past import Evaluation, PastRun
+from diffusion_lit.trust.recorded import own_packages
 
-__all__ = ["commands_of", "folders_remark", "measured_again"]
+__all__ = ["commands_of", "measured_again", "own_remark"]
 
 FOLDERS = ("--config-dir=", "hydra.searchpath=")
 """Arguments that name folders of configurations."""
@@ -23,25 +24,37 @@ def commands_of(run: PastRun) -> list[tuple[str, str]]:
     command, folder = run.record.get("command"), run.record.get("started_in")
     if isinstance(command, list) and isinstance(folder, str):
         if again := repeated("train", [str(word) for word in command]):
-            found.append((f"Train it again{folders_remark(again)}", f"cd {shlex.quote(folder)} && {again}"))
+            found.append((f"Train it again{own_remark(again)}", f"cd {shlex.quote(folder)} && {again}"))
         if code := code_of(run):
             found.append(("with the code that it had", f"cd {shlex.quote(folder)} && {code}"))
     if any((run.folder / "checkpoints").glob("*.ckpt")):
+        own = [name for name in own_packages(run.config) if name.isidentifier()]
+        allow: dict[str, object] = {"allow": f"[{','.join(own)}]"} if own else {}
+        here = f"cd {shlex.quote(folder)} && " if own and isinstance(folder, str) else ""  # where Python finds them
         if run.is_finished:
             limits = limits_in(run.config.get("trainer")) or {"max_steps": max(run.step, 1)}
-            longer = doubled(limits, {"max_steps": run.step})
-            found.append(("Train on, twice as long", command_line("train", {"resume": run.folder, **longer})))
+            longer = {"resume": run.folder, **doubled(limits, {"max_steps": run.step})}
+            following = [("Train on, twice as long", "train", longer)]
         else:
-            found.append(("Continue it", command_line("train", {"resume": run.folder})))
-        found.append(("Draw from it", command_line("sample", {"ckpt": run.folder})))
-        found.append(("Evaluate it", command_line("evaluate", {"ckpt": run.folder})))
+            following = [("Continue it", "train", {"resume": run.folder})]
+        following.append(("Draw from it", "sample", {"ckpt": run.folder}))
+        following.append(("Evaluate it", "evaluate", {"ckpt": run.folder}))
+        for purpose, name, settings in following:
+            line = command_line(name, settings | allow | (dict.fromkeys(folders_of(run)) if name == "train" else {}))
+            found.append((f"{purpose}{own_remark(line, own)}", f"{here}{line}"))
     return found
+
+
+def folders_of(run: PastRun) -> list[str]:
+    """The arguments of a run's recorded command that name folders of configurations."""
+    command = run.record.get("command")
+    return [str(word) for word in command if str(word).startswith(FOLDERS)] if isinstance(command, list) else []
 
 
 def repeated(name: str, words: Sequence[str]) -> str | None:
     """A recorded command `PYTHON -m diffusion_lit.NAME KEY=VALUE ...`, quoted, with the Python that runs.
 
-    None if it is any other command, or has options, but for a folder of configurations (see `folders_remark`): a file
+    None if it is any other command, or has options, but for a folder of configurations (see `own_remark`): a file
     could name any program.
     """
     options = [word for word in words[3:] if word.startswith("-") and not word.startswith(FOLDERS)]
@@ -51,10 +64,16 @@ def repeated(name: str, words: Sequence[str]) -> str | None:
     return command_line(name, {key: value if sign else None for key, sign, value in pairs})
 
 
-def folders_remark(command: str) -> str:
-    """What to know of a command that reads configurations besides this project's, in which any program can be named."""
-    named = [word.partition("=")[2] for word in shlex.split(command) if word.startswith(FOLDERS)]
-    return f", with configurations of {' and '.join(named)}: read these first if they are not yours" if named else ""
+def own_remark(command: str, own: Sequence[str] = ()) -> str:
+    """What to know of a command that runs classes of `own` packages, or reads configurations besides this project's.
+
+    Any program can be named there.
+    """
+    named = [f"classes of {name}" for name in own]
+    named += [
+        f"configurations of {word.partition('=')[2]}" for word in shlex.split(command) if word.startswith(FOLDERS)
+    ]
+    return f", with {' and '.join(named)}: read these first if they are not yours" if named else ""
 
 
 def measured_again(evaluation: Evaluation) -> str | None:

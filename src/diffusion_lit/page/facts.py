@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from diffusion_lit.evaluation.report import listed
+from diffusion_lit.logger.csv import newest_value
 from diffusion_lit.page.chart import number
 from diffusion_lit.run.past import PastRun
 
@@ -82,7 +83,7 @@ def machine_of(runs: Sequence[PastRun]) -> list[Row]:
         {
             "Folder": lambda run: str(run.folder),
             "Started": recorded("started"),
-            "Time of training steps": lambda run: duration(newest_value(run, "minutes")),
+            "Time of training steps": lambda run: duration(newest_value(run.rows, "minutes")),
             "Images a second, mean": lambda run: mean(run, "throughput/images_per_s"),
             "Share of waiting for images, mean": lambda run: mean(run, "throughput/data_wait"),
             "Share of peak FLOPS, mean": lambda run: mean(run, "throughput/mfu"),
@@ -116,13 +117,8 @@ def differing(runs: Sequence[PastRun]) -> list[Row]:
     return rows
 
 
-def newest_value(run: PastRun, name: str) -> float | None:
-    values = [row[name] for row in run.rows if name in row]
-    return values[-1] if values else None
-
-
 def newest(run: PastRun, name: str) -> str:
-    value = newest_value(run, name)
+    value = newest_value(run.rows, name)
     return "" if value is None else number(value)
 
 

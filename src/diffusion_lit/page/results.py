@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffusion_lit.evaluation.report import cell_name, direction, listed, number
-from diffusion_lit.page.commands import folders_remark, measured_again
+from diffusion_lit.page.commands import measured_again, own_remark
 from diffusion_lit.page.curves import evaluation_charts
 from diffusion_lit.page.picture import LARGEST, as_data
 from diffusion_lit.run.past import Evaluation, PastRun
@@ -73,5 +73,5 @@ def evaluation_of(evaluation: Evaluation, name: str, left_out: list[str]) -> dic
         "pairs": pairs,
         "protocol": "\n".join(listed(record["protocol"])),
         "command": (again := measured_again(evaluation)),
-        "remark": folders_remark(again or ""),
+        "remark": own_remark(again or ""),
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import ImageFont
 
-__all__ = ["font_for"]
+__all__ = ["font_file", "font_for"]
 
 log = logging.getLogger(__name__)
 
@@ -15,12 +15,17 @@ BOXES: list[str] = []
 
 
 def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
+    """The font of `font_file`, for Pillow."""
+    return load(font_file(text), size)
+
+
+def font_file(text: str) -> str:
     """DejaVu Sans, or where it lacks a letter, a font of this machine that has them all.
 
     DejaVu Sans comes with matplotlib, and has Latin letters with all their accents, Greek and Cyrillic; Pillow's own
     font has ASCII alone. Where no font has them, boxes are drawn, with a warning for the first such text.
     """
-    return load(file_for(frozenset("".join(text.split()))), size)
+    return file_for(frozenset("".join(text.split())))
 
 
 @cache

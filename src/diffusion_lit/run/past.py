@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from diffusion_lit.evaluation.comparison import read_result
+from diffusion_lit.evaluation.comparison import read_result, result_file
 from diffusion_lit.logger.csv import read_table
 from diffusion_lit.trust.plain import plain, read_json, read_yaml
 
@@ -82,7 +82,7 @@ def read_runs(folders: Paths, evaluations: Paths = None) -> list[PastRun]:
         raise ValueError(f"run= has {', '.join(twice)} twice: give each run once")
     runs = [read_run(path, label) for path, label in zip(paths, names_of(paths), strict=True)]
     for path in several(evaluations):
-        given = read_evaluation(path / "evaluation.json" if path.is_dir() else path)
+        given = read_evaluation(result_file(path))
         owner = next((run for run in runs if is_of(given, run.folder)), runs[0])
         if all(known.path.resolve() != given.path.resolve() for known in owner.evaluations):
             owner.evaluations.append(given)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.command_line.catalogue import is_own
@@ -66,6 +66,11 @@ def restore_settings(
     try:
         base, now = composed([*inherited, here]), composed([*earlier, *own, here])
         told = base if earlier == inherited else composed([*earlier, here])
+    except MissingConfigException as error:
+        raise ValueError(
+            f"{origin} was trained with {error.missing_cfg_file}, which conf/ does not have: give the folder of "
+            "configurations that the run had, --config-dir=FOLDER (config_dir=FOLDER in Python)"
+        ) from error
     except HydraException as error:
         raise ValueError(f"the run's own settings ({' '.join(inherited)}) do not go with these: {error}") from error
     allow = list(asked.allow)

@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from diffusion_lit.command_line.shell import PATHS
 from diffusion_lit.derived import DERIVED, leaves
 from diffusion_lit.trust.destination import within_run
 
-__all__ = ["Change", "changes", "plain_settings"]
+__all__ = ["Change", "changes", "plain_settings", "remarks"]
 
 ARCHITECTURE = (
     *("model", "schedule", "parameterization", "loss._target_", "density._target_"),
@@ -79,19 +79,31 @@ class Change:
 
     @property
     def meaning(self) -> str:
-        """What it does to a run that is resumed with it, and to its exactness."""
+        """What it does to a run that is resumed with it alone, and to its exactness."""
+        return self.meaning_where(self.resets_optimizer)
+
+    def meaning_where(self, resets_optimizer: bool) -> str:
+        """As `meaning`, where the changes beside it say whether the optimizer's state starts anew."""
         if under(self.key, BUDGET):
             return "the same steps, unless the learning rate follows the budget"
         if not self.decides:
             return "training itself stays the same to the bit"
         if self.key.startswith("optimizer."):
-            state = "starts anew" if self.resets_optimizer else "is kept"
+            state = "starts anew" if resets_optimizer else "is kept"
             return f"from the next step on; the optimizer's state {state}"
         if self.key.startswith("callback.ema"):
             return "from the next step on; the average so far is kept"
         if self.key == "data.batch_size":
             return "from the next step on; no image of the epoch is repeated or left out"
         return "from the next step on, which is then no longer the step that the earlier run would have taken"
+
+
+def remarks(found: Sequence[Change]) -> Iterator[str]:
+    """What a resumed run says of its changes: each once, though parts within others repeat it, and what it means."""
+    resets_optimizer = any(change.resets_optimizer for change in found)
+    for change in found:
+        if not any(change.key.endswith(f".{c.key}") and (c.old, c.new) == (change.old, change.new) for c in found):
+            yield f"{change} ({change.meaning_where(resets_optimizer)})"
 
 
 def under(key: str, beginnings: Sequence[str]) -> bool:
@@ -108,6 +120,7 @@ def changes(recorded: Mapping[str, Any], cfg: DictConfig) -> list[Change]:
     before = flatten(recorded["config"], recorded.get("started_in", os.getcwd()))
     after = flatten(plain_settings(cfg), os.getcwd())
     for one, other in ((before, after), (after, before)):
+        one |= dict.fromkeys(callbacks_of(other) - callbacks_of(one))
         for part in [key for key, value in one.items() if value is None]:
             if within := [key for key in other if key.startswith(f"{part}.")]:  # off in the one, on in the other
                 other[part] = "on"
@@ -117,6 +130,11 @@ def changes(recorded: Mapping[str, Any], cfg: DictConfig) -> list[Change]:
     for key in [key for key in keys if key not in before]:  # an option that there was not yet
         before[key] = default_of(cfg, key)
     return [Change(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+
+
+def callbacks_of(values: Mapping[str, Any]) -> set[str]:
+    """The parts `callback.NAME` that flat settings have, switched off or not; `~callback.NAME` leaves one out."""
+    return {".".join(key.split(".")[:2]) for key in values if under(key, ("callback.",))}
 
 
 def default_of(cfg: DictConfig, key: str) -> Any:

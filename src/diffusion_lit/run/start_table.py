@@ -22,6 +22,7 @@ from diffusion_lit.data import ImageDataModule
 from diffusion_lit.logger.csv import CSVLogger
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.picture.image import seen_as
+from diffusion_lit.run.settings import Change
 from diffusion_lit.terminal.screen import table
 
 __all__ = ["StartTable", "length"]
@@ -35,10 +36,11 @@ class StartTable(Callback):
     Args:
         cfg: the run's settings.
         remarks: lines that follow the table, such as what a resumed run changes.
+        num_images: training images that a resumed run had so far; None where that is not known.
     """
 
-    def __init__(self, cfg: DictConfig, remarks: Sequence[str] = ()) -> None:
-        self.cfg, self.remarks = cfg, remarks
+    def __init__(self, cfg: DictConfig, remarks: Sequence[str] = (), num_images: float | None = None) -> None:
+        self.cfg, self.remarks, self.num_images = cfg, remarks, num_images
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, DiffusionModule)
@@ -46,6 +48,11 @@ class StartTable(Callback):
             log.info("%s", table(list(rows(self.cfg, trainer, pl_module))))
             for remark in self.remarks:
                 log.info("%s", remark)
+            if self.num_images is not None:
+                found = len(trainer.datamodule.splits["train"])  # type: ignore[attr-defined]
+                change = Change("training images", int(self.num_images), found)
+                if change.old != change.new:
+                    log.warning("%s (%s)", change, change.meaning)
             workers = self.cfg.data.get("num_workers")
             starts = [f"starts {workers} loading processes"] if workers else []
             starts += ["compiles the network: a minute or more"] if self.cfg.execution.get("compile") else []

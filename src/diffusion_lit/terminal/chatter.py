@@ -13,6 +13,8 @@ MESSAGES = (
     ".*The number of training batches.*",  # log_every_n_steps counts steps, not epochs
     ".*isinstance.treespec, LeafSpec.*",
     ".*Experiment logs directory.*exists and is not empty.*",  # it is the run's folder, which Hydra has just made
+    ".*Checkpoint directory.*exists and is not empty.*",  # a run may continue in its folder
+    ".*callbacks used to create the checkpoint need to be provided.*",  # the start says which part is off
     ".*your dataloader is not resumable.*",  # it is: the data module says where to begin
     ".*The dirpath has changed from.*",  # a resumed run has a folder of its own
     ".*Grad strides do not match bucket view strides.*",  # 1 x 1 convolutions on a CPU
