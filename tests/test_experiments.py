@@ -15,11 +15,10 @@ from PIL import Image
 from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.preparation.build import build
 from diffusion_lit.preparation.maker import Maker
-from diffusion_lit.run.restore import restore_settings
+from diffusion_lit.run.restore import INHERITED, restore_settings
 from diffusion_lit.run.settings import plain_settings
 from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import Reading
-from diffusion_lit.training import INHERITED
 from tests.launch import TINY, config, train_in
 
 NAMES = sorted(path.stem for path in (CONFIG_FOLDER / "experiment").glob("*.yaml"))

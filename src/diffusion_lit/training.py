@@ -35,7 +35,7 @@ from diffusion_lit.run.record import (
     run_name,
     write_record,
 )
-from diffusion_lit.run.restore import restore_settings
+from diffusion_lit.run.restore import INHERITED, restore_settings
 from diffusion_lit.run.resume import Origin, check_origin, find_earlier_run, find_origin, is_finished, open_origin, read
 from diffusion_lit.run.settings import Change, remarks
 from diffusion_lit.run.start_table import StartTable
@@ -48,9 +48,6 @@ from diffusion_lit.trainer import build_trainer, check_processes
 __all__ = ["train"]
 
 log = logging.getLogger(__name__)
-
-INHERITED = ("model", "schedule", "parameterization")
-"""What a run that begins with another's weights takes over of its settings."""
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | None = None) -> Trainer | Origin:

@@ -16,7 +16,7 @@ from diffusion_lit.checkpoint import damage, load_checkpoint, load_denoiser
 from diffusion_lit.data import ArrayImages, DigitsData, Images
 from diffusion_lit.derived import leaves
 from diffusion_lit.logger.csv import read_table
-from diffusion_lit.run.restore import restore_settings
+from diffusion_lit.run.restore import INHERITED, restore_settings
 from diffusion_lit.run.resume import find_earlier_run, find_origin
 from diffusion_lit.run.settings import ARCHITECTURE, TODAY, UNSEEN, Change, changes, plain_settings, remarks, under
 from tests.figures import scalars, table
@@ -585,6 +585,24 @@ def test_a_new_run_begins_with_weights_and_classes_of_its_own(
         ValueError, match=r"(?s)another architecture.*first.weight.*\[8, 1, 3, 3\] .*\[16, 1, 3, 3\] now"
     ):
         resumed(tmp_path / "wide", f"init={json.dumps(str(run))}", *options, "model.channels=16")
+
+
+@pytest.mark.parametrize("chosen", [("model=dit_tiny", "model.depth=1"), ("model=ddpm", "model.dropout=0.3")])
+def test_a_network_that_was_taken_over_stays(chosen: tuple[str, ...], tmp_path: Path) -> None:
+    """From a run whose experiment had chosen it, by `init`: no command line of the new run says which it is."""
+    old = OmegaConf.to_container(config(tmp_path / "old", *chosen, tiny=False), resolve=True)
+    assert isinstance(old, dict)
+    recorded = {"config": old, "overrides": ["experiment=mine", *chosen[1:]], "started_in": os.getcwd()}
+    cfg, overrides = restore_settings(recorded, "FILE", config(tmp_path / "1", tiny=False), ["seed=1"], INHERITED)
+    assert cfg.model == old["model"] and cfg.seed == 1
+    for i in (2, 3):  # resumed, and resumed again
+        recorded = {
+            "config": OmegaConf.to_container(cfg, resolve=True),
+            "overrides": overrides,
+            "started_in": os.getcwd(),
+        }
+        cfg, overrides = restore_settings(recorded, "FILE", config(tmp_path / str(i), tiny=False), [])
+        assert cfg.model == old["model"] and cfg.seed == 1
 
 
 def test_a_pasted_command_resumes_from_any_folder(run: Path, tmp_path: Path) -> None:

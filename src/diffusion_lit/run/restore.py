@@ -15,10 +15,12 @@ from diffusion_lit.run.settings import PLACES, RUN_DIR, TODAY, default_of, flatt
 from diffusion_lit.trust.plain import read_as
 from diffusion_lit.trust.recorded import check_config
 
-__all__ = ["restore_settings"]
+__all__ = ["INHERITED", "restore_settings"]
 
 PACKAGES = {"strategy": "trainer.strategy"}
 """Groups that set something of another name (`# @package` in conf)."""
+INHERITED = ("model", "schedule", "parameterization")
+"""What a run that begins with another's weights takes over of its settings."""
 LIGHTNING = "lightning.pytorch.loggers."
 FORMER: dict[str, str | tuple[str, ...]] = {
     "lr_schedule": "torch.",
@@ -59,6 +61,8 @@ def restore_settings(
         for override in read_as(list[str], recorded.get("overrides", []), f"{origin}: overrides")
         if under(key := key_of(override), only) and not under(key, ("hydra", "allow", *PLACES))
     ]
+    if only != ("",):  # values within a group stand as they are recorded, whatever has chosen its member
+        inherited = [override for override in inherited if "." not in key_of(override)]
     earlier = [override for override in inherited if not any(supersedes(name, key_of(override)) for name in named)]
     if hidden := [override for override in earlier if "${" in override]:
         raise ValueError(f"{origin} was trained with {hidden[0]}, whose value only you can say: give {hidden[0]} again")
@@ -92,7 +96,7 @@ def restore_settings(
     was, is_now = leaves(recorded["config"]), leaves(settings)
     parts = {
         name: recorded["config"][name]
-        for name in only
+        for name in INHERITED
         if name not in named
         and f"{name}._target_" in was
         and (
@@ -108,7 +112,7 @@ def restore_settings(
     for key, value in unwritten(recorded["config"], now).items():
         if under(key, only) and old.get(key) == new.get(key) and not any(supersedes(name, key) for name in named):
             put(settings, key, value)
-    for name, part in parts.items():  # chosen by an experiment or another project: another class, or other settings
+    for name, part in parts.items():  # not by this command line: by that of a run before, or another project
         told_anew = {key: value for key, value in leaves(settings).items() if under(key, (name,)) and key in named}
         settings[name] = dict(part)
         for key, value in told_anew.items():
