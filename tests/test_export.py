@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+from contextlib import chdir
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,13 +68,18 @@ def test_an_export_is_the_model_to_the_bit(run: Path, weights: str, tmp_path: Pa
     assert (again / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
 
 
-def test_what_is_printed_can_be_pasted(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_printed_can_be_pasted(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The command after an export, and those of the card."""
     out = exported(f"ckpt={run}", f"out={tmp_path / 'a b=c'}")
     [printed] = re.findall(r"^  (.*python.* -m diffusion_lit\.sample.*)$", capsys.readouterr().out, re.MULTILINE)
     card = (out / "README.md").read_text()
     [shown] = re.findall(r"```sh\n(.*)\n```", card)
-    assert read_by_bash(printed) == read_by_bash(shown) == ["-m", "diffusion_lit.sample", f"ckpt={out}"]
+    assert read_by_bash(printed) == ["-m", "diffusion_lit.sample", f"ckpt={out}"]
+    assert read_by_bash(shown) == ["-m", "diffusion_lit.sample", "ckpt=."]
+    assert not [file for file in out.rglob("*") if file.is_file() and str(tmp_path).encode() in file.read_bytes()]
+    monkeypatch.chdir(out.rename(tmp_path / "elsewhere"))
     drawn = dl.sample([*read_by_bash(shown)[2:], "num_samples=4", "sampler.num_steps=2", f"out={tmp_path / 'x'}"])
     assert (drawn / "grid.png").is_file()
     [code] = re.findall(r"```python\n(import diffusion_lit(?:.|\n)*?)```", card)
@@ -236,7 +242,8 @@ def test_a_graph_draws_what_the_model_draws(
     assert re.search(r"/out: run beside the model, they differ by at most (0|\d+e-0[5-9])\n", capsys.readouterr().out)
     [code] = re.findall(r"```python\n(import json(?:.|\n)*?)```", (out / "README.md").read_text())
     names: dict[str, Any] = {}
-    exec(code, names)
+    with chdir(out):
+        exec(code, names)
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal((4, 1, 8, 8), dtype=np.float32))
     denoiser = dl.load(run, device="cpu").denoiser
     expected = DDIMSampler(4, clip=1.0)(denoiser, lambda: noise, Condition(torch.arange(4)))

@@ -79,7 +79,7 @@ def export(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
             chosen = prepared(cfg, denoiser, model, checkpoint["config"])
             card = Card(
                 *(model, denoiser, checkpoint["config"], cfg.format, cfg.license, evaluation),
-                *(chosen.has_pipeline, cfg.push_to or str(out.resolve()), cfg.push_to is not None),
+                *(chosen.has_pipeline, cfg.push_to or ".", cfg.push_to is not None),
             )
             record = {**own.record_of(model, versions()), "exported_as": cfg.format, **chosen.record}
             with progress("exporting", None, delay=2.0), made_whole(out, record) as folder:

@@ -45,7 +45,7 @@ class Card:
     has_pipeline: bool
     """Whether a pipeline of diffusers draws its images."""
     place: str
-    """The exported folder, or its name on the Hub."""
+    """The exported folder, as one who is in it names it, or its name on the Hub."""
     on_hub: bool
 
 
@@ -138,7 +138,7 @@ def summary(card: Card) -> Iterator[str]:
 
 
 def usage_lines(card: Card) -> Iterator[str]:
-    yield from ("## How to sample", "")
+    yield from ("## How to sample", "", *(() if card.on_hub else ("In this folder:", "")))
     yield from usage(card.format, card.place, card.on_hub, card.denoiser, card.has_pipeline)
 
 

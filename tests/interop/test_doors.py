@@ -5,6 +5,7 @@ import random
 import re
 import shlex
 import shutil
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,8 @@ def test_our_model_is_diffusers(classes: str, tmp_path: Path) -> None:
     assert scheduler.config.variance_type == "fixed_small"  # nothing learned it
     [code] = re.findall(r"```python\n(import torch(?:.|\n)*?)```", (out / "README.md").read_text())
     names: dict[str, Any] = {}
-    exec(code.replace("=True).images", '=True, output_type="pt").images'), names)
+    with chdir(out):
+        exec(code.replace("=True).images", '=True, output_type="pt").images'), names)
     noise = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     labels = None if classes == "null" else torch.arange(4)
     expected = drawn_by_ours(tmp_path / "x.ckpt", noise, labels, clip=1.0)
@@ -185,7 +187,8 @@ def test_a_flow_goes_out_without_a_pipeline(tmp_path: Path) -> None:
     out = exported(f"ckpt={tmp_path / 'x.ckpt'}", "format=diffusers", f"out={tmp_path / 'out'}")
     [code] = re.findall(r"```python\n(import torch(?:.|\n)*?)```", (out / "README.md").read_text())
     names: dict[str, Any] = {}
-    exec(code, names)
+    with chdir(out):
+        exec(code, names)
     assert names["images"].isfinite().all() and not (out / "model_index.json").exists()
     x_t, t = torch.randn(3, 1, 8, 8), torch.tensor([0.1, 0.5, 1.0]).view(-1, 1, 1, 1)
     models = [load_denoiser(path)[0] for path in (tmp_path / "x.ckpt", out)]

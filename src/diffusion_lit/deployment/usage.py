@@ -112,7 +112,7 @@ def usage(format: str, place: str, on_hub: bool, denoiser: Denoiser, has_pipelin
 
     Args:
         format: what was exported.
-        place: its folder, or its name on the Hub.
+        place: the folder, or its name on the Hub.
         on_hub: whether it is on the Hub.
         denoiser: the model.
         has_pipeline: whether a pipeline of diffusers draws its images.
