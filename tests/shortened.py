@@ -39,7 +39,6 @@ SAMPLE = {"num_samples": "4", "sampler.num_steps": "2"}
 EVALUATE = {
     "num_samples": "40",
     "steps": "2",
-    "pairs": "2",
     "cache": "cache",
     "feature.cache": "cache",
     "feature.num_images": "2000",

@@ -165,7 +165,7 @@ def make_places(root: Path) -> dict[str, Path]:
             out = root / f"{name}'s"
             measured = ["ckpt=RUN", "metrics=[fid]"]
             run("evaluate", *shortened("evaluate", measured, {"RUN": root / name}), f"out={out}", cwd=root)
-            places[f"{'A' if name == 'own' else 'B'}/evaluation.json"] = out / "evaluation.json"
+            places["ONE" if name == "own" else "OTHER"] = out
     write_openai(root / "64x64_diffusion.pt")
     run("export", f"ckpt={root / 'own'}", "format=diffusers", f"out={root / 'diffusers'}", cwd=root)
     drawn = root / "drawn"
