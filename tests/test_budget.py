@@ -15,6 +15,7 @@ from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.page.commands import commands_of
 from diffusion_lit.run.past import read_run
 from tests.launch import train_in
+from tests.repeats import slow_but
 
 QUIET = ("callback.fid=null", "callback.sample_grid=null", "callback.best_checkpoint=null", "trainer.max_steps=null")
 
@@ -91,7 +92,10 @@ def test_images_and_minutes_are_counted_over_resumptions(tmp_path: Path) -> None
     assert trainer is not None and trainer.global_step == 4 and budget_of(trainer).images == 240
 
 
-@pytest.mark.parametrize("limit", ["max_steps=3", "max_epochs=1", "max_images=150", "max_minutes=2"])
+@pytest.mark.parametrize(
+    "limit",
+    slow_but(["max_epochs=1", "max_images=150"], ["max_steps=3", "max_epochs=1", "max_images=150", "max_minutes=2"]),
+)
 def test_the_command_that_is_printed_trains_on(
     limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -129,6 +129,7 @@ def test_a_run_takes_the_settings_together(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_recomputed_is_compiled_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a compiler that takes the graphs and writes no code."""
     monkeypatch.setattr("diffusion_lit.execution.check_compiler", lambda device: None)

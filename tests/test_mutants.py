@@ -132,6 +132,7 @@ def test_changes_of_the_source_are_python() -> None:
         ast.parse(mutant.source)
 
 
+@pytest.mark.slow
 def test_survivors_are_set_apart_from_the_killed_and_the_explained(
     toy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

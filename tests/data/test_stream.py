@@ -6,7 +6,7 @@ import shutil
 import time
 from collections import Counter
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 from multiprocessing.forkserver import ensure_running, set_forkserver_preload
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from diffusion_lit.prepared.cache import ShardCache
 from tests.data.prepared_set import data_module, numbers, prepare, write_folder
 from tests.data.s3_server import s3_server
 from tests.launch import PATIENCE
+from tests.repeats import slow_but
 
 NUM_IMAGES = 64
 PER_SHARD = 8
@@ -290,8 +291,10 @@ def test_verify_false_looks_at_sizes_only(copy: Path, kind: str) -> None:
         data_module(kind, copy)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    ("fault", "num_workers"),
+    slow_but([*((fault, 0) for fault in FAULTS), (next(iter(FAULTS)), 2)], product(FAULTS, (0, 2))),
+)
 def test_damaged_storage_is_reported_when_the_shard_comes(
     copy: Path, fault: str, num_workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
