@@ -20,6 +20,7 @@ from hydra._internal.config_repository import ConfigRepository, IConfigRepositor
 from hydra._internal.defaults_list import DefaultsList, Overrides, create_defaults_list
 from hydra._internal.hydra import Hydra
 from hydra.core.default_element import InputDefault, ResultDefault
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
@@ -43,9 +44,14 @@ LISTS: dict[tuple[Any, ...], DefaultsList] = {}
 MERGED: dict[tuple[Any, ...], DictConfig] = {}
 
 
+def places() -> tuple[str, ...]:
+    """Where the running command finds its groups, the user's own among them."""
+    return tuple(s.path for s in HydraConfig.get().runtime.config_sources) if HydraConfig.initialized() else ()
+
+
 @cache
-def chosen(command: str, *groups: str) -> DictConfig:
-    """conf/COMMAND.yaml with choices of groups."""
+def chosen(command: str, places: tuple[str, ...], *groups: str) -> DictConfig:
+    """conf/COMMAND.yaml with choices of groups, which mean something else in other places."""
     if command == "train":
         return COMPOSED(list(groups))
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
@@ -61,7 +67,7 @@ def composed(overrides: Sequence[str], command: str = "train") -> DictConfig:
     """conf/COMMAND.yaml with overrides, as Hydra composes it: first the groups, then all else by its own code."""
     parsed = [parsed_once(override) for override in overrides]
     groups = [o for o in parsed if (CONFIG_FOLDER / o.key_or_group).is_dir() or o.package is not None]
-    cfg = deepcopy(chosen(command, *(o.input_line for o in groups if o.input_line is not None)))
+    cfg = deepcopy(chosen(command, places(), *(o.input_line for o in groups if o.input_line is not None)))
     ConfigLoaderImpl._apply_overrides_to_config([o for o in parsed if o not in groups], cfg)
     return cfg
 
