@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,29 +34,24 @@ def refuse_slips(command: str, arguments: Sequence[str]) -> None:
     Raises:
         ValueError: saying what to type instead.
     """
-    words = options_and_settings(arguments)[1]
-    for i in range(len(words)):
-        refuse_word(command, words, i)
+    settings = options_and_settings(arguments)[1]
+    for i in range(len(settings)):
+        refuse_word(command, settings, i)
 
 
 def options_and_settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Hydra's options, one with its value as OPTION=VALUE, and all else that was typed, each in its order."""
     options: list[str] = []
     settings: list[str] = []
-    i = 0
-    while i < len(arguments):
-        word, after = arguments[i], arguments[i + 1 : i + 2]
-        count = 1
-        if option_of(word, TAKING):
-            count = 1 if "=" in word else 2
-        elif word in ("-i", "--info"):
-            count = 2 if after and after[0] in INFO else 1
-        elif not option_of(word, FLAGS) and not option_of(word, OTHERS):
-            count = 0
+    words = deque(arguments)
+    while words:
+        word = words.popleft()
+        if not option_of(word, (*FLAGS, *TAKING, *OTHERS)):
             settings.append(word)
-        if count:
-            options.append("=".join(arguments[i : i + count]))
-        i += max(count, 1)
+        elif words and (words[0] in INFO if word in ("-i", "--info") else option_of(word, TAKING) and "=" not in word):
+            options.append(f"{word}={words.popleft()}")
+        else:
+            options.append(word)
     return options, settings
 
 

@@ -91,8 +91,10 @@ def set_aside(folder: Path, origin: Origin) -> None:
 
     They are another branch of training: among those of this one they would be taken for its newest, or replaced.
     """
+    if origin.run.resolve() != folder.resolve():
+        return
     later = [other.file for other in readable(folder / "checkpoints", say=False) if other.step > origin.step]
-    if not later or origin.run.resolve() != folder.resolve():
+    if not later:
         return
     aside = next(path for n in count(1) if not (path := folder / "checkpoints" / "abandoned" / str(n)).exists())
     aside.mkdir(parents=True)

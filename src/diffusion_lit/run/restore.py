@@ -97,7 +97,8 @@ def restore_settings(
     parts = {
         name: recorded["config"][name]
         for name in INHERITED
-        if name not in named
+        if under(name, only)
+        and name not in named
         and f"{name}._target_" in was
         and (
             was[f"{name}._target_"] != is_now.get(f"{name}._target_")

@@ -38,7 +38,7 @@ class Reading:
         resolution: height and width, one number where they are alike.
         channels: 1 for grey, 2 for grey and alpha, 3 for colour, 4 for colour and alpha, or as many as arrays have.
         fit: `center_crop` scales the image to cover height and width and cuts it at the centre; `resize` squeezes it;
-            `as_is`, which is no setting, refuses another size.
+            `as_is`, which conf/ does not offer, refuses images of another size.
         filter: `lanczos`, `bicubic` or `box`.
         max_pixels: a file that says it has more is not decoded: a small one can claim any number.
     """
