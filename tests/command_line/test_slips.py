@@ -54,6 +54,13 @@ SLIPS = {
     ("train", "trainer.max_stepz=5"): "did you mean trainer.max_steps",
     ("train", "model.num_class=5"): "did you mean model.num_classes",
     ("train", "callback.ema.deccay=0.9"): "did you mean callback.ema.decay?",
+    (
+        "train",
+        "experiment=mnist_quick",
+        "callback=[default,power_ema]",
+    ): "callback.ema has settings (decay) and no _target_: they are of a part that is not chosen. Choose it with callback=, "
+    "or leave them out with callback.ema=null",
+    ("train", "experiment=mnist_quick", "callback=[default,power_ema]", "callback.ema=null"): "",
     ("train", "batch_size=8"): "did you mean data.batch_size",
     ("train", "epochs=3"): "did you mean trainer.max_epochs?",
     ("train", "shedule=cosine"): "did you mean schedule",

@@ -103,6 +103,13 @@ def check_settings(cfg: DictConfig, command: str, merged: Collection[str] = ()) 
         raise ValueError(unknown_key(command, unknown[0], None))
     for path, part in parts(values, ""):
         check_part(part, path, command, path in merged)
+    for group in groups_of(command):
+        for name, part in collected(values.get(group)):
+            if "_target_" not in part:
+                raise ValueError(
+                    f"{group}.{name} has settings ({', '.join(map(str, part))}) and no _target_: they are of a part that "
+                    f"is not chosen. Choose it with {group}=, or leave them out with {group}.{name}=null"
+                )
     for name, setting in known.items():
         if values.get(name) == "???":
             needed = f"{command} needs {name}=VALUE, {setting.comment}"
@@ -118,6 +125,13 @@ def parts(value: object, path: str) -> Iterator[tuple[str, dict[Any, Any]]]:
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in entries:
         yield from parts(inner, f"{path}.{key}" if path else str(key))
+
+
+def collected(group: object) -> list[tuple[str, dict[Any, Any]]]:
+    """The parts of a group that is several of them by name, as callbacks are."""
+    if not isinstance(group, dict) or "_target_" in group:
+        return []
+    return [(str(name), part) for name, part in group.items() if isinstance(part, dict)]
 
 
 def check_part(part: Mapping[Any, Any], path: str, command: str, merged: bool) -> None:

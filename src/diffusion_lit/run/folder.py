@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,7 +15,7 @@ from omegaconf import DictConfig
 from diffusion_lit.budget import doubled
 from diffusion_lit.command_line.shell import command_line
 from diffusion_lit.distributed.ranks import check_seen, from_first_rank, launched_by
-from diffusion_lit.files import remove_leftovers
+from diffusion_lit.files import move_aside, remove_leftovers
 from diffusion_lit.run.resume import Origin, readable, trained_by
 
 __all__ = ["claim", "claim_for_all", "say_finished", "set_aside"]
@@ -96,10 +95,7 @@ def set_aside(folder: Path, origin: Origin) -> None:
     later = [other.file for other in readable(folder / "checkpoints", say=False) if other.step > origin.step]
     if not later:
         return
-    aside = next(path for n in count(1) if not (path := folder / "checkpoints" / "abandoned" / str(n)).exists())
-    aside.mkdir(parents=True)
-    for file in later:
-        file.rename(aside / file.name)
+    aside = move_aside(later)
     names = ", ".join(file.name for file in later)
     log.warning("continuing from step %d: checkpoints of later steps (%s) are now in %s", origin.step, names, aside)
 
