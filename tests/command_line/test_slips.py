@@ -58,8 +58,8 @@ SLIPS = {
         "train",
         "experiment=mnist_quick",
         "callback=[default,power_ema]",
-    ): "callback.ema has settings (decay) and no _target_: they are of a part that is not chosen. Choose it with callback=, "
-    "or leave them out with callback.ema=null",
+    ): "callback.ema has settings (decay) and no _target_: they are of a part that is not chosen. Choose it "
+    "with callback=, or leave them out with callback.ema=null",
     ("train", "experiment=mnist_quick", "callback=[default,power_ema]", "callback.ema=null"): "",
     ("train", "batch_size=8"): "did you mean data.batch_size",
     ("train", "epochs=3"): "did you mean trainer.max_epochs?",

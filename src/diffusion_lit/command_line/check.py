@@ -107,8 +107,8 @@ def check_settings(cfg: DictConfig, command: str, merged: Collection[str] = ()) 
         for name, part in collected(values.get(group)):
             if "_target_" not in part:
                 raise ValueError(
-                    f"{group}.{name} has settings ({', '.join(map(str, part))}) and no _target_: they are of a part that "
-                    f"is not chosen. Choose it with {group}=, or leave them out with {group}.{name}=null"
+                    f"{group}.{name} has settings ({', '.join(map(str, part))}) and no _target_: they are of a "
+                    f"part that is not chosen. Choose it with {group}=, or leave them out with {group}.{name}=null"
                 )
     for name, setting in known.items():
         if values.get(name) == "???":
