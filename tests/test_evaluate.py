@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from pytest import approx
 from scipy import linalg, stats
 from torch_fidelity.metric_kid import kid_features_to_metric
@@ -19,6 +20,7 @@ from diffusion_lit.evaluation.comparison import compare_results
 from diffusion_lit.evaluation.feature_folder import FeatureFolder
 from diffusion_lit.evaluation.report import lines_of
 from diffusion_lit.feature import Pixels
+from diffusion_lit.provenance import repeat_command
 from tests.evaluation.hasty import (
     DRAWN,
     FEW,
@@ -176,6 +178,18 @@ def test_the_command_of_a_report_gives_the_same_figures(run: Path, whole: Path, 
     assert done.returncode == 0, done.stderr
     other = result(again)
     assert other["results"] == record["results"] and other["protocol"] == record["protocol"]
+
+
+@pytest.mark.parametrize("against", ["test", "./test", "other"])
+def test_a_repeated_command_names_a_split_as_it_does(
+    against: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no folder of that name, which is other images."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test").mkdir()
+    command = repeat_command("evaluate", OmegaConf.create({"against": against, "out": "out"}), [f"against={against}"])
+    expected = str(tmp_path / "test") if against == "./test" else against
+    assert read_by_bash(command)[-2:] == [f"against={expected}", f"out={tmp_path / 'out'}"]
 
 
 def test_a_report_has_all_that_a_paper_states(run: Path, whole: Path) -> None:

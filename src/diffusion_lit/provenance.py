@@ -14,6 +14,7 @@ from diffusion_lit.checkpoint import parts_of
 from diffusion_lit.command_line.shell import PATHS, command_line
 from diffusion_lit.generate import Setup
 from diffusion_lit.labels import Labels
+from diffusion_lit.source.layout import SPLITS
 
 __all__ = ["content_of", "repeat_command", "settings_of"]
 
@@ -64,7 +65,8 @@ def repeat_command(command: str, cfg: DictConfig, overrides: Sequence[str]) -> s
     given = {key: value if sign else None for key, sign, value in parts}  # ~key has no value
     for key in (*given, "out"):
         name, value = key.lstrip("+"), OmegaConf.select(cfg, key.lstrip("+"), default=None)
-        named = name.rpartition(".")[2] in PATHS and name != "weights"  # of which these are `ema` or `raw`
+        word = name == "weights" or (name == "against" and value in SPLITS)  # whatever is called so in this folder
+        named = name.rpartition(".")[2] in PATHS and not word
         if named and isinstance(value, str) and (Path(value).exists() or name in FOLDERS):
             given[key] = str(Path(value).expanduser().resolve())
     return command_line(command, given)
