@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +18,10 @@ from scipy import linalg, stats
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
+from diffusion_lit import evaluating
 from diffusion_lit.evaluation.comparison import compare_results
 from diffusion_lit.evaluation.feature_folder import FeatureFolder
+from diffusion_lit.evaluation.reference import own_data
 from diffusion_lit.evaluation.report import lines_of
 from diffusion_lit.feature import Pixels
 from diffusion_lit.provenance import repeat_command
@@ -27,6 +31,7 @@ from tests.evaluation.hasty import (
     NUM,
     PLAIN,
     SEEN,
+    damaged,
     evaluated,
     figures,
     pieces,
@@ -209,6 +214,21 @@ def test_a_report_has_all_that_a_paper_states(run: Path, whole: Path) -> None:
     rows = [line for line in (whole / "evaluation.md").read_text().splitlines() if line.startswith("|")]
     assert len(rows) == 6 and {row.count("|") for row in rows} == {5}
     assert "pixels features, lower is better" in rows[2]
+
+
+def test_a_checkpoint_that_is_replaced_meanwhile_is_not_what_is_said_to_be_measured(
+    run: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is training saves another model after this one was loaded, and before it draws."""
+    shutil.copy(run / "checkpoints" / "last.ckpt", tmp_path / "x.ckpt")
+
+    def replacing(*given: Any) -> Any:
+        damaged(run, tmp_path / "x.ckpt")
+        return own_data(*given)
+
+    monkeypatch.setattr(evaluating, "own_data", replacing)
+    out = evaluated(tmp_path, f"ckpt={tmp_path / 'x.ckpt'}", *PLAIN)
+    assert result(out)["results"] == result(whole)["results"], "with its checksum"
 
 
 def test_a_comparison_is_one_table_and_one_figure(run: Path, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from diffusion_lit.evaluation.protocol import protocol_of
 from diffusion_lit.evaluation.reference import open_real, open_training, own_data, prepare_extractors
 from diffusion_lit.evaluation.report import FILES, cell_name, write_report
 from diffusion_lit.generate import Models, choose_device, load_models
+from diffusion_lit.loading import check_same
 from diffusion_lit.metrics import FeatureSet, Metric
 from diffusion_lit.provenance import repeat_command
 from diffusion_lit.terminal.interruption import CommandInterrupted, Interrupted, Interruption
@@ -80,6 +81,8 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
     likelihoods = {name: metric for name, metric in chosen.items() if isinstance(metric, Likelihood)}
     names = {key: name_of(metric, extractors) for key, metric in metrics.items()}
     models = load_models(cfg) if cfg.ckpt is not None else None
+    if models is not None:
+        check_same(cfg.ckpt, models.contents)
     check_likelihoods(likelihoods, models, cfg.samples)
     if not metrics:
         check_nothing_drawn(likelihoods, overrides)
