@@ -142,7 +142,7 @@ def check_held_out(
         model, known = models.denoiser, real.every_label
         if model.num_classes is None:
             continue
-        labels = torch.full((1,), NO_CLASS) if known is None else known[: likelihood.num_images]
+        labels = torch.full((1,), NO_CLASS) if known is None else known[likelihood.indices(len(real))]
         if foreign := torch.unique(labels[labels >= model.num_classes]).tolist():
             named = listed([classes.names[c] if c < len(classes.names) else str(c) for c in foreign])
             raise ValueError(
