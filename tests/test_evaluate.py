@@ -316,9 +316,13 @@ def test_results_are_compared(run: Path, whole: Path, tmp_path: Path, tmp_path_f
 @pytest.mark.parametrize(
     "one, other, group",
     [
-        (["metrics=[fid]"], ["metrics=[fid,authenticity]"], "training.split"),
-        (["metrics=[vendi]"], ["metrics=[fid,vendi]"], "real.split"),
-        (["metrics=[bound]"], ["metrics=[bound,fid]", "num_samples=20", "sampler.num_steps=2"], "num_generated"),
+        (["metrics=[fid]", *SEEN[:1], "against=test"], ["metrics=[fid,authenticity]"], "training.split"),
+        (["metrics=[vendi]", *SEEN[:1]], ["metrics=[fid,vendi]"], "real.split"),
+        (
+            ["metrics=[bound]", "against=test"],
+            ["metrics=[bound,fid]", "num_samples=20", "sampler.num_steps=2"],
+            "num_generated",
+        ),
     ],
     ids=["training", "real", "generated"],
 )
@@ -327,9 +331,9 @@ def test_images_that_no_common_figure_reads_decide_nothing(
 ) -> None:
     short = ["metrics.bound.num_steps=2", "metrics.bound.num_images=4"] if "bound" in one[0] else []
     drawn = DRAWN if "bound" not in one[0] else ()
-    common = (f"ckpt={run}", "against=test", "device=cpu", "pairs=0", "floor=false", f"cache={tmp_path / 'cache'}")
-    a = evaluated(tmp_path / "a", *common, *drawn, "feature=pixels", *one, *short) / "evaluation.json"
-    b = evaluated(tmp_path / "b", *common, "feature=pixels", *drawn, *other, *short) / "evaluation.json"
+    common = (f"ckpt={run}", "device=cpu", "pairs=0", "floor=false", f"cache={tmp_path / 'cache'}", *drawn, *short)
+    a = evaluated(tmp_path / "a", *common, *one) / "evaluation.json"
+    b = evaluated(tmp_path / "b", *common, "feature=pixels", "against=test", *other) / "evaluation.json"
     text, alike = compare_results(a, b)
     assert alike and f"\n  {group}: " in text.partition("measured alike")[2], text
     for file in (a, b):  # as older versions wrote them
@@ -400,6 +404,8 @@ def test_likelihoods_of_images_without_a_class(run: Path, tmp_path: Path, caplog
         figures(evaluated(tmp_path, *args, f"against={tmp_path / name}.npz")) for name in ("bare", "unknown", "far")
     ]
     assert found[0] == found[1] == found[2] and "drawn in turn" not in caplog.text
+    protocol = result(tmp_path / "out")["protocol"]
+    assert protocol["num_generated"] == 0 and protocol["generated"].keys() == {"ckpt", "step", "weights", "precision"}
 
 
 def test_memorization_needs_no_more_than_the_checkpoint(
@@ -413,7 +419,7 @@ def test_memorization_needs_no_more_than_the_checkpoint(
     assert (out / "closest_pairs.png").is_file()
     (out / "evaluation.png").touch()  # of an earlier comparison
     capsys.readouterr()
-    fewer = evaluated(tmp_path, f"ckpt={run}", *copying[1:2], *SEEN, *DRAWN, "metrics=[vendi]")
+    fewer = evaluated(tmp_path, f"ckpt={run}", *SEEN, *DRAWN, "metrics=[vendi]")
     assert fewer == out and {file.name for file in out.glob("*.*")} == {"evaluation.json", "evaluation.md"}
     assert "closest_pairs" not in capsys.readouterr().out
     images, _ = few_digits()["train"].fetch(list(range(288)))

@@ -26,7 +26,7 @@ from diffusion_lit.evaluation.cost import estimate
 from diffusion_lit.evaluation.extraction import extract
 from diffusion_lit.evaluation.feature_folder import prune
 from diffusion_lit.evaluation.figures import Compared, measure, name_beside, noise_floor, notes, stated
-from diffusion_lit.evaluation.ignored import check_nothing_drawn, check_read
+from diffusion_lit.evaluation.ignored import OF_MODEL, check_nothing_drawn, check_read
 from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
 from diffusion_lit.evaluation.intervals import over_seeds
 from diffusion_lit.evaluation.pairs import draw_pairs
@@ -116,6 +116,8 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
         figures = decided(lambda now=now: measure(metrics, names, now))  # type: ignore[misc]
         figures |= {name_beside(figures, name, own["metric"]): own for name, own in likely.items()}
         described = {"generated": cell.images.protocol | cost, "count": len(cell.images)}
+        if not metrics:  # nothing is drawn
+            described = {"generated": {key: cell.images.protocol[key] for key in OF_MODEL}, "count": 0}
         results.append({"cell": dict(cell.named), **described, "figures": figures})
         said += notes(metrics, names, compared) if first else []
         if first and training is not None and cfg.pairs > 0:

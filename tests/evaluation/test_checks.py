@@ -85,6 +85,15 @@ WRONG = {
     "settings of images that there are": ((*REAL, "steps=5", "sampler.eta=1"), "steps, sampler.eta would be ignored"),
     "a model for nothing": ((*REAL, "ckpt=run"), "ckpt=run would be ignored"),
     "real images for nothing": ((*IMAGES, "metrics=[vendi]", "against=nowhere"), "against=nowhere would be ignored"),
+    "a split for nothing": ((*IMAGES, "metrics=[vendi]", "against=test"), "against=test would be ignored"),
+    "features for nothing": (
+        (*BOUND, "against=test", "feature=pixels", "feature.max_resolution=4"),
+        "feature=pixels, feature.max_resolution=4 would be ignored: none of the metrics takes its features from it",
+    ),
+    "no new images": (
+        (*MODEL[:3], *DRAWN, "metrics=[authenticity]", "against=nowhere"),
+        "against=nowhere does not exist",
+    ),
     "real images beside statistics": (
         (*MODEL[:3], *DRAWN, "metrics=[fid]", "metrics.fid.reference=few.npz", "against=small.npz"),
         "against=small.npz would be ignored: none of the metrics reads real images",
@@ -97,7 +106,7 @@ WRONG = {
     ),
     "pairs of nothing": ((*MODEL, "pairs=3"), "pairs=3 would be ignored: none of the metrics reads training images"),
     "a root for nothing": ((*MODEL, "against=small.npz", "data_root=empty"), "data_root=empty would be ignored"),
-    "likelihoods of images": ((*IMAGES, "metrics=[bound]"), "bound are of a model"),
+    "likelihoods of images": ((IMAGES[0], "metrics=[bound]"), "bound are of a model"),
     "images that nobody looks at": (
         ("ckpt=run", "metrics=[bound]", "device=cpu", "steps=5", "sampler.eta=1"),
         "no images are drawn: steps, sampler.eta would be ignored",
