@@ -34,7 +34,11 @@ def folder(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cut.npz").write_bytes((folder / "small.npz").read_bytes()[:-100])
     with (folder / "bare.npz").open("wb") as file:
         np.save(file, arrays["small"]["arr_0"])
+    (folder / "again.npz").write_bytes((folder / "small.npz").read_bytes())
     (folder / "empty").mkdir()
+    (folder / "coloured").mkdir()
+    for mode in ("L", "LA", "RGB"):
+        Image.new(mode, (8, 8)).save(folder / "coloured" / f"{mode}.png")
     (folder / "mixed").mkdir()
     Image.new("L", (8, 8)).save(folder / "mixed" / "a.png")
     for name in "bc":
@@ -68,9 +72,16 @@ WRONG = {
         "was asked for, and not what its images show",
     ),
     "mixed sizes": ((*REAL, "samples=mixed"), "a.png is 8 x 8 grey, b.png is 9 x 9 in colour"),
+    "mixed colours": (
+        (*REAL, "samples=coloured"),
+        "is 8 x 8 in colour. Figures are of images of one size and colour; channels=3",
+    ),
     "empty folder": ((*REAL, "samples=empty"), "no images in empty"),
     "other resolution": ((*MODEL, "against=large.npz"), "1 x 8 x 8 and the real images 1 x 16 x 16"),
-    "other channels": ((*MODEL, "against=colour.npz"), "1 x 8 x 8 and the real images 3 x 8 x 8"),
+    "other channels": (
+        (*MODEL, "against=colour.npz"),
+        "height x width): make them alike first, since how they are scaled decides the figures; channels=1 reads",
+    ),
     "training images twice": (
         (*MODEL[:3], *DRAWN, "metrics=[authenticity]"),
         "authenticity needs images that the model was not trained on, and against=train is those that it was: take "
@@ -79,6 +90,10 @@ WRONG = {
     "nobody's training images": (
         (*IMAGES, "against=large.npz", "metrics=[authenticity]"),
         "training=PATH, or ckpt=RUN_OR_FILE",
+    ),
+    "training images by another name": (
+        (*IMAGES, "against=small.npz", "training=again.npz", "metrics=[nearest_neighbour]"),
+        "the real images are the training images",
     ),
     "ignored training images": ((*MODEL, "training=small.npz"), "training=small.npz would be ignored"),
     "nobody's split": ((*IMAGES, *FEW), "against=PATH of real images, or ckpt=RUN_OR_FILE"),
