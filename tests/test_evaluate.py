@@ -282,6 +282,11 @@ def test_results_are_compared(run: Path, whole: Path, tmp_path: Path, tmp_path_f
         other = evaluated(tmp_path, f"ckpt={run}", *PLAIN, *options)
         text, alike = compare_results(one, other / "evaluation.json")
         assert not alike and f"  {key}: " in text.partition("NOT be compared")[2], text
+    elsewhere = json.loads(one.read_text())
+    elsewhere["protocol"]["real"] |= {"data": "another way to them", "source": "another/place"}
+    (tmp_path / "elsewhere.json").write_text(json.dumps(elsewhere))
+    text, alike = compare_results(one, tmp_path / "elsewhere.json")
+    assert alike and "  real.source: " in text.partition("measured alike")[2], "the same images by another name"
     more = evaluated(tmp_path, f"ckpt={run}", *SEEN, *DRAWN, "metrics=[fid,vendi]")
     assert compare_results(one, more / "evaluation.json")[1], "what only one has figures of decides nothing"
     alone = evaluated(tmp_path, f"ckpt={run}", *SEEN, *DRAWN, "metrics=[vendi]")
@@ -311,6 +316,24 @@ def test_results_are_compared(run: Path, whole: Path, tmp_path: Path, tmp_path_f
     for file, code in files.items():
         done = run_forked("evaluate", "compare", str(one), str(file), cwd=tmp_path)
         assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+
+
+def test_results_of_the_same_settings_stand_beside_each_other(whole: Path, tmp_path: Path) -> None:
+    """Whatever their order; and none is left out without a word."""
+    record = result(whole)
+    [one], files = record["results"], {"a": ["steps=1", "steps=2", "steps=3"], "b": ["steps=4", "steps=2"]}
+    for name, cells in files.items():
+        results = [
+            one | {"cell": dict([cell.split("=")]), "figures": {"fid": {"value": int(cell[-1])}}} for cell in cells
+        ]
+        (tmp_path / f"{name}.json").write_text(json.dumps(record | {"results": results}))
+    lines = compare_results(tmp_path / "a.json", tmp_path / "b.json")[0].splitlines()[3:11]
+    alone = [("A", 1), ("A", 3), ("B", 4)]
+    assert lines == [
+        "steps=2:",
+        "  fid: 2 and 2",
+        *(w for s, n in alone for w in (f"{s} alone, steps={n}:", f"  fid: {n}")),
+    ]
 
 
 @pytest.mark.parametrize(
