@@ -168,7 +168,7 @@ def test_a_mistake_is_found_before_anything_is_drawn(
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
         evaluated(tmp_path, *args)
     assert words in str(caught.value) and str(caught.value).count("\n") < 5
-    assert not list(tmp_path.rglob("*.npz"))
+    assert not list(tmp_path.rglob("*.npz")) and not (tmp_path / "out").exists()
 
 
 COMMANDS = {
