@@ -86,7 +86,8 @@ def shortened(name: str, arguments: Sequence[str], places: Mapping[str, Path]) -
     metrics = set(pieces(typed.get("metrics", "").strip("[]")))
     if "indices" in typed:
         del short["num_samples"]
-    if "samples" in typed or (metrics and metrics <= {"bits_per_dim", "bound"}):  # nothing is drawn
+    likelihoods = bool(metrics) and metrics <= {"bits_per_dim", "bound"}
+    if "samples" in typed or likelihoods:  # nothing is drawn
         del short["num_samples"], short["steps"]
     if "class_histogram" in metrics:
         short["feature"] = "classifier"
@@ -102,7 +103,7 @@ def shortened(name: str, arguments: Sequence[str], places: Mapping[str, Path]) -
         short = {}
     if "callback.fid.kid.subset_size" in typed:
         short["callback.fid.kid.subset_size"] = "10"
-    if name in ("train", "evaluate") and "feature" not in typed | short:
+    if name in ("train", "evaluate") and "feature" not in typed | short and not likelihoods:
         short["feature"] = "pixels"
     return [*given, *(f"{key}={value}" for key, value in short.items()), *few_processes(arguments)]
 

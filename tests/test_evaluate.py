@@ -3,28 +3,35 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from pytest import approx
 from scipy import linalg, stats
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
+from diffusion_lit import evaluating
 from diffusion_lit.evaluation.comparison import compare_results
 from diffusion_lit.evaluation.feature_folder import FeatureFolder
+from diffusion_lit.evaluation.reference import own_data
 from diffusion_lit.evaluation.report import lines_of
 from diffusion_lit.feature import Pixels
+from diffusion_lit.provenance import repeat_command
 from tests.evaluation.hasty import (
     DRAWN,
     FEW,
     NUM,
     PLAIN,
     SEEN,
+    damaged,
     evaluated,
     figures,
     pieces,
@@ -178,6 +185,18 @@ def test_the_command_of_a_report_gives_the_same_figures(run: Path, whole: Path, 
     assert other["results"] == record["results"] and other["protocol"] == record["protocol"]
 
 
+@pytest.mark.parametrize("against", ["test", "./test", "other"])
+def test_a_repeated_command_names_a_split_as_it_does(
+    against: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no folder of that name, which is other images."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test").mkdir()
+    command = repeat_command("evaluate", OmegaConf.create({"against": against, "out": "out"}), [f"against={against}"])
+    expected = str(tmp_path / "test") if against == "./test" else against
+    assert read_by_bash(command)[-2:] == [f"against={expected}", f"out={tmp_path / 'out'}"]
+
+
 def test_a_report_has_all_that_a_paper_states(run: Path, whole: Path) -> None:
     protocol = result(whole)["protocol"]
     assert protocol["real"] | {"content": ""} == {
@@ -195,6 +214,21 @@ def test_a_report_has_all_that_a_paper_states(run: Path, whole: Path) -> None:
     rows = [line for line in (whole / "evaluation.md").read_text().splitlines() if line.startswith("|")]
     assert len(rows) == 6 and {row.count("|") for row in rows} == {5}
     assert "pixels features, lower is better" in rows[2]
+
+
+def test_a_checkpoint_that_is_replaced_meanwhile_is_not_what_is_said_to_be_measured(
+    run: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is training saves another model after this one was loaded, and before it draws."""
+    shutil.copy(run / "checkpoints" / "last.ckpt", tmp_path / "x.ckpt")
+
+    def replacing(*given: Any) -> Any:
+        damaged(run, tmp_path / "x.ckpt")
+        return own_data(*given)
+
+    monkeypatch.setattr(evaluating, "own_data", replacing)
+    out = evaluated(tmp_path, f"ckpt={tmp_path / 'x.ckpt'}", *PLAIN)
+    assert result(out)["results"] == result(whole)["results"], "with its checksum"
 
 
 def test_a_comparison_is_one_table_and_one_figure(run: Path, tmp_path: Path) -> None:
@@ -248,6 +282,11 @@ def test_results_are_compared(run: Path, whole: Path, tmp_path: Path, tmp_path_f
         other = evaluated(tmp_path, f"ckpt={run}", *PLAIN, *options)
         text, alike = compare_results(one, other / "evaluation.json")
         assert not alike and f"  {key}: " in text.partition("NOT be compared")[2], text
+    elsewhere = json.loads(one.read_text())
+    elsewhere["protocol"]["real"] |= {"data": "another way to them", "source": "another/place"}
+    (tmp_path / "elsewhere.json").write_text(json.dumps(elsewhere))
+    text, alike = compare_results(one, tmp_path / "elsewhere.json")
+    assert alike and "  real.source: " in text.partition("measured alike")[2], "the same images by another name"
     more = evaluated(tmp_path, f"ckpt={run}", *SEEN, *DRAWN, "metrics=[fid,vendi]")
     assert compare_results(one, more / "evaluation.json")[1], "what only one has figures of decides nothing"
     alone = evaluated(tmp_path, f"ckpt={run}", *SEEN, *DRAWN, "metrics=[vendi]")
@@ -279,12 +318,34 @@ def test_results_are_compared(run: Path, whole: Path, tmp_path: Path, tmp_path_f
         assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
 
 
+def test_results_of_the_same_settings_stand_beside_each_other(whole: Path, tmp_path: Path) -> None:
+    """Whatever their order; and none is left out without a word."""
+    record = result(whole)
+    [one], files = record["results"], {"a": ["steps=1", "steps=2", "steps=3"], "b": ["steps=4", "steps=2"]}
+    for name, cells in files.items():
+        results = [
+            one | {"cell": dict([cell.split("=")]), "figures": {"fid": {"value": int(cell[-1])}}} for cell in cells
+        ]
+        (tmp_path / f"{name}.json").write_text(json.dumps(record | {"results": results}))
+    lines = compare_results(tmp_path / "a.json", tmp_path / "b.json")[0].splitlines()[3:11]
+    alone = [("A", 1), ("A", 3), ("B", 4)]
+    assert lines == [
+        "steps=2:",
+        "  fid: 2 and 2",
+        *(w for s, n in alone for w in (f"{s} alone, steps={n}:", f"  fid: {n}")),
+    ]
+
+
 @pytest.mark.parametrize(
     "one, other, group",
     [
-        (["metrics=[fid]"], ["metrics=[fid,authenticity]"], "training.split"),
-        (["metrics=[vendi]"], ["metrics=[fid,vendi]"], "real.split"),
-        (["metrics=[bound]"], ["metrics=[bound,fid]", "num_samples=20", "sampler.num_steps=2"], "num_generated"),
+        (["metrics=[fid]", *SEEN[:1], "against=test"], ["metrics=[fid,authenticity]"], "training.split"),
+        (["metrics=[vendi]", *SEEN[:1]], ["metrics=[fid,vendi]"], "real.split"),
+        (
+            ["metrics=[bound]", "against=test"],
+            ["metrics=[bound,fid]", "num_samples=20", "sampler.num_steps=2"],
+            "num_generated",
+        ),
     ],
     ids=["training", "real", "generated"],
 )
@@ -293,9 +354,9 @@ def test_images_that_no_common_figure_reads_decide_nothing(
 ) -> None:
     short = ["metrics.bound.num_steps=2", "metrics.bound.num_images=4"] if "bound" in one[0] else []
     drawn = DRAWN if "bound" not in one[0] else ()
-    common = (f"ckpt={run}", "against=test", "device=cpu", "pairs=0", "floor=false", f"cache={tmp_path / 'cache'}")
-    a = evaluated(tmp_path / "a", *common, *drawn, "feature=pixels", *one, *short) / "evaluation.json"
-    b = evaluated(tmp_path / "b", *common, "feature=pixels", *drawn, *other, *short) / "evaluation.json"
+    common = (f"ckpt={run}", "device=cpu", "pairs=0", "floor=false", f"cache={tmp_path / 'cache'}", *drawn, *short)
+    a = evaluated(tmp_path / "a", *common, *one) / "evaluation.json"
+    b = evaluated(tmp_path / "b", *common, "feature=pixels", "against=test", *other) / "evaluation.json"
     text, alike = compare_results(a, b)
     assert alike and f"\n  {group}: " in text.partition("measured alike")[2], text
     for file in (a, b):  # as older versions wrote them
@@ -366,6 +427,8 @@ def test_likelihoods_of_images_without_a_class(run: Path, tmp_path: Path, caplog
         figures(evaluated(tmp_path, *args, f"against={tmp_path / name}.npz")) for name in ("bare", "unknown", "far")
     ]
     assert found[0] == found[1] == found[2] and "drawn in turn" not in caplog.text
+    protocol = result(tmp_path / "out")["protocol"]
+    assert protocol["num_generated"] == 0 and protocol["generated"].keys() == {"ckpt", "step", "weights", "precision"}
 
 
 def test_memorization_needs_no_more_than_the_checkpoint(
@@ -379,7 +442,7 @@ def test_memorization_needs_no_more_than_the_checkpoint(
     assert (out / "closest_pairs.png").is_file()
     (out / "evaluation.png").touch()  # of an earlier comparison
     capsys.readouterr()
-    fewer = evaluated(tmp_path, f"ckpt={run}", *copying[1:2], *SEEN, *DRAWN, "metrics=[vendi]")
+    fewer = evaluated(tmp_path, f"ckpt={run}", *SEEN, *DRAWN, "metrics=[vendi]")
     assert fewer == out and {file.name for file in out.glob("*.*")} == {"evaluation.json", "evaluation.md"}
     assert "closest_pairs" not in capsys.readouterr().out
     images, _ = few_digits()["train"].fetch(list(range(288)))

@@ -27,6 +27,7 @@ LAYERS = (
     ("trained_model", "evaluation"),
     ("drawing", "drawn", "logger", "provenance"),
     ("figure", "contact_sheet", "generate", "inversion", "likelihood", "loss"),
+    ("loading",),
     ("agreement", "bound", "checkpoint", "conditioning", "deployment", "guidance", "precision", "sampler", "weighting"),
     ("data", "denoiser"),
     ("metrics", "optimizer", "preparation", "space"),

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from diffusion_lit.distributed.collective import decided, rank_and_size
 from diffusion_lit.distributed.processes import start_processes
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
-from diffusion_lit.evaluation.cells import cells_of
+from diffusion_lit.evaluation.cells import Cell, cells_of
 from diffusion_lit.evaluation.checks import (
     check_held_out,
     check_images,
@@ -22,18 +22,20 @@ from diffusion_lit.evaluation.checks import (
 )
 from diffusion_lit.evaluation.chosen_metrics import Extractors, build_metrics
 from diffusion_lit.evaluation.class_names import ClassNames
-from diffusion_lit.evaluation.cost import estimate
+from diffusion_lit.evaluation.cost import announce, estimate
 from diffusion_lit.evaluation.extraction import extract
 from diffusion_lit.evaluation.feature_folder import prune
 from diffusion_lit.evaluation.figures import Compared, measure, name_beside, noise_floor, notes, stated
-from diffusion_lit.evaluation.ignored import check_nothing_drawn, check_read
+from diffusion_lit.evaluation.ignored import OF_MODEL, check_nothing_drawn, check_read
 from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
 from diffusion_lit.evaluation.intervals import over_seeds
 from diffusion_lit.evaluation.pairs import draw_pairs
 from diffusion_lit.evaluation.protocol import protocol_of
 from diffusion_lit.evaluation.reference import open_real, open_training, own_data, prepare_extractors
 from diffusion_lit.evaluation.report import FILES, cell_name, write_report
+from diffusion_lit.files import remove_empty
 from diffusion_lit.generate import Models, choose_device, load_models
+from diffusion_lit.loading import check_same
 from diffusion_lit.metrics import FeatureSet, Metric
 from diffusion_lit.provenance import repeat_command
 from diffusion_lit.terminal.interruption import CommandInterrupted, Interrupted, Interruption
@@ -64,6 +66,9 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
         start_processes(cfg.devices, cfg.device != "cpu" and torch.cuda.is_available())
         try:
             run(cfg, overrides)
+        except (ValueError, OSError):
+            remove_empty(Path(cfg.out))
+            raise
         except Interrupted as stop:
             if rank_and_size()[0] > 0:
                 raise SystemExit(stop.exit_code) from None
@@ -80,6 +85,8 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
     likelihoods = {name: metric for name, metric in chosen.items() if isinstance(metric, Likelihood)}
     names = {key: name_of(metric, extractors) for key, metric in metrics.items()}
     models = load_models(cfg) if cfg.ckpt is not None else None
+    if models is not None:
+        check_same(cfg.ckpt, models.contents)
     check_likelihoods(likelihoods, models, cfg.samples)
     if not metrics:
         check_nothing_drawn(likelihoods, overrides)
@@ -92,11 +99,17 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
     check_images(cells, real, training, metrics, extractors, classes)
     prepare_extractors(extractors, own, device)
 
-    def seen(images: ImageSet | None, parent: Path, what: str) -> dict[str, FeatureSet]:
+    def seen(images: ImageSet | None, parent: Path, what: str, cell: Cell | None = None) -> dict[str, FeatureSet]:
         if images is None or not extractors:
             return {name: FeatureSet(torch.empty(0, 1)) for name in extractors}
         with progress(what, None, "images") as work:
-            return extract(images, extractors, parent, what, cfg.batch_size, device, work.advance, work.expect)
+
+            def expect(missing: int) -> None:
+                if cell is not None:
+                    announce(cell, cost, missing)
+                work.expect(missing)
+
+            return extract(images, extractors, parent, what, cfg.batch_size, device, work.advance, expect)
 
     first, size = rank_and_size()[0] == 0, len(cells)
     compared = Compared({}, seen(real, cache, "real images"), seen(training, cache, "training images"))
@@ -108,11 +121,13 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
     said = classes.notes() + (classes.legend() if any(metric.of_each_class for metric in metrics.values()) else [])
     for number, cell in enumerate(cells, 1):
         what = f"images ({cell_name(cell.named)})" if size > 1 else "images"
-        cost = estimate(cell, cfg.batch_size) if extractors else {}
-        now = compared = replace(compared, generated=seen(cell.images, out / "features", what))
+        cost = estimate(cell, cfg.batch_size) if extractors else ({}, 0.0)
+        now = compared = replace(compared, generated=seen(cell.images, out / "features", what, cell))
         figures = decided(lambda now=now: measure(metrics, names, now))  # type: ignore[misc]
         figures |= {name_beside(figures, name, own["metric"]): own for name, own in likely.items()}
-        described = {"generated": cell.images.protocol | cost, "count": len(cell.images)}
+        described = {"generated": cell.images.protocol | cost[0], "count": len(cell.images)}
+        if not metrics:  # nothing is drawn
+            described = {"generated": {key: cell.images.protocol[key] for key in OF_MODEL}, "count": 0}
         results.append({"cell": dict(cell.named), **described, "figures": figures})
         said += notes(metrics, names, compared) if first else []
         if first and training is not None and cfg.pairs > 0:

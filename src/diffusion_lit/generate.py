@@ -10,11 +10,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from diffusion_lit.checkpoint import load_denoiser
 from diffusion_lit.condition import Condition
 from diffusion_lit.denoiser import BaseDenoiser, Denoiser
 from diffusion_lit.guidance import guided
 from diffusion_lit.labels import Labels, choose_labels
+from diffusion_lit.loading import loaded
 from diffusion_lit.precision import check_precision, compile_networks, run_network_in
 from diffusion_lit.random import ImageNoise, interpolated_noise
 from diffusion_lit.sampler import Noise, Sampler
@@ -38,6 +38,8 @@ class Models:
     device: str
     precision: str
     """What the networks run in."""
+    contents: tuple[str, str | None]
+    """The SHA-256 of the checkpoints that were loaded, which a run may have replaced since."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +73,19 @@ def load_models(cfg: DictConfig) -> Models:
 
     Raises:
         FileNotFoundError: if a checkpoint does not exist.
-        ValueError: if a setting does not fit the model, or this machine.
+        ValueError: if a setting does not fit the model or this machine, or a checkpoint was replaced meanwhile.
     """
     device, asked = choose_device(cfg.device), cfg.get("precision", "32-true")
     precision = None if asked is None else check_precision(asked)
-    model, checkpoint = load_denoiser(cfg.ckpt, cfg.weights, device, cfg.autoencoder, cfg.allow)
-    model.space.check()
     guide = cfg.get("guide")
-    worse = None if guide is None else load_denoiser(guide, cfg.weights, device, allow=cfg.allow)[0]
+    model, checkpoint, content = loaded(cfg.ckpt, cfg.weights, device, cfg.autoencoder, cfg.allow)
+    model.space.check()
+    worse, _, other = (None,) * 3 if guide is None else loaded(guide, cfg.weights, device, None, cfg.allow)
     precision = precision or check_precision(checkpoint["config"].get("trainer", {}).get("precision", "32-true"))
     for part in (model, worse):
         if part is not None:
             run_network_in(part, precision)
-    return Models(model, worse, checkpoint, device, precision)
+    return Models(model, worse, checkpoint, device, precision, (content, other))
 
 
 def set_up(cfg: DictConfig, models: Models | None = None) -> Setup:

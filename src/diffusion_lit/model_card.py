@@ -12,8 +12,8 @@ from diffusion_lit.deployment.places import short, without_places
 from diffusion_lit.deployment.usage import usage
 from diffusion_lit.evaluation.report import cell_name, direction, listed, number
 from diffusion_lit.interop.foreign import Foreign
+from diffusion_lit.loading import content_of
 from diffusion_lit.page.facts import class_of
-from diffusion_lit.provenance import content_of
 from diffusion_lit.run.past import Evaluation, read_evaluation, read_run
 
 __all__ = ["Card", "check_license", "find_evaluation", "model_card"]

@@ -1,33 +1,31 @@
 """What a drawn image follows from: the same settings are the same image, in any command; and the command itself."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_lit.checkpoint import parts_of
 from diffusion_lit.command_line.shell import PATHS, command_line
-from diffusion_lit.generate import Setup
+from diffusion_lit.generate import Models, Setup
 from diffusion_lit.labels import Labels
+from diffusion_lit.source.layout import SPLITS
 
-__all__ = ["content_of", "repeat_command", "settings_of"]
+__all__ = ["repeat_command", "settings_of"]
 
 FOLDERS = ("out", "cache")
 """Paths, whether or not there is anything yet."""
 
 
-def settings_of(cfg: DictConfig, setup: Setup, labels: Labels | None) -> dict[str, Any]:
+def settings_of(cfg: DictConfig, models: Models, setup: Setup, labels: Labels | None) -> dict[str, Any]:
     """All that decides what image i is, plain values."""
     described = None if labels is None else {type(labels).__name__: plain_fields(labels)}
     decoder = setup.denoiser.space.fingerprint
     return {
-        "ckpt": content_of(cfg.ckpt),
-        "guide": None if cfg.guide is None else content_of(cfg.guide),
+        "ckpt": models.contents[0],
+        "guide": models.contents[1],
         "weights": cfg.weights,
         "guidance": cfg.guidance,
         "guidance_interval": OmegaConf.to_container(cfg.guidance_interval) if cfg.guidance_interval else None,
@@ -46,25 +44,14 @@ def plain_fields(labels: Any) -> dict[str, Any]:
     return fields
 
 
-def content_of(path: str) -> str:
-    """The SHA-256 of a checkpoint, or of those of its files: one that a run has overwritten since is another."""
-    sums = [checksum(file, file.stat().st_mtime_ns) for file in parts_of(path)]
-    return sums[0] if len(sums) == 1 else hashlib.sha256(" ".join(sums).encode()).hexdigest()
-
-
-@cache
-def checksum(file: Path, changed: int) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def repeat_command(command: str, cfg: DictConfig, overrides: Sequence[str]) -> str:
     """The command that does the same again, or continues it, to be given in any folder."""
     parts = [override.partition("=") for override in overrides]
     given = {key: value if sign else None for key, sign, value in parts}  # ~key has no value
     for key in (*given, "out"):
         name, value = key.lstrip("+"), OmegaConf.select(cfg, key.lstrip("+"), default=None)
-        named = name.rpartition(".")[2] in PATHS and name != "weights"  # of which these are `ema` or `raw`
+        word = name == "weights" or (name == "against" and value in SPLITS)  # whatever is called so in this folder
+        named = name.rpartition(".")[2] in PATHS and not word
         if named and isinstance(value, str) and (Path(value).exists() or name in FOLDERS):
             given[key] = str(Path(value).expanduser().resolve())
     return command_line(command, given)

@@ -14,8 +14,9 @@ from diffusion_lit.drawn.folder import SampleFolder
 from diffusion_lit.drawn.output import FILES, write_outputs
 from diffusion_lit.drawn.request import check_channels, formats_of, indices_of
 from diffusion_lit.files import refuse_folders
-from diffusion_lit.generate import Setup, set_up
+from diffusion_lit.generate import Setup, load_models, set_up
 from diffusion_lit.labels import Labels, OnePerWay
+from diffusion_lit.loading import check_same
 from diffusion_lit.picture.image import file_kind
 from diffusion_lit.preparation.workspace import Workspace
 from diffusion_lit.provenance import repeat_command, settings_of
@@ -45,7 +46,8 @@ def sample(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
     with Interruption() as interruption:
         interruption.started = True  # signals are answered wherever drawing is
         start_processes(cfg.devices, cfg.device != "cpu" and torch.cuda.is_available())
-        setup = set_up(cfg)
+        check_same(cfg.ckpt, (models := load_models(cfg)).contents)
+        setup = set_up(cfg, models)
         labels = setup.by_index
         if labels is not None and cfg.interpolate is not None:
             labels = OnePerWay(labels, cfg.interpolate)
@@ -57,7 +59,7 @@ def sample(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
         if "shards" in formats:
             Workspace(folder.out / "shards").refuse_foreign()
         try:
-            missing = decided(lambda: folder.open(settings_of(cfg, setup, labels), indices))
+            missing = decided(lambda: folder.open(settings_of(cfg, models, setup, labels), indices))
             draw_missing(cfg, setup, labels, folder, missing, len(indices))
             wait_for_all()
             if rank_and_size()[0] == 0:

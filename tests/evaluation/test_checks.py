@@ -34,7 +34,11 @@ def folder(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cut.npz").write_bytes((folder / "small.npz").read_bytes()[:-100])
     with (folder / "bare.npz").open("wb") as file:
         np.save(file, arrays["small"]["arr_0"])
+    (folder / "again.npz").write_bytes((folder / "small.npz").read_bytes())
     (folder / "empty").mkdir()
+    (folder / "coloured").mkdir()
+    for mode in ("L", "LA", "RGB"):
+        Image.new(mode, (8, 8)).save(folder / "coloured" / f"{mode}.png")
     (folder / "mixed").mkdir()
     Image.new("L", (8, 8)).save(folder / "mixed" / "a.png")
     for name in "bc":
@@ -68,9 +72,16 @@ WRONG = {
         "was asked for, and not what its images show",
     ),
     "mixed sizes": ((*REAL, "samples=mixed"), "a.png is 8 x 8 grey, b.png is 9 x 9 in colour"),
+    "mixed colours": (
+        (*REAL, "samples=coloured"),
+        "is 8 x 8 in colour. Figures are of images of one size and colour; channels=3",
+    ),
     "empty folder": ((*REAL, "samples=empty"), "no images in empty"),
     "other resolution": ((*MODEL, "against=large.npz"), "1 x 8 x 8 and the real images 1 x 16 x 16"),
-    "other channels": ((*MODEL, "against=colour.npz"), "1 x 8 x 8 and the real images 3 x 8 x 8"),
+    "other channels": (
+        (*MODEL, "against=colour.npz"),
+        "height x width): make them alike first, since how they are scaled decides the figures; channels=1 reads",
+    ),
     "training images twice": (
         (*MODEL[:3], *DRAWN, "metrics=[authenticity]"),
         "authenticity needs images that the model was not trained on, and against=train is those that it was: take "
@@ -80,11 +91,24 @@ WRONG = {
         (*IMAGES, "against=large.npz", "metrics=[authenticity]"),
         "training=PATH, or ckpt=RUN_OR_FILE",
     ),
+    "training images by another name": (
+        (*IMAGES, "against=small.npz", "training=again.npz", "metrics=[nearest_neighbour]"),
+        "the real images are the training images",
+    ),
     "ignored training images": ((*MODEL, "training=small.npz"), "training=small.npz would be ignored"),
     "nobody's split": ((*IMAGES, *FEW), "against=PATH of real images, or ckpt=RUN_OR_FILE"),
     "settings of images that there are": ((*REAL, "steps=5", "sampler.eta=1"), "steps, sampler.eta would be ignored"),
     "a model for nothing": ((*REAL, "ckpt=run"), "ckpt=run would be ignored"),
     "real images for nothing": ((*IMAGES, "metrics=[vendi]", "against=nowhere"), "against=nowhere would be ignored"),
+    "a split for nothing": ((*IMAGES, "metrics=[vendi]", "against=test"), "against=test would be ignored"),
+    "features for nothing": (
+        (*BOUND, "against=test", "feature=pixels", "feature.max_resolution=4"),
+        "feature=pixels, feature.max_resolution=4 would be ignored: none of the metrics takes its features from it",
+    ),
+    "no new images": (
+        (*MODEL[:3], *DRAWN, "metrics=[authenticity]", "against=nowhere"),
+        "against=nowhere does not exist",
+    ),
     "real images beside statistics": (
         (*MODEL[:3], *DRAWN, "metrics=[fid]", "metrics.fid.reference=few.npz", "against=small.npz"),
         "against=small.npz would be ignored: none of the metrics reads real images",
@@ -97,7 +121,7 @@ WRONG = {
     ),
     "pairs of nothing": ((*MODEL, "pairs=3"), "pairs=3 would be ignored: none of the metrics reads training images"),
     "a root for nothing": ((*MODEL, "against=small.npz", "data_root=empty"), "data_root=empty would be ignored"),
-    "likelihoods of images": ((*IMAGES, "metrics=[bound]"), "bound are of a model"),
+    "likelihoods of images": ((IMAGES[0], "metrics=[bound]"), "bound are of a model"),
     "images that nobody looks at": (
         ("ckpt=run", "metrics=[bound]", "device=cpu", "steps=5", "sampler.eta=1"),
         "no images are drawn: steps, sampler.eta would be ignored",
@@ -144,7 +168,7 @@ def test_a_mistake_is_found_before_anything_is_drawn(
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
         evaluated(tmp_path, *args)
     assert words in str(caught.value) and str(caught.value).count("\n") < 5
-    assert not list(tmp_path.rglob("*.npz"))
+    assert not list(tmp_path.rglob("*.npz")) and not (tmp_path / "out").exists()
 
 
 COMMANDS = {

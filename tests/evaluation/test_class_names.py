@@ -107,6 +107,11 @@ def test_figures_of_permuted_folders(folders: Path, tmp_path: Path) -> None:
     found = figures(out)
     assert max(abs(found[f"fid_class_{c}"]) for c in range(3)) < 1e-6 and found["class_distance"] == 0
     assert "of classes, 0 is ant, 1 is moth, 2 is zebra" in result(out)["notes"]
+    floor, sizes = result(out)["floor"], [len(list((folders / "real" / name).iterdir())) for name in ("ant", "moth")]
+    counts = [floor[f"fid_class_{c}"]["count"] for c in range(3)]
+    assert sum(counts) == floor["fid_by_class"]["count"] and all(
+        0 < n < size for n, size in zip(counts, sizes, strict=False)
+    )
     out = evaluated(tmp_path, *common, "metrics=[class_histogram]", f"samples={folders / 'fewer'}")
     sizes = np.array([len(list((folders / "real" / name).iterdir())) for name in ("ant", "moth", "zebra")])
     p, q = sizes * [1, 0, 1] / (sizes[0] + sizes[2]), sizes / sizes.sum()

@@ -71,7 +71,8 @@ def test_what_is_not_a_file_of_statistics_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "pickled.npz", mu=np.array([{}], dtype=object), sigma=np.zeros((1, 1)))
     np.save(tmp_path / "array.npy", np.zeros(3))
     (tmp_path / "text.npz").write_text("no archive")
-    for name in ("images.npz", "pickled.npz", "array.npy", "text.npz"):
+    (tmp_path / "folder.npz").mkdir()
+    for name in ("images.npz", "pickled.npz", "array.npy", "text.npz", "nowhere.npz", "folder.npz"):
         with pytest.raises(ValueError, match=rf"{name} must be an .npz file with the arrays mu"):
             read_moments(tmp_path / name)
     with pytest.raises(ValueError, match=r"got \[3\] and \[3, 2\]"):

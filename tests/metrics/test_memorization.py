@@ -136,6 +136,9 @@ def test_copies_are_seen_where_held_out_images_are_copies_too() -> None:
     held_out = torch.cat([TRAINING[:40], HELD_OUT[40:]])
     found = NearestNeighbour(Given()).measure(compared(TRAINING, held_out, TRAINING))
     assert found["copied"].value == 1 and found["closeness"].value == approx(1e6)
+    for generated, closeness in ((TRAINING, 1), (HONEST, 0)):  # all of them are
+        found = NearestNeighbour(Given()).measure(compared(generated, TRAINING, TRAINING))
+        assert found["closeness"].value == closeness
 
 
 def test_closest_pairs() -> None:

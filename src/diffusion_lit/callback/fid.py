@@ -110,7 +110,8 @@ class FID(Callback):
             self.extractor.check(*pl_module.denoiser.image_shape)
         if (num_real := len(trainer.datamodule.splits["val"])) >= 2:  # type: ignore[attr-defined]
             for name, metric in self.metrics.items():
-                check_count(name, metric, num_real, "validation")
+                if metric.needs_real:
+                    check_count(name, metric, num_real, "validation")
             self.check_labels(pl_module.denoiser.num_classes, trainer.datamodule.splits["val"])  # type: ignore[attr-defined]
 
     def check_labels(self, num_classes: int | None, real: Images) -> None:

@@ -26,7 +26,8 @@ class Likelihood(ABC):
     """A figure in bits/dim, of a model and real images alone.
 
     Args:
-        num_images: of how many of the real images, the first; a ValueError under 2.
+        num_images: of how many of the real images, evenly spaced, since many sets are sorted by class; a ValueError
+            under 2.
         batch_size: images at a time.
         seed: of the noise, which image i has from (seed, i).
     """
@@ -47,6 +48,11 @@ class Likelihood(ABC):
         """Raise a ValueError if the model has no likelihood of bytes."""
         require_bytes(denoiser.space)
 
+    def indices(self, count: int) -> list[int]:
+        """Which of so many images it is of."""
+        num = min(self.num_images, count)
+        return [i * count // num for i in range(num)]
+
     @abstractmethod
     def parts(
         self, denoiser: BaseDenoiser, x_0: Tensor, noise: Callable[[], Tensor], condition: Condition
@@ -56,7 +62,7 @@ class Likelihood(ABC):
     def measure(self, denoiser: BaseDenoiser, images: ImageSet, device: torch.device | str) -> dict[str, Figure]:
         """The means over images, with standard errors; processes share the images, and all have the figures."""
         rank, size = rank_and_size()
-        own = range(rank, min(self.num_images, len(images)), size)
+        own = self.indices(len(images))[rank::size]
         found: dict[str, list[Tensor]] = {}
         for first in range(0, len(own), self.batch_size):
             indices = own[first : first + self.batch_size]

@@ -51,9 +51,10 @@ def cells_of(cfg: DictConfig, models: Models | None, real: StoredImages | None, 
                     f"sampler={name} chooses its steps itself, and steps={steps} would be ignored: leave one out"
                 )
             own.sampler.num_steps = steps
+        assert models is not None
         setup = set_up(own, models)
         labels = setup.by_index if cfg.labels is not None else proportions(setup, real)
-        images = DrawnImages(setup, settings_of(own, setup, labels), seed, cfg.num_samples, labels)
+        images = DrawnImages(setup, settings_of(own, models, setup, labels), seed, cfg.num_samples, labels)
         named = {"sampler": name, "steps": setup.num_steps, "guidance": guidance, "seed": seed}
         yield Cell({key: value for key, value in named.items() if len(varied[key]) > 1}, images)
 

@@ -84,10 +84,16 @@ def check_images(
     for name, other in others:
         if other != shape:
             words = [f"{c} x {h} x {w}" for c, h, w in (shape, other)]
+            remedy = "; channels=1 reads image files in grey, channels=3 in colour" if shape[1:] == other[1:] else ""
             raise ValueError(
                 f"the {first} images are {words[0]} and the {name} images {words[1]} (channels x height x width): make "
-                "them alike first, since how they are scaled decides the figures"
+                f"them alike first, since how they are scaled decides the figures{remedy}"
             )
+    if real is not None and training is not None and real.content == training.content:
+        raise ValueError(
+            "the real images are the training images: figures of memorization need images that the model was not "
+            "trained on, against=PATH"
+        )
     for extractor in extractors.values():
         extractor.check(*shape)
     for metric in metrics.values():
@@ -142,7 +148,7 @@ def check_held_out(
         model, known = models.denoiser, real.every_label
         if model.num_classes is None:
             continue
-        labels = torch.full((1,), NO_CLASS) if known is None else known[: likelihood.num_images]
+        labels = torch.full((1,), NO_CLASS) if known is None else known[likelihood.indices(len(real))]
         if foreign := torch.unique(labels[labels >= model.num_classes]).tolist():
             named = listed([classes.names[c] if c < len(classes.names) else str(c) for c in foreign])
             raise ValueError(

@@ -1,6 +1,6 @@
 """Whether two results may be compared: whether they differ in the models alone, and not in how they were measured."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +35,10 @@ def compare_results(first: Path, second: Path) -> tuple[str, bool]:
     of_both = {*parts_of(a)} & {*parts_of(b)}
     read = {name for parts in (parts_of(a), parts_of(b)) for part in of_both for name in parts[part]}
     summed = {key.removesuffix(SUM) for key in left.keys() & right.keys() if key.endswith(SUM)}
+    same = [group for group in READ if left.get(f"{group}.content") == right.get(f"{group}.content") is not None]
     decisive = [key for key in different if decides(key, of_both, read) and key not in summed]
-    lines = [f"A {first}", f"B {second}", ""]
-    for result_a, result_b in zip(a["results"], b["results"], strict=False):
-        if a["results"][1:] or b["results"][1:]:
-            lines.append(f"A: {cell_name(result_a['cell'])}; B: {cell_name(result_b['cell'])}")
-        for name in result_a["figures"]:
-            if name in result_b["figures"]:
-                one, other = (
-                    f"{number(figure)} ({figure['feature']})" if figure.get("feature") else number(figure)
-                    for figure in (result["figures"][name] for result in (result_a, result_b))
-                )
-                lines.append(f"  {name}: {one} and {other}")
+    decisive = [key for key in decisive if key.partition(".")[0] not in same]  # the same images by another name
+    lines = [f"A {first}", f"B {second}", "", *side_by_side(a["results"], b["results"])]
     if not of_both:
         lines += ["", "They may NOT be compared: they have no figure in common that is of the same features."]
     elif decisive:
@@ -60,6 +52,33 @@ def compare_results(first: Path, second: Path) -> tuple[str, bool]:
     return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines), bool(
         of_both
     ) and not decisive
+
+
+def side_by_side(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The figures of two results; of several, those of the same settings beside each other, and then the others."""
+    if len(a) == len(b) == 1:
+        yield from beside(a[0], b[0])
+        return
+    cells = [{cell_name(result["cell"]): result for result in results} for results in (a, b)]
+    for cell in cells[0]:
+        if cell in cells[1]:
+            yield f"{cell}:"
+            yield from beside(cells[0][cell], cells[1][cell])
+    for side, own, other in (("A", *cells), ("B", *cells[::-1])):
+        for cell, result in own.items():
+            if cell not in other:
+                yield f"{side} alone, {cell}:"
+                yield from (f"  {name}: {with_feature(figure)}" for name, figure in result["figures"].items())
+
+
+def beside(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
+    for name, figure in a["figures"].items():
+        if name in b["figures"]:
+            yield f"  {name}: {with_feature(figure)} and {with_feature(b['figures'][name])}"
+
+
+def with_feature(figure: Mapping[str, Any]) -> str:
+    return f"{number(figure)} ({figure['feature']})" if figure.get("feature") else number(figure)
 
 
 def parts_of(record: Mapping[str, Any]) -> dict[tuple[str, str], list[str]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from diffusion_lit.feature.degenerate import collapsed
 from diffusion_lit.metrics import FeatureSet, Figure, Metric, Sets
 from diffusion_lit.random import fold_in
 
@@ -51,7 +52,8 @@ def measure(metrics: Mapping[str, Metric], names: Mapping[str, str], compared: C
 
 def stated(figure: Figure) -> dict[str, float]:
     values = {"value": figure.value, "error": figure.error, "spread": figure.spread}
-    return {name: float(value) for name, value in values.items() if value is not None}
+    count = {} if figure.count is None else {"count": figure.count}
+    return {name: float(value) for name, value in values.items() if value is not None} | count
 
 
 def halves(real: FeatureSet) -> tuple[FeatureSet, FeatureSet]:
@@ -86,11 +88,18 @@ def noise_floor(
         except ValueError:  # too few images of a class
             continue
         for name, figure in figures.items():
-            floor[name_beside(measured, name, key)] = stated(figure) | {"count": len(first)}
+            floor[name_beside(measured, name, key)] = {"count": len(first)} | stated(figure)
     return floor
 
 
 def notes(metrics: Mapping[str, Metric], names: Mapping[str, str], compared: Compared) -> list[str]:
     """What a reader should know about these figures, each said once."""
     said = [note for key, metric in metrics.items() for note in metric.caveats(compared.sets(metric, names[key]))]
+    kinds = {"generated": compared.generated, "real": compared.real, "training": compared.training}
+    said += [
+        f"all {len(images)} {kind} images have the same {name} features: figures from them mean nothing"
+        for kind, by_name in kinds.items()
+        for name, images in by_name.items()
+        if collapsed(images.features)
+    ]
     return list(dict.fromkeys(said))

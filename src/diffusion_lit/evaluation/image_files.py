@@ -115,9 +115,12 @@ class SameSizeImages:
             raise ValueError(unreadable(broken))
         if len(seen) > 1:
             (one, first), (other, second) = list(seen.items())[:2]
+            remedy = "scale all of them alike first, as diffusion_lit.prepare does"
+            if one[:2] == other[:2] and {one[2], other[2]} == {*COLOURS}:
+                remedy = "channels=3 reads all of them in colour, channels=1 in grey"
             raise ValueError(
                 f"{source.description} mixes images: {first} is {worded(one)}, {second} is {worded(other)}. Figures "
-                "are of images of one size and colour; scale all of them alike first, as diffusion_lit.prepare does"
+                f"are of images of one size and colour; {remedy}"
             )
         [(width, height, found)] = seen
         places = [(split, i) for _, split, i in sorted(named)]

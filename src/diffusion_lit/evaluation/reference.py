@@ -94,7 +94,8 @@ def open_training(
 
 
 def needs_real(chosen: Mapping[str, Any]) -> bool:
-    return any(isinstance(metric, Likelihood) or metric.needs_real for metric in chosen.values())
+    """Whether real images are read: by a metric, or as new ones for the noise floor of one that looks for copies."""
+    return bool(copying(chosen)) or any(isinstance(one, Likelihood) or one.needs_real for one in chosen.values())
 
 
 def copying(chosen: Mapping[str, Any]) -> list[str]:

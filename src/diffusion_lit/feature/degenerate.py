@@ -4,7 +4,7 @@ import logging
 
 from torch import Tensor
 
-__all__ = ["check_features"]
+__all__ = ["check_features", "collapsed"]
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,10 @@ def check_features(features: Tensor, name: str) -> None:
             f"{name}: those of {broken} of {len(features)} images are not finite: no figure can be computed from them. "
             "Pixels are bytes and cannot be the cause: the extractor's weights are damaged, or another network's"
         )
-    if len(features) > 1:
-        spread = (features - features[0]).abs().max()
-        if spread <= NOISE * features.abs().max():
-            log.warning("%s: all %d images have the same; figures from them mean nothing", name, len(features))
+    if collapsed(features):
+        log.warning("%s: all %d images have the same; figures from them mean nothing", name, len(features))
+
+
+def collapsed(features: Tensor) -> bool:
+    """Whether several images have features that are equal but for rounding."""
+    return len(features) > 1 and bool((features - features[0]).abs().max() <= NOISE * features.abs().max())

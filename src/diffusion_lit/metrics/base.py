@@ -51,6 +51,8 @@ class Figure:
     """The standard deviation over subsets or splits: what papers write after KID's and the Inception score's ±."""
     better: Better | None = None
     """Which values are better, where not those that the metric states for its figures."""
+    count: int | None = None
+    """How many generated images it is of, where not of all."""
 
 
 class Metric(ABC):

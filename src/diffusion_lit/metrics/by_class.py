@@ -1,6 +1,6 @@
 """A metric of each class by itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -45,7 +45,10 @@ class ByClass(Metric):
         return said if len(said) < 3 else [said[0], f"and so in other classes ({len(said) - 1} such notes)"]
 
     def measure(self, sets: Sets) -> dict[str, Figure]:
-        by_class = {c: self.metric.measure(own) for c, own in self.classes(sets)}
+        by_class = {
+            c: {name: replace(figure, count=len(own.generated)) for name, figure in self.metric.measure(own).items()}
+            for c, own in self.classes(sets)
+        }
         figures = {f"{name}_class_{c}": figure for c, own in by_class.items() for name, figure in own.items()}
         means = {}
         for name, one in next(iter(by_class.values())).items():

@@ -1,5 +1,6 @@
 """The mean and the covariance of features."""
 
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import BadZipFile
@@ -44,7 +45,7 @@ def read_moments(path: str | Path) -> Moments:
     try:
         with np.load(path) as file:
             mean, covariance = torch.from_numpy(file["mu"]).double(), torch.from_numpy(file["sigma"]).double()
-    except (KeyError, ValueError, BadZipFile, AttributeError, TypeError) as error:
+    except (OSError, KeyError, ValueError, BadZipFile, zlib.error, AttributeError, TypeError) as error:
         raise ValueError(
             f"{path} must be an .npz file with the arrays mu [d] and sigma [d, d], as pytorch-fid, clean-fid and EDM "
             f"write them: {error}"

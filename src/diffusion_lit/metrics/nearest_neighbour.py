@@ -39,10 +39,11 @@ class NearestNeighbour(Metric):
         training = sets.training.features
         generated, held_out = (nearest(x.features, training)[0].double() for x in (sets.generated, sets.real))
         copied = (generated <= held_out.quantile(self.quantile)).double().mean()
-        usual = held_out.median()
+        usual, own = held_out.median(), generated.median()
+        closeness = 1.0 if own == usual else float(usual / own.clamp(min=usual / 1e6))  # both may be 0
         return {
             "copied": Figure(float(copied), better=self.quantile),
-            "closeness": Figure(float(usual / generated.median().clamp(min=usual / 1e6)), better=1.0),
+            "closeness": Figure(closeness, better=1.0),
         }
 
 

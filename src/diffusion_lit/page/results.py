@@ -64,8 +64,9 @@ def evaluation_of(evaluation: Evaluation, name: str, left_out: list[str]) -> dic
     notes = [str(note) for note in record.get("notes") or []]
     if len(evaluation.pairs) > MOST_PAIRS:
         notes.append(f"{len(evaluation.pairs)} pictures of closest pairs, of which {MOST_PAIRS} are shown")
+    images = f", {count} images" if (count := results[0].get("count", "?")) else ""  # none are drawn for a likelihood
     return {
-        "name": f"{name}: {evaluation.path.parent.name}, {results[0].get('count', '?')} images",
+        "name": f"{name}: {evaluation.path.parent.name}{images}",
         "head": head,
         "table": table,
         "charts": evaluation_charts(evaluation),
