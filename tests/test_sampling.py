@@ -335,6 +335,7 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch, ca
     for failure in (  # noqa: B007
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         MemoryError(),
     ):
         sizes.clear()
@@ -350,6 +351,21 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch, ca
     failure = RuntimeError("another")
     with pytest.raises(RuntimeError, match="another"):
         drawn(setup, range(2))
+
+
+def test_a_network_is_compiled_though_the_batch_it_is_tried_with_does_not_fit() -> None:
+    """It is halved when images are drawn."""
+    denoiser = tiny().denoiser
+
+    def fail(module: nn.Module, given: object) -> None:
+        raise failure
+
+    denoiser.register_forward_pre_hook(fail)
+    failure: Exception = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    precision.compile_networks([], denoiser, 4, "cpu")
+    failure = RuntimeError("no compiler\nat all")
+    with pytest.raises(ValueError, match=r"compile=true: torch cannot compile here \(no compiler\); use compile=false"):
+        precision.compile_networks([], denoiser, 4, "cpu")
 
 
 def test_an_image_that_is_not_finite_is_named() -> None:
