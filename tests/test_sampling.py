@@ -1,5 +1,6 @@
 """Many images: the same in any batch, process and order, written as they are drawn, and taken up again."""
 
+import hashlib
 import io
 import json
 import os
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
-from diffusion_lit import drawing, precision
+from diffusion_lit import drawing, precision, provenance
 from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.data import MemmapData
 from diffusion_lit.denoiser import Denoiser
@@ -28,7 +29,7 @@ from diffusion_lit.drawn.folder import SampleFolder
 from diffusion_lit.drawn.output import caption_of
 from diffusion_lit.drawn.request import indices_of
 from diffusion_lit.files import UnwritableError
-from diffusion_lit.generate import Setup, generate, sampled
+from diffusion_lit.generate import Models, Setup, generate, load_models, sampled
 from diffusion_lit.labels import Labels, LabelsInTurn, OnePerWay, ProportionalLabels, UniformLabels, choose_labels
 from diffusion_lit.model import UNet
 from diffusion_lit.parameterization import VParameterization
@@ -36,7 +37,7 @@ from diffusion_lit.picture import title_font
 from diffusion_lit.picture.grid import HEADER, choose_columns, image_grid, titles_of
 from diffusion_lit.picture.image import save_image
 from diffusion_lit.picture.title_font import font_for
-from diffusion_lit.provenance import plain_fields
+from diffusion_lit.provenance import load_known, plain_fields
 from diffusion_lit.sampler import DDIMSampler, ODESampler
 from diffusion_lit.schedule import LinearSchedule
 from diffusion_lit.space import PixelSpace
@@ -189,6 +190,38 @@ def test_images_of_unknown_settings_are_not_taken_up(tmp_path: Path) -> None:
     (tmp_path / "png" / "000000.png").touch()
     with pytest.raises(ValueError, match=r"has png in it, and no sample\.json says how it was drawn"):
         SampleFolder(tmp_path, keep=True).open({"seed": 0}, [0])
+
+
+def sampled_by(ckpt: Path) -> DictConfig:
+    cfg = OmegaConf.merge(OmegaConf.load(CONFIG_FOLDER / "sample.yaml"), {"ckpt": str(ckpt), "device": "cpu"})
+    assert isinstance(cfg, DictConfig)
+    return cfg
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a run that is being trained: its images would be recorded as those of a later step."""
+    shutil.copy(run / "checkpoints" / "last.ckpt", file := tmp_path / "last.ckpt")
+    later = torch.load(file, weights_only=True) | {"global_step": 9}
+    steps = []
+
+    def load(cfg: DictConfig) -> Models:
+        models = load_models(cfg)
+        if not steps:
+            torch.save(later, file)
+        steps.append(models.checkpoint["global_step"])
+        return models
+
+    monkeypatch.setattr(provenance, "load_models", load)
+    models, contents = load_known(sampled_by(file))
+    assert steps == [2, 9] and models.checkpoint["global_step"] == 9
+    assert contents == {"ckpt": hashlib.sha256(file.read_bytes()).hexdigest(), "guide": None}
+    monkeypatch.setattr(provenance, "gathered_objects", lambda own: [own, {**own, "ckpt": "another"}])
+    with pytest.raises(
+        ValueError, match=r"have read different checkpoints: .*last\.ckpt is being trained, or is not the same"
+    ):
+        load_known(sampled_by(file))
 
 
 @pytest.mark.parametrize("name", ["grid.png", "shards/train/shard-00000.bin"])

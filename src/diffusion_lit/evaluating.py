@@ -33,9 +33,9 @@ from diffusion_lit.evaluation.pairs import draw_pairs
 from diffusion_lit.evaluation.protocol import protocol_of
 from diffusion_lit.evaluation.reference import open_real, open_training, own_data, prepare_extractors
 from diffusion_lit.evaluation.report import FILES, cell_name, write_report
-from diffusion_lit.generate import Models, choose_device, load_models
+from diffusion_lit.generate import Models, choose_device
 from diffusion_lit.metrics import FeatureSet, Metric
-from diffusion_lit.provenance import repeat_command
+from diffusion_lit.provenance import load_known, repeat_command
 from diffusion_lit.terminal.interruption import CommandInterrupted, Interrupted, Interruption
 from diffusion_lit.terminal.progress import progress
 from diffusion_lit.terminal.screen import choose_progress
@@ -79,7 +79,7 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
     metrics = {name: metric for name, metric in chosen.items() if isinstance(metric, Metric)}
     likelihoods = {name: metric for name, metric in chosen.items() if isinstance(metric, Likelihood)}
     names = {key: name_of(metric, extractors) for key, metric in metrics.items()}
-    models = load_models(cfg) if cfg.ckpt is not None else None
+    models, contents = load_known(cfg) if cfg.ckpt is not None else (None, {})
     check_likelihoods(likelihoods, models, cfg.samples)
     if not metrics:
         check_nothing_drawn(likelihoods, overrides)
@@ -88,7 +88,7 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
     real = open_real(cfg, models, own, chosen, classes)
     training = open_training(cfg, models, own, chosen, classes)
     check_held_out(likelihoods, models, real, classes)
-    cells = list(cells_of(cfg, models, real if metrics else None, classes))
+    cells = list(cells_of(cfg, models, contents, real if metrics else None, classes))
     check_images(cells, real, training, metrics, extractors, classes)
     prepare_extractors(extractors, own, device)
 

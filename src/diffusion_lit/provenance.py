@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -12,22 +12,45 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.checkpoint import parts_of
 from diffusion_lit.command_line.shell import PATHS, command_line
-from diffusion_lit.generate import Setup
+from diffusion_lit.distributed.collective import gathered_objects
+from diffusion_lit.generate import Models, Setup, load_models
 from diffusion_lit.labels import Labels
 
-__all__ = ["content_of", "repeat_command", "settings_of"]
+__all__ = ["content_of", "load_known", "repeat_command", "settings_of"]
 
 FOLDERS = ("out", "cache")
 """Paths, whether or not there is anything yet."""
 
 
-def settings_of(cfg: DictConfig, setup: Setup, labels: Labels | None) -> dict[str, Any]:
-    """All that decides what image i is, plain values."""
+def load_known(cfg: DictConfig) -> tuple[Models, dict[str, str | None]]:
+    """The models of `cfg`, and what was in the files that they were read from, by `content_of`; on all ranks the same.
+
+    A run that is being trained replaces its checkpoint at any moment. What was replaced in the meantime is read again.
+
+    Raises:
+        FileNotFoundError: as `load_models`.
+        ValueError: as `load_models`; and on all ranks, if they have read different checkpoints.
+    """
+    while True:
+        contents, models = contents_of(cfg), load_models(cfg)
+        if contents_of(cfg) == contents:
+            break
+    if any(other != contents for other in gathered_objects(contents)):
+        raise ValueError(
+            f"the processes of this command have read different checkpoints: {cfg.ckpt} is being trained, or is not "
+            "the same on all machines. Give the command again, or a copy of the checkpoint"
+        )
+    return models, contents
+
+
+def settings_of(
+    cfg: DictConfig, contents: Mapping[str, str | None], setup: Setup, labels: Labels | None
+) -> dict[str, Any]:
+    """All that decides what image i is, plain values; `contents` as `load_known` gives them."""
     described = None if labels is None else {type(labels).__name__: plain_fields(labels)}
     decoder = setup.denoiser.space.fingerprint
     return {
-        "ckpt": content_of(cfg.ckpt),
-        "guide": None if cfg.guide is None else content_of(cfg.guide),
+        **contents,
         "weights": cfg.weights,
         "guidance": cfg.guidance,
         "guidance_interval": OmegaConf.to_container(cfg.guidance_interval) if cfg.guidance_interval else None,
@@ -44,6 +67,10 @@ def plain_fields(labels: Any) -> dict[str, Any]:
     """A description of labels as JSON gives it back."""
     fields: dict[str, Any] = json.loads(json.dumps(asdict(labels)))
     return fields
+
+
+def contents_of(cfg: DictConfig) -> dict[str, str | None]:
+    return {key: None if cfg[key] is None else content_of(cfg[key]) for key in ("ckpt", "guide")}
 
 
 def content_of(path: str) -> str:

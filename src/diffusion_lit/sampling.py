@@ -18,7 +18,7 @@ from diffusion_lit.generate import Setup, set_up
 from diffusion_lit.labels import Labels, OnePerWay
 from diffusion_lit.picture.image import file_kind
 from diffusion_lit.preparation.workspace import Workspace
-from diffusion_lit.provenance import repeat_command, settings_of
+from diffusion_lit.provenance import load_known, repeat_command, settings_of
 from diffusion_lit.terminal.interruption import CommandInterrupted, Interrupted, Interruption
 from diffusion_lit.terminal.progress import progress
 from diffusion_lit.terminal.screen import choose_progress
@@ -45,7 +45,8 @@ def sample(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
     with Interruption() as interruption:
         interruption.started = True  # signals are answered wherever drawing is
         start_processes(cfg.devices, cfg.device != "cpu" and torch.cuda.is_available())
-        setup = set_up(cfg)
+        models, contents = load_known(cfg)
+        setup = set_up(cfg, models)
         labels = setup.by_index
         if labels is not None and cfg.interpolate is not None:
             labels = OnePerWay(labels, cfg.interpolate)
@@ -58,7 +59,7 @@ def sample(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
         if "shards" in formats:
             Workspace(folder.out / "shards").refuse_foreign()
         try:
-            missing = decided(lambda: folder.open(settings_of(cfg, setup, labels), indices, made))
+            missing = decided(lambda: folder.open(settings_of(cfg, contents, setup, labels), indices, made))
             draw_missing(cfg, setup, labels, folder, missing, len(indices))
             wait_for_all()
             if rank_and_size()[0] == 0:

@@ -30,8 +30,14 @@ class Cell:
     images: ImageSet
 
 
-def cells_of(cfg: DictConfig, models: Models | None, real: StoredImages | None, classes: ClassNames) -> Iterator[Cell]:
-    """What is measured: each sampler, with each number of steps, guidance and seed.
+def cells_of(
+    cfg: DictConfig,
+    models: Models | None,
+    contents: Mapping[str, str | None],
+    real: StoredImages | None,
+    classes: ClassNames,
+) -> Iterator[Cell]:
+    """What is measured: each sampler, with each number of steps, guidance and seed; `contents` as of `settings_of`.
 
     Raises:
         ValueError: if a setting does not fit the model, or would be ignored.
@@ -53,7 +59,7 @@ def cells_of(cfg: DictConfig, models: Models | None, real: StoredImages | None, 
             own.sampler.num_steps = steps
         setup = set_up(own, models)
         labels = setup.by_index if cfg.labels is not None else proportions(setup, real)
-        images = DrawnImages(setup, settings_of(own, setup, labels), seed, cfg.num_samples, labels)
+        images = DrawnImages(setup, settings_of(own, contents, setup, labels), seed, cfg.num_samples, labels)
         named = {"sampler": name, "steps": setup.num_steps, "guidance": guidance, "seed": seed}
         yield Cell({key: value for key, value in named.items() if len(varied[key]) > 1}, images)
 
