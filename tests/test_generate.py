@@ -1,6 +1,8 @@
 """What `labels=` and `device=` mean."""
 
 import pytest
+import torch
+import torch.distributed as dist
 
 from diffusion_lit.generate import choose_device
 from diffusion_lit.labels import choose_classes
@@ -39,3 +41,14 @@ def test_a_device_that_is_not_here_is_refused() -> None:
     assert choose_device("cpu") == "cpu" and choose_device("auto") in ("cuda", "cpu")
     with pytest.raises(ValueError, match=r"device=tpu is not available here; choose auto or one of: .*cpu"):
         choose_device("tpu")
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [choose_device(name) for name in ("auto", "cuda", "cuda:1", "cpu")] == ["cuda", "cuda", "cuda:1", "cpu"]
+    with pytest.raises(ValueError, match=r"device=cuda:2 is not available here; .* one of: cuda, cuda:0, cuda:1, cpu"):
+        choose_device("cuda:2")
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: 3)
+    assert [choose_device(name) for name in ("auto", "cuda", "cuda:0", "cpu")] == ["cuda:1", "cuda:1", "cuda:0", "cpu"]

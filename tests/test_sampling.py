@@ -8,6 +8,7 @@ import signal
 import sys
 import weakref
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.drawing import draw
 from diffusion_lit.drawn.archive import save_shards
 from diffusion_lit.drawn.folder import SampleFolder
+from diffusion_lit.drawn.output import caption_of
 from diffusion_lit.drawn.request import indices_of
 from diffusion_lit.files import UnwritableError
 from diffusion_lit.generate import Setup, generate, sampled
@@ -35,7 +37,7 @@ from diffusion_lit.picture.grid import HEADER, choose_columns, image_grid, title
 from diffusion_lit.picture.image import save_image
 from diffusion_lit.picture.title_font import font_for
 from diffusion_lit.provenance import plain_fields
-from diffusion_lit.sampler import DDIMSampler
+from diffusion_lit.sampler import DDIMSampler, ODESampler
 from diffusion_lit.schedule import LinearSchedule
 from diffusion_lit.space import PixelSpace
 from tests.evaluation.hasty import damaged, train_hastily
@@ -185,8 +187,23 @@ def test_a_folder_knows_its_labels_again(labels: Labels) -> None:
 def test_images_of_unknown_settings_are_not_taken_up(tmp_path: Path) -> None:
     (tmp_path / "png").mkdir()
     (tmp_path / "png" / "000000.png").touch()
-    with pytest.raises(ValueError, match=r"no sample.json says how they were drawn"):
+    with pytest.raises(ValueError, match=r"has png in it, and no sample\.json says how it was drawn"):
         SampleFolder(tmp_path, keep=True).open({"seed": 0}, [0])
+
+
+@pytest.mark.parametrize("name", ["grid.png", "shards/train/shard-00000.bin"])
+def test_files_that_no_such_command_has_made_are_not_replaced(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    made = [name.split("/")[0]]
+    with pytest.raises(
+        ValueError, match=rf"has {made[0]} in it, and no sample\.json says how it was drawn: give another"
+    ):
+        SampleFolder(tmp_path, keep=True).open({"seed": 0}, [0], made)
+    assert not (tmp_path / "sample.json").exists()
+    SampleFolder(tmp_path, keep=True).open({"seed": 0}, [0], ["samples.npz"])
+    assert (tmp_path / name).read_text() == "mine"
+    SampleFolder(tmp_path, keep=True).open({"seed": 0}, [0], made)
 
 
 def test_a_folder_is_drawn_into_by_one_command_at_a_time(tmp_path: Path) -> None:
@@ -302,6 +319,11 @@ def test_a_place_that_is_taken_is_found_before_anything_is_drawn(
         (["indices=[-1]"], "whole numbers from 0"),
         (["offset=-1"], "offset of at least 0"),
         (["format=shards", "num_samples=2"], "at least 3 images"),
+        (
+            ["num_samples=401"],
+            r"format=grid shows 400 images at most, and the others of 401 would .* use format=\[grid,png\]",
+        ),
+        (["caption=true", "format=[png,npz]"], "caption=true writes below a grid, and would be ignored"),
         (["format=[]"], "grid, png, npy, npz, zip, shards or a list of these"),
     ],
 )
@@ -335,6 +357,7 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch, ca
     for failure in (  # noqa: B007
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         MemoryError(),
     ):
         sizes.clear()
@@ -350,6 +373,21 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch, ca
     failure = RuntimeError("another")
     with pytest.raises(RuntimeError, match="another"):
         drawn(setup, range(2))
+
+
+def test_a_network_is_compiled_though_the_batch_it_is_tried_with_does_not_fit() -> None:
+    """It is halved when images are drawn."""
+    denoiser = tiny().denoiser
+
+    def fail(module: nn.Module, given: object) -> None:
+        raise failure
+
+    denoiser.register_forward_pre_hook(fail)
+    failure: Exception = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    precision.compile_networks([], denoiser, 4, "cpu")
+    failure = RuntimeError("no compiler\nat all")
+    with pytest.raises(ValueError, match=r"compile=true: torch cannot compile here \(no compiler\); use compile=false"):
+        precision.compile_networks([], denoiser, 4, "cpu")
 
 
 def test_an_image_that_is_not_finite_is_named() -> None:
@@ -500,3 +538,10 @@ def test_a_grid_has_room_for_titles_and_a_caption() -> None:
     assert above.shape == (1, 134, 152) and above[0, :16].max() > 100 and above[0, 66:82].max() > 100
     lines = image_grid(images, 3, caption="step 1000, DDIM in 50 steps, guidance 2, seed 0")
     assert torch.equal(lines[:, :102], plain) and lines.shape[1] in (134, 150) and lines[0, 102:118].max() > 100
+
+
+def test_a_caption_counts_steps_where_the_sampler_does() -> None:
+    cfg, setup = OmegaConf.create({"guidance": 2.0, "seed": 3}), tiny()
+    assert caption_of(cfg, setup) == "step 0, DDIM in 3 steps, guidance 2, seed 3"
+    assert "DDIM in 1 step, " in caption_of(cfg, replace(setup, sampler=DDIMSampler(1)))
+    assert "ODE to 0.0001, " in caption_of(cfg, replace(setup, sampler=ODESampler()))

@@ -8,12 +8,11 @@ from torch import Tensor
 
 from diffusion_lit.generate import Setup, sampled, walk_size
 from diffusion_lit.labels import Labels
+from diffusion_lit.out_of_memory import is_out_of_memory
 
 __all__ = ["draw"]
 
 log = logging.getLogger(__name__)
-
-NO_MEMORY = ("not enough memory", "DefaultCPUAllocator", "out of memory")
 
 
 def draw(
@@ -29,7 +28,8 @@ def draw(
 
     All walks have the same number of images: the last one is filled up, and what fills it is thrown away. For kernels
     choose their order of summation by a batch's size. So on a CPU an image is the same to the bit for any `batch_size`,
-    beside any other images, in any number of processes; on a GPU for the same `batch_size`, for another up to rounding.
+    beside any other images, in any number of processes of as many threads each; on a GPU for the same `batch_size`, for
+    another up to rounding.
 
     A batch that does not fit into memory is halved, as often as it takes, and what fits is said.
 
@@ -55,8 +55,8 @@ def draw(
                 x_0 = sampled(setup.denoiser, setup.sampler, walk, *settings)
                 check_finite(x_0, walk)
                 images = setup.denoiser.space.decode(x_0)[: len(batch)].cpu()
-        except (RuntimeError, MemoryError) as error:  # CUDA's is a RuntimeError too
-            if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
             if fitting == 1:
                 raise ValueError(

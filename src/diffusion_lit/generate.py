@@ -73,7 +73,7 @@ def load_models(cfg: DictConfig) -> Models:
 
     Raises:
         FileNotFoundError: if a checkpoint does not exist.
-        ValueError: if a setting does not fit the model or this machine, or a checkpoint was replaced meanwhile.
+        ValueError: if a setting does not fit the model, or this machine.
     """
     device, asked = choose_device(cfg.device), cfg.get("precision", "32-true")
     precision = None if asked is None else check_precision(asked)
@@ -125,14 +125,17 @@ def arrange(
 
 
 def choose_device(name: str) -> str:
-    """The device that `name` means on this machine. Raises a ValueError if it has no such device."""
-    available = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
-    if name == "auto":  # of several processes on a machine, each takes a device of its own
-        several = available[0] == "cuda" and dist.is_initialized()
-        return f"cuda:{dist.get_rank() % torch.cuda.device_count()}" if several else available[0]
-    if name.split(":")[0] not in available:
-        raise ValueError(f"device={name} is not available here; choose auto or one of: {', '.join(available)}")
-    return name
+    """The device that `name` means on this machine; of several processes there, `cuda` is one of its own for each.
+
+    Raises:
+        ValueError: if it has no such device.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    known = ["cuda", *(f"cuda:{i}" for i in range(count)), "cpu"] if count else ["cpu"]
+    chosen = known[0] if name == "auto" else name
+    if chosen not in known:
+        raise ValueError(f"device={name} is not available here; choose auto or one of: {', '.join(known)}")
+    return f"cuda:{dist.get_rank() % count}" if chosen == "cuda" and dist.is_initialized() else chosen
 
 
 def walk_size(device: str, batch_size: int) -> int:

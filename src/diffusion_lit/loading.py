@@ -13,12 +13,12 @@ __all__ = ["check_same", "content_of", "loaded"]
 
 
 def loaded(path: str, *settings: Any) -> tuple[Denoiser, dict[str, Any], str]:
-    """What `load_denoiser` gives, and the SHA-256 of the checkpoint; a ValueError if it was replaced meanwhile."""
-    content = content_of(path)
-    denoiser, checkpoint = load_denoiser(path, *settings)
-    if content_of(path) != content:
-        raise replaced(path)
-    return denoiser, checkpoint, content
+    """What `load_denoiser` gives, and the SHA-256 of the file; one that was replaced meanwhile is loaded again."""
+    while True:
+        content = content_of(path)
+        denoiser, checkpoint = load_denoiser(path, *settings)
+        if content_of(path) == content:
+            return denoiser, checkpoint, content
 
 
 def check_same(path: str, contents: tuple[str, str | None]) -> None:
@@ -29,14 +29,10 @@ def check_same(path: str, contents: tuple[str, str | None]) -> None:
         contents: of `Models`.
     """
     if len({*gathered_objects(contents)}) > 1:
-        raise replaced(path)
-
-
-def replaced(path: str) -> ValueError:
-    return ValueError(
-        f"{path} was replaced while it was read: a run is training there. Give the same command again, or copy the "
-        "checkpoint and name the copy"
-    )
+        raise ValueError(
+            f"the processes of this command have read different checkpoints: {path} is being trained, or is not the "
+            "same on all machines. Give the same command again, or copy the checkpoint and name the copy"
+        )
 
 
 def content_of(path: str) -> str:

@@ -8,6 +8,7 @@ import torch
 from diffusion_lit.condition import Condition
 from diffusion_lit.denoiser import BaseDenoiser, Denoiser
 from diffusion_lit.execution import not_compiled
+from diffusion_lit.out_of_memory import is_out_of_memory
 
 __all__ = ["check_precision", "compile_networks", "run_network_in"]
 
@@ -53,6 +54,8 @@ def run_network_in(denoiser: Denoiser, precision: str) -> None:
 def compile_networks(networks: Iterable[Denoiser], denoiser: BaseDenoiser, size: int, device: str) -> None:
     """Compile the networks of some denoisers, which are changed.
 
+    That a batch does not fit into memory is left to what draws it, and then makes it smaller.
+
     Args:
         networks: the model, and what guides it.
         denoiser: both together, which are tried out with a batch of `size` images.
@@ -70,4 +73,5 @@ def compile_networks(networks: Iterable[Denoiser], denoiser: BaseDenoiser, size:
         with torch.inference_mode():
             denoiser(x, t, Condition(label))
     except Exception as error:  # a missing compiler, an operation it does not know: anything
-        raise not_compiled("compile", error) from error
+        if not is_out_of_memory(error):
+            raise not_compiled("compile", error) from error

@@ -55,11 +55,12 @@ def sample(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
         check_channels(formats, channels)
         kind = file_kind(channels)
         folder = SampleFolder(Path(cfg.out), kind in formats, kind)
-        refuse_folders([folder.out / FILES[name] for name in FILES.keys() & set(formats)])
+        made = [FILES.get(name, name) for name in formats if name != kind]
+        refuse_folders(folder.out / name for name in made if name != "shards")
         if "shards" in formats:
             Workspace(folder.out / "shards").refuse_foreign()
         try:
-            missing = decided(lambda: folder.open(settings_of(cfg, models, setup, labels), indices))
+            missing = decided(lambda: folder.open(settings_of(cfg, models, setup, labels), indices, made))
             draw_missing(cfg, setup, labels, folder, missing, len(indices))
             wait_for_all()
             if rank_and_size()[0] == 0:

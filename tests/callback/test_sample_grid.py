@@ -133,6 +133,29 @@ def test_each_strip_is_an_image_on_its_way(monkeypatch: pytest.MonkeyPatch) -> N
     assert picture.tolist() == [0, 40, 10, 50] and order == ["the trainer"]
 
 
+def test_a_grid_is_drawn_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which each rank has as many, so that none waits; together they are the images in their order."""
+    batches: list[list[int]] = []
+
+    def generate(denoiser: Any, sampler: Any, indices: list[int], *settings: Any, on_step: Any) -> Tensor:
+        batches.append(indices)
+        return torch.tensor(indices, dtype=torch.uint8).view(-1, 1, 1, 1)
+
+    monkeypatch.setattr(sample_grid, "DiffusionModule", SimpleNamespace)
+    monkeypatch.setattr(sample_grid, "generate", generate)
+    monkeypatch.setattr(sample_grid, "image_grid", lambda images, columns, titles: images.flatten())
+    monkeypatch.setattr(sample_grid, "gathered_in_order", lambda own, count: own)
+    module: Any = SimpleNamespace(denoiser=SimpleNamespace(num_classes=None), device="cpu", record={})
+    callback = SampleGrid(None, "x", rows=3, columns=3, batch_size=4)  # type: ignore[arg-type]
+    trainer: Any = SimpleNamespace(global_rank=0, world_size=1)
+    assert callback.sample(trainer, module).tolist() == [*range(9)]
+    assert batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    batches.clear()
+    for rank in range(2):
+        callback.sample(SimpleNamespace(global_rank=rank, world_size=2), module)  # type: ignore[arg-type]
+    assert batches == [[0, 2, 4, 6], [8], [1, 3, 5, 7], [0]]
+
+
 def test_what_cannot_be_drawn_is_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[Any] = []
     monkeypatch.setattr(sample_grid, "DiffusionModule", SimpleNamespace)
@@ -142,7 +165,7 @@ def test_what_cannot_be_drawn_is_refused_before_training(monkeypatch: pytest.Mon
     assert checked == [denoiser, "space"]
 
 
-@pytest.mark.parametrize("option", ["every_n_steps", "every_n_epochs", "rows", "columns"])
+@pytest.mark.parametrize("option", ["every_n_steps", "every_n_epochs", "rows", "columns", "batch_size"])
 def test_settings_out_of_range_are_named(option: str) -> None:
     with pytest.raises(ValueError, match=rf"callback\.sample_grid\.{option} must be at least 1, got 0"):
         SampleGrid(None, "x", **{option: 0})  # type: ignore[arg-type]

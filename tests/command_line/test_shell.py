@@ -116,15 +116,17 @@ def test_what_cannot_be_read_is_reported_with_the_quoting(here: Path) -> None:
 def test_processes_that_lightning_starts_read_the_same(
     mode: list[str], here: Path, own_logging: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They get `sys.argv`, and the run's folder within marks."""
+    """They get `sys.argv`, and the run's folder within marks. Jobs of a sweep write to folders of their own."""
     jobs: list[tuple[str, str, int]] = []
     started: list[str] = []
+    places: list[str] = []
 
     @command("inspect")
     def main(cfg: DictConfig) -> None:
         if not started:
             started.extend(_hydra_subprocess_cmd(local_rank=1)[0])
         jobs.append((HydraConfig.get().runtime.output_dir, cfg.data.root, cfg.seed))
+        places.append(cfg.out)
 
     Path("2024_02, 'x'").mkdir()
     monkeypatch.setattr(sys, "argv", ["inspect", *mode, "out=it's \"a\\", "data.root=2024_02, 'x'"])
@@ -133,6 +135,8 @@ def test_processes_that_lightning_starts_read_the_same(
     monkeypatch.setattr(sys, "argv", ["inspect", *started[program:]])
     main()
     assert jobs[-1] == jobs[0] and len(jobs) == (3 if mode else 2)
+    within = "it's \"a\\"
+    assert places == ([f"{within}/0", f"{within}/1", f"{within}/0"] if mode else [within, within])
     assert jobs[0][1:] == ("2024_02, 'x'", 1 if mode else 0) and jobs[0][0].startswith(f"{here}/it's \"a\\")
 
 

@@ -38,6 +38,7 @@ class SampleGrid(Callback):
         raw: whether to draw the same images with the raw weights too, as `samples_raw`, where there is an average.
         strips: how many of the images to show on their way from noise as well, as `denoising`: a row each of what the
             model takes for the image, at up to nine of the sampler's steps.
+        batch_size: images drawn at a time, on each rank.
 
     Raises:
         ValueError: if a number is not positive, `strips` is negative, or guidance is asked of a model without classes.
@@ -55,12 +56,13 @@ class SampleGrid(Callback):
         seed: int = 0,
         raw: bool = False,
         strips: int = 0,
+        batch_size: int = 64,
     ) -> None:
         self.sampler, self.folder = sampler, Path(folder)
         self.every_n_steps, self.every_n_epochs = every_n_steps, every_n_epochs
         self.rows, self.columns = rows, columns
-        self.guidance, self.seed, self.raw, self.strips = guidance, seed, raw, strips
-        for name in ("every_n_steps", "every_n_epochs", "rows", "columns"):
+        self.guidance, self.seed, self.raw, self.strips, self.batch_size = guidance, seed, raw, strips, batch_size
+        for name in ("every_n_steps", "every_n_epochs", "rows", "columns", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"callback.sample_grid.{name} must be at least 1, got {value}")
@@ -108,11 +110,12 @@ class SampleGrid(Callback):
         num = self.rows * columns
         labels = default_labels(denoiser, range(num))
         own = [i % num for i in range(trainer.global_rank, num + -num % trainer.world_size, trainer.world_size)]
-        address = (own, labels, self.seed, module.device)
+        batches = [own[first : first + self.batch_size] for first in range(0, len(own), self.batch_size)]
+        settings = (labels, self.seed, module.device)
         with drawing(trainer, "samples", num, self.sampler) as on_step:
-            images = generate(denoiser, self.sampler, *address, on_step=on_step)
-        images = gathered_in_order(images, num)
-        return image_grid(images, columns, titles_of(labels, columns, module.record.get("class_names")))
+            images = [generate(denoiser, self.sampler, batch, *settings, on_step=on_step) for batch in batches]
+        every = gathered_in_order(torch.cat(images), num)
+        return image_grid(every, columns, titles_of(labels, columns, module.record.get("class_names")))
 
     @torch.no_grad()
     def draw_strips(self, trainer: Trainer, module: LightningModule) -> Tensor:

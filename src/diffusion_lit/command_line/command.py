@@ -29,6 +29,7 @@ from diffusion_lit.command_line.job import (
     in_sweep,
     listed_groups,
     prepare_subprocesses,
+    set_apart,
 )
 from diffusion_lit.command_line.mistake import explain
 from diffusion_lit.command_line.output import outlive_readers
@@ -77,7 +78,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
     """Make a function of a configuration into the main function of `python -m diffusion_lit.NAME`.
 
     A mistake of the user's ends the process with exit code 1 and its message alone; HYDRA_FULL_ERROR=1 shows the
-    traceback. In a sweep it ends the job, and the others are done.
+    traceback. In a sweep of trainings it ends the job, and the others are done.
 
     Args:
         name: the top-level configuration, `conf/NAME.yaml`.
@@ -91,7 +92,8 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                 if contained:
                     begin_job()
                 check_settings(cfg, name, listed_groups(name))
-                prepare_subprocesses(name)
+                set_apart(cfg)
+                prepare_subprocesses(name, cfg)
                 return task(cfg)
             except BaseException as error:
                 if (exit_code := getattr(error, "exit_code", None)) is not None:  # an interruption, not a fault

@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import OmegaConf, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from diffusion_lit.command_line.catalogue import groups_of
 from diffusion_lit.command_line.shell import quote
@@ -33,6 +33,7 @@ __all__ = [
         "job_name",
         "listed_groups",
         "prepare_subprocesses",
+        "set_apart",
     ),
     "read_record",
 ]
@@ -95,7 +96,13 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
         write_json(record, folder / RECORD)
 
 
-def prepare_subprocesses(name: str) -> None:
+def set_apart(cfg: DictConfig) -> None:
+    """In a sweep of a command that writes to `out`, let this job write to a folder of its own in there."""
+    if in_sweep() and "out" in cfg and cfg.out == HydraConfig.get().sweep.dir:
+        cfg.out = str(Path(cfg.out, str(job_name())))
+
+
+def prepare_subprocesses(name: str, cfg: DictConfig) -> None:
     """Let the processes that Lightning starts for `trainer.devices=N` do this job, in its folder.
 
     Lightning runs this process's module with `sys.argv` again, which in a multirun would be every job of the sweep in
@@ -103,10 +110,12 @@ def prepare_subprocesses(name: str) -> None:
 
     Args:
         name: of the command, `python -m diffusion_lit.NAME`.
+        cfg: the job's settings.
     """
     config = HydraConfig.get()
     if config.mode == RunMode.MULTIRUN:
-        sys.argv[1:] = list(config.overrides.task)
+        given = [override for override in config.overrides.task if not override.startswith("out=")]
+        sys.argv[1:] = [*given, f"out={quote(cfg.out)}"] if isinstance(cfg.get("out"), str) else given
         sys.modules["__main__"].__spec__ = importlib.util.find_spec(f"diffusion_lit.{name}")
     with read_write(config):  # type: ignore[arg-type]
         config.run.dir = quote(config.runtime.output_dir, always=True)[1:-1]

@@ -39,18 +39,20 @@ class SampleFolder:
     def file(self, index: int) -> Path:
         return self.images / f"{index:06d}.{self.kind}"
 
-    def open(self, settings: dict[str, Any], indices: Sequence[int]) -> list[int]:
+    def open(self, settings: dict[str, Any], indices: Sequence[int], made: Sequence[str] = ()) -> list[int]:
         """Make the folder, or find it as an earlier command with the same settings has left it, and lock it.
 
         Args:
             settings: all that decides what an image is, plain values.
             indices: the images that are to be in it.
+            made: names of what is to be made of them there.
 
         Returns:
             Those that are missing, or not whole.
 
         Raises:
-            ValueError: if it cannot be written to, holds images of other settings, or another command has it.
+            ValueError: if it cannot be written to, another command has it, or it holds images of other settings, or
+                something of these names that no such command has made.
         """
         record = self.out / RECORD
         try:
@@ -65,9 +67,10 @@ class SampleFolder:
             pass  # writing below says what is wrong
         if record.is_file():
             check_settings(read_json(record), settings, self.out)
-        elif any(folder.is_dir() and any(folder.iterdir()) for folder in (self.shown, self.hidden)):
+        elif taken := [name for name in (self.shown.name, self.hidden.name, *made) if is_taken(self.out / name)]:
+            names = ", ".join(taken)
             raise ValueError(
-                f"{self.out} has images in it, and no {RECORD} says how they were drawn: give another out=DIR"
+                f"{self.out} has {names} in it, and no {RECORD} says how it was drawn: give another out=DIR"
             )
         write_json(settings, record)
         if self.images == self.shown and self.hidden.is_dir() and not self.shown.exists():
@@ -135,6 +138,11 @@ def check_settings(recorded: Any, settings: dict[str, Any], out: Path) -> None:
             f"{out} holds images that were drawn with other settings:{listed}\nGive another folder, out=DIR, or the "
             "same settings to continue"
         )
+
+
+def is_taken(place: Path) -> bool:
+    """Whether there is a file, or a folder with anything in it."""
+    return any(place.iterdir()) if place.is_dir() else place.exists()
 
 
 def is_whole(file: Path) -> bool:

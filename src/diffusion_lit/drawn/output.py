@@ -12,6 +12,7 @@ from diffusion_lit.drawn.request import formats_of
 from diffusion_lit.generate import Setup
 from diffusion_lit.picture.grid import MAX_SHOWN, picture_of
 from diffusion_lit.picture.image import save_image, save_npz, seen_as
+from diffusion_lit.sampler import ODESampler
 
 __all__ = ["FILES", "write_outputs"]
 
@@ -62,5 +63,7 @@ def save_grid(
 
 def caption_of(cfg: DictConfig, setup: Setup) -> str:
     """How the images were drawn, on a line."""
-    name = type(setup.sampler).__name__.removesuffix("Sampler")
-    return f"step {setup.step}, {name} in {setup.num_steps} steps, guidance {cfg.guidance:g}, seed {cfg.seed}"
+    sampler = setup.sampler
+    name = type(sampler).__name__.removesuffix("Sampler")
+    steps = f"to {sampler.rtol:g}" if isinstance(sampler, ODESampler) else f"in {counted(setup.num_steps, 'step')}"
+    return f"step {setup.step}, {name} {steps}, guidance {cfg.guidance:g}, seed {cfg.seed}"

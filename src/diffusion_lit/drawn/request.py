@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion_lit.picture.grid import MAX_SHOWN
 from diffusion_lit.picture.image import file_kind
 
 __all__ = ["FORMATS", "check_channels", "formats_of", "indices_of"]
@@ -52,6 +53,16 @@ def indices_of(cfg: DictConfig, overrides: Sequence[str]) -> Sequence[int]:
         if not asked or len(set(numbers)) < len(asked):
             raise ValueError(f"indices must be whole numbers from 0, each once, such as [0,17,4]; got {asked}")
         indices = numbers
-    if "shards" in formats_of(cfg) and len(indices) < 3:
+    formats = formats_of(cfg)
+    if "shards" in formats and len(indices) < 3:
         raise ValueError(f"format=shards takes at least 3 images, one for each split; got {len(indices)}")
+    if {*formats} == {"grid"} and len(indices) > MAX_SHOWN:
+        raise ValueError(
+            f"format=grid shows {MAX_SHOWN} images at most, and the others of {len(indices)} would be drawn and thrown "
+            "away: use format=[grid,png], or npz, zip or shards, to have them all"
+        )
+    if cfg.caption and "grid" not in formats:
+        raise ValueError(
+            f"caption=true writes below a grid, and would be ignored with format={cfg.format}; leave it out"
+        )
     return indices

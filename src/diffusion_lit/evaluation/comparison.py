@@ -64,7 +64,7 @@ def side_by_side(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]])
         if cell in cells[1]:
             yield f"{cell}:"
             yield from beside(cells[0][cell], cells[1][cell])
-    for side, own, other in (("A", *cells), ("B", *cells[::-1])):
+    for side, own, other in (("A", cells[0], cells[1]), ("B", cells[1], cells[0])):
         for cell, result in own.items():
             if cell not in other:
                 yield f"{side} alone, {cell}:"
