@@ -5,6 +5,8 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -110,6 +112,18 @@ def test_the_first_process_reads_for_all(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("diffusion_lit.evaluation.image_set.decided", lambda make: ("its checksum", classes))
     images = StoredImages(None)  # type: ignore[arg-type]
     assert images.content == "its checksum" and images.labels([2, 0]).tolist() == [2, 0]  # type: ignore[union-attr]
+
+
+def test_reading_a_large_set_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[float] = []
+
+    @contextmanager
+    def progress(what: str, total: float, unit: str, delay: float) -> Iterator[SimpleNamespace]:
+        shown.append(-total)
+        yield SimpleNamespace(advance=shown.append)
+
+    monkeypatch.setattr("diffusion_lit.evaluation.image_set.progress", progress)
+    assert len(StoredImages(few_digits()["train"]).content) == 64 and shown == [-288, 250, 38]
 
 
 def test_two_commands_compute_features_once(tmp_path: Path) -> None:

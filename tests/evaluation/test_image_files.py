@@ -34,6 +34,17 @@ def test_rotated_files_beside_upright_ones_are_of_another_size(tmp_path: Path) -
         open_images(root, "samples", ClassNames())
 
 
+def test_statistics_beside_images_are_pointed_at(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As in ADM's references, whose FIDs are against these."""
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "adm.npz", arr_0=images, mu=np.zeros(3), sigma=np.eye(3))
+    np.savez(tmp_path / "bare.npz", arr_0=images)
+    for option, name in (("against", "bare"), ("samples", "adm"), ("against", "adm")):
+        assert not caplog.messages
+        open_images(tmp_path / f"{name}.npz", option, ClassNames())
+    assert f"metrics.fid.reference={tmp_path / 'adm.npz'}" in caplog.text
+
+
 def test_a_png_that_says_behind_its_pixels_how_it_lies_is_not_cropped(tmp_path: Path) -> None:
     data = rotated_png(0)
     at, end = data.index(b"eXIf") - 4, data.index(b"IDAT") - 4

@@ -1,5 +1,8 @@
 """Models that copy, models that do not, and models that draw something else."""
 
+import weakref
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -100,6 +103,25 @@ def test_features_that_do_not_vary_are_harmless() -> None:
     sets = [torch.cat([x, torch.ones(len(x), 1)], dim=1) for x in (HONEST, HELD_OUT, TRAINING)]
     figure = FeatureLikelihoodDivergence(Given()).measure(compared(*sets))["fld"]
     assert np.isfinite(figure.value)
+
+
+def test_distances_that_memory_does_not_hold_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffusion_lit.metrics.mixture.BATCH_SIZE", 150)
+    held = ImageMixture(HONEST).fit(TRAINING, np.random.RandomState(0))
+    monkeypatch.setattr("diffusion_lit.metrics.mixture.HELD", 400 * 400 - 1)
+    living: list[weakref.ref[Tensor]] = []
+    batches = ImageMixture.batches
+
+    def counted(self: ImageMixture, x: Tensor) -> Iterator[Tensor]:
+        for batch in batches(self, x):
+            living.append(weakref.ref(batch))
+            yield batch
+            del batch
+            assert sum(one() is not None for one in living) <= 2, "that of before, and the next"
+
+    monkeypatch.setattr(ImageMixture, "batches", counted)
+    again = ImageMixture(HONEST).fit(TRAINING, np.random.RandomState(0))
+    assert again.log_variances.equal(held.log_variances) and len(living) > 3 * 7
 
 
 def test_gradient_of_the_mixture() -> None:

@@ -43,9 +43,9 @@ class NpzImages:
                 raise ValueError("it is not an .npz, or is truncated")
             with zipfile.ZipFile(path) as archive:
                 names = [name.removesuffix(".npy") for name in archive.namelist()]
+                self.has_statistics = {"mu", "sigma"} <= {*names}  # of pytorch-fid, clean-fid and EDM; ADM has both
                 if "arr_0" not in names:
-                    statistics = {"mu", "sigma"} <= {*names}  # of pytorch-fid, clean-fid and EDM
-                    remedy = ": such statistics are for metrics.fid.reference=" if statistics else ""
+                    remedy = ": such statistics are for metrics.fid.reference=" if self.has_statistics else ""
                     raise ValueError(f"it has no arr_0 [N, H, W, C] in it, but {', '.join(names) or 'nothing'}{remedy}")
                 dtype, self.stored, self.start = read_header(archive, "arr_0")
                 if dtype != np.uint8 or len(self.stored) != 4 or min(self.stored) < 1:

@@ -1,5 +1,6 @@
 """Images that somebody has: a folder, a ZIP or tar file, or an .npz, all of one size and taken as they are."""
 
+import logging
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
+from diffusion_lit.distributed.collective import rank_and_size
 from diffusion_lit.evaluation.class_names import ClassNames
 from diffusion_lit.evaluation.image_array import NpzImages
 from diffusion_lit.evaluation.image_set import StoredImages
@@ -25,6 +27,8 @@ from diffusion_lit.source.image_file import Reading, unreadable
 from diffusion_lit.source.orientation import upright_size
 
 __all__ = ["channels_of", "open_images"]
+
+log = logging.getLogger(__name__)
 
 COLOURS = {1: "grey", 3: "in colour"}
 SHARE = 0.1  # which split an image would be in does not matter here
@@ -54,6 +58,12 @@ def open_images(path: str | Path, option: str, classes: ClassNames, channels: in
     named: dict[str, Any] = {"files": str(path.resolve())}
     if path.suffix == ".npz":
         array = NpzImages(path, f"{option}={path}")
+        if array.has_statistics and option == "against" and rank_and_size()[0] == 0:
+            log.warning(
+                "%s has statistics too, mu and sigma, which may be of more images than are in it: published FIDs "
+                "against it are against these, metrics.fid.reference=%s",
+                *(path, path),
+            )
         if array.labels is not None:
             classes.numbered.append(SETS[option])
         return StoredImages(array, named | {"formats": {"npz": len(array)}})

@@ -17,6 +17,7 @@ from diffusion_lit.drawing import draw
 from diffusion_lit.generate import Setup
 from diffusion_lit.labels import Labels
 from diffusion_lit.space import Space
+from diffusion_lit.terminal.progress import progress
 
 __all__ = ["DrawnImages", "ImageSet", "StoredImages"]
 
@@ -156,14 +157,12 @@ class StoredImages(ImageSet):
 
     def labelled(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """All images, and their classes, a few at a time."""
-        first = 0
-        for images in self.batches(range(len(self)), READ):
-            yield images, self.labels(range(first, first + len(images)))
-            first += len(images)
+        for first in range(0, len(self), READ):
+            indices = range(first, min(first + READ, len(self)))
+            yield next(self.batches(indices, READ)), self.labels(indices)
 
     def labels(self, indices: Sequence[int]) -> Tensor | None:
-        every = self.every_label
-        return None if every is None else every[list(indices)]
+        return None if (every := self.every_label) is None else every[list(indices)]
 
     @cached_property
     def every_label(self) -> Tensor | None:
@@ -183,13 +182,14 @@ class StoredImages(ImageSet):
 
     def read(self) -> tuple[str, Tensor | None]:
         digest, classes = hashlib.sha256(), []
-        for first in range(0, len(self), READ):
-            images, labels = self.images.fetch(list(range(first, min(first + READ, len(self)))))
-            digest.update(f"{images.dtype} {tuple(images.shape[1:])}".encode() if first == 0 else b"")
-            digest.update(images.contiguous().numpy().tobytes())
-            if labels is not None:
-                digest.update(labels.numpy().tobytes())
-                classes.append(labels)
+        with progress("reading images", len(self), "images", delay=2.0) as work:
+            for first in range(0, len(self), READ):
+                images, labels = self.images.fetch(list(range(first, min(first + READ, len(self)))))
+                digest.update(f"{images.dtype} {tuple(images.shape[1:])}".encode() if first == 0 else b"")
+                digest.update(images.contiguous().numpy().tobytes())
+                digest.update(b"" if labels is None else labels.numpy().tobytes())
+                classes += [] if labels is None else [labels]
+                work.advance(len(images))
         if self.space is not None and self.space.fingerprint is not None:
             digest.update(json.dumps(self.space.fingerprint, sort_keys=True).encode())
         return digest.hexdigest(), torch.cat(classes) if classes else None

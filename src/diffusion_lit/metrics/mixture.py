@@ -1,6 +1,7 @@
 """A mixture of round Gaussians, each around an image."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from diffusion_lit.metrics.distance import squared_distances
 __all__ = ["ImageMixture"]
 
 BATCH_SIZE = 10_000
+HELD = 2**29
+"""Distances up to which all are held in memory, 2 GiB: 50,000 training images to 10,000; more are computed anew."""
 IN_CACHE = 2**19  # terms at a time
 LEARNING_RATE = 0.5
 MAX_EPOCHS = 50
@@ -32,16 +35,14 @@ class ImageMixture:
         self.log_variances = torch.zeros(len(centres), dtype=centres.dtype, device=centres.device)
 
     def fit(self, features: Tensor, rng: np.random.RandomState) -> "ImageMixture":
-        """Fit the variances to features [N, d] by Adam, as the paper's code does; N M distances are held in memory.
+        """Fit the variances to features [N, d] by Adam, as the paper's code does.
 
         While fitting, a Gaussian around the mean of all features is added, so that none is infinitely unlikely.
         """
         x = features[rng.permutation(len(features))]
-        squares = x.new_empty(len(x), len(self.centres) + 1)
-        for rows, part in squared_distances(x, self.centres):
-            squares[rows, :-1] = part
-        squares[:, -1] = BACKGROUND * (x - x.mean(0)).square().sum(1)
-        log_variances = ((squares.amin(0) + 1e-3) / self.dim).log()
+        held = [*self.batches(x)] if len(x) * len(self.centres) <= HELD else None
+        smallest = torch.stack([squares.amin(0) for squares in held or self.batches(x)]).amin(0)
+        log_variances = ((smallest + 1e-3) / self.dim).log()
         log_variances[-1] = 0
         log_weights = torch.full_like(log_variances, -math.log(len(self.centres)))
         log_weights[-1] = 0
@@ -50,7 +51,7 @@ class ImageMixture:
         losses: list[float] = []
         for _ in range(MAX_EPOCHS):
             epoch = []
-            for batch in torch.split(squares, BATCH_SIZE):
+            for batch in held or self.batches(x):
                 loss, parameter.grad = self.loss_and_gradient(batch, parameter, log_weights)
                 optimizer.step()
                 parameter[:-1].clamp_(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
@@ -60,6 +61,16 @@ class ImageMixture:
                 break
         self.log_variances = parameter.detach()[:-1]
         return self
+
+    def batches(self, x: Tensor) -> Iterator[Tensor]:
+        """Squared distances [batch, M + 1] of features [N, d] to the centres, and for the background to their mean."""
+        middle = x.mean(0)
+        for part in torch.split(x, BATCH_SIZE):
+            squares = x.new_empty(len(part), len(self.centres) + 1)
+            for rows, found in squared_distances(part, self.centres):
+                squares[rows, :-1] = found
+            squares[:, -1] = BACKGROUND * (part - middle).square().sum(1)
+            yield squares
 
     def log_terms(self, squares: Tensor, log_variances: Tensor, log_weights: Tensor | float) -> Tensor:
         """log (w_j N(x; c_j, v_j I)) [N, M] from squared distances to the centres [N, M]."""
