@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from diffusion_lit.drawn.archive import save_shards
 from diffusion_lit.evaluation.class_names import ClassNames
 from diffusion_lit.evaluation.image_files import open_images
 from tests.pictures import pixels, png, write_folder
@@ -52,3 +54,21 @@ def test_a_png_that_says_behind_its_pixels_how_it_lies_is_not_cropped(tmp_path: 
     root = write_folder(tmp_path, dict.fromkeys(("0.png", "1.png", "2.png"), late))
     with pytest.raises(ValueError, match="upright it is 16 x 24, where 24 x 16 are expected"):
         open_images(root, "samples", ClassNames()).images.fetch([0])
+
+
+def test_a_prepared_set_is_read_whole(tmp_path: Path) -> None:
+    """All of its splits, the classes by their names; without some images' classes too."""
+    root = write_folder(tmp_path / "files", {f"{i:02}.png": png(i, (8, 8)) for i in range(40)})
+    own = [i % 3 - 1 for i in range(40)]
+    save_shards(sorted(root.iterdir()), own, ["cat", "dog"], tmp_path / "a set")
+    known = ClassNames(["bird", "dog", "cat"])
+    images = open_images(tmp_path / "a set", "samples", known)
+    found, labels = images.images.fetch(range(len(images)))
+    expected = {pixels(i, (8, 8)).transpose(2, 0, 1).tobytes(): {-1: -1, 0: 2, 1: 1}[own[i]] for i in range(40)}
+    assert {image.numpy().tobytes(): int(label) for image, label in zip(found, labels, strict=True)} == expected
+    some, of_some = images.images.fetch([39, 0, 17])
+    assert torch.equal(some, found[[39, 0, 17]]) and torch.equal(of_some, labels[[39, 0, 17]])
+    [shard, *_] = (tmp_path / "a set").glob("*/shard-*.bin")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match=r"shard .* is damaged"):
+        open_images(tmp_path / "a set", "samples", known)

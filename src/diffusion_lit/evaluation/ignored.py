@@ -1,11 +1,13 @@
 """Settings that nothing would read: refused, since whoever gives one expects it to matter."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
+from diffusion_lit.evaluation.prepared_set import PreparedSet
 from diffusion_lit.evaluation.reference import copying, needs_real
 from diffusion_lit.source.layout import SPLITS
 
@@ -45,7 +47,7 @@ def check_read(cfg: DictConfig, overrides: Sequence[str], chosen: Mapping[str, A
         ),
         "channels": (
             "no image files are read, and arrays and prepared sets have their own",
-            cfg.channels is not None and all(path.endswith(".npz") for path in files),
+            cfg.channels is not None and all(path.endswith(".npz") or PreparedSet.is_one(Path(path)) for path in files),
         ),
         "autoencoder": ("no model is read, without ckpt=", cfg.autoencoder is not None and cfg.ckpt is None),
         "pairs": (

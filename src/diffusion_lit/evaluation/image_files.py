@@ -1,10 +1,11 @@
-"""Images that somebody has: a folder, a ZIP or tar file, or an .npz, all of one size and taken as they are."""
+"""Images that somebody has: a folder, a ZIP or tar file, an .npz, a prepared set, of one size and taken as they are."""
 
 import logging
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +18,7 @@ from diffusion_lit.distributed.collective import rank_and_size
 from diffusion_lit.evaluation.class_names import ClassNames
 from diffusion_lit.evaluation.image_array import NpzImages
 from diffusion_lit.evaluation.image_set import StoredImages
+from diffusion_lit.evaluation.prepared_set import PreparedSet
 from diffusion_lit.generate import Models
 from diffusion_lit.resolution import shortest
 from diffusion_lit.source.archive import TarSource, ZipSource
@@ -34,11 +36,11 @@ COLOURS = {1: "grey", 3: "in colour"}
 SHARE = 0.1  # which split an image would be in does not matter here
 SETS = {"samples": "generated", "against": "real", "training": "training"}
 """What the images of a setting are."""
-KINDS = "a folder of images, a .zip or .tar of them, or an .npz with arr_0 [N, H, W, C]"
+KINDS = "a folder of images, a .zip or .tar of them, an .npz with arr_0 [N, H, W, C], or a prepared set"
 
 
 def open_images(path: str | Path, option: str, classes: ClassNames, channels: int | None = None) -> StoredImages:
-    """All images of a file or folder, without scaling or cutting any.
+    """All images of a file or folder, of all splits, without scaling or cutting any.
 
     An .npz has `arr_0`, uint8 [N, H, W, C], and maybe `arr_1`, classes int64 [N], as ADM's evaluation writes it.
 
@@ -67,6 +69,9 @@ def open_images(path: str | Path, option: str, classes: ClassNames, channels: in
         if array.labels is not None:
             classes.numbered.append(SETS[option])
         return StoredImages(array, named | {"formats": {"npz": len(array)}})
+    if PreparedSet.is_one(path):
+        prepared = PreparedSet(path, option, partial(classes.numbers, kind=SETS[option]))
+        return StoredImages(prepared, named | {"formats": {prepared.manifest.encoding: len(prepared)}})
     source = open_source(path, option)
     names = source.class_names
     numbers = None if names is None else classes.numbers(names, SETS[option], source.numbered)
