@@ -256,6 +256,17 @@ def test_a_comparison_is_one_table_and_one_figure(run: Path, tmp_path: Path) -> 
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.npz")} == stamps
 
 
+@pytest.mark.slow
+def test_jobs_of_a_sweep_have_reports_of_their_own(run: Path, tmp_path: Path) -> None:
+    done = run_forked(
+        *("evaluate", "-m", f"ckpt={run}", *SEEN, *DRAWN, "metrics=[fid]", "seed=0,1", *HERE), cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    for seed in (0, 1):
+        out = tmp_path / "out" / str(seed)
+        assert result(out)["protocol"]["generated"]["seed"] == seed and f"out={out}" in result(out)["command"]
+
+
 def test_seeds_give_a_mean_and_an_interval(run: Path, tmp_path: Path) -> None:
     out = evaluated(tmp_path, f"ckpt={run}", *SEEN, "metrics=[fid]", DRAWN[0], "seed=[0,1,2]", "num_samples=20")
     record = result(out)

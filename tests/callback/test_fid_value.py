@@ -235,6 +235,17 @@ def test_the_same_images_are_at_no_distance(measured: tuple[Data, list[int]], mo
     assert abs(float(trainer.callback_metrics[f"fid/pixels_{NUM_REAL}"])) < 1e-6
 
 
+def test_features_that_are_all_alike_are_warned_about(
+    measured: tuple[Data, list[int]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, _ = measured
+    FID(Pixels(), DDIMSampler(2), num_samples=100).measure(trainer_of(data, []), Module())
+    assert "same features" not in caplog.text
+    data.splits["val"] = ArrayImages(REAL[:1].repeat(50, 1, 1, 1))
+    FID(Pixels(), DDIMSampler(2), num_samples=100).measure(trainer_of(data, []), Module())
+    assert "fid/pixels_100: all validation images have the same features" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("num_samples", "name"), [(2, "2"), (999, "999"), (1000, "1k"), (50000, "50k"), (1500, "1500")]
 )

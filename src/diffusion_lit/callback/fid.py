@@ -18,6 +18,7 @@ from diffusion_lit.evaluation import drawn_features, real_features
 from diffusion_lit.evaluation.image_set import StoredImages
 from diffusion_lit.evaluation.reference import prepare
 from diffusion_lit.feature import FeatureExtractor
+from diffusion_lit.feature.degenerate import collapsed
 from diffusion_lit.guidance import guided
 from diffusion_lit.labels import Labels, LabelsInTurn, proportional_labels
 from diffusion_lit.logger.connector import log_figures
@@ -162,6 +163,9 @@ class FID(Callback):
             labels = self.labels(reference.labels, denoiser.num_classes)
             settings = (self.num_samples, labels, self.batch_size, self.seed, pl_module.device)
             generated = drawn_features(denoiser, self.sampler, self.extractor, *settings, on_step=on_step)
+        for kind, images in {"generated": generated, "validation": reference}.items():
+            if collapsed(images.features) and trainer.is_global_zero:
+                log.warning("fid/%s: all %s images have the same features; figures mean nothing", suffix, kind)
         figures = {
             f"{name}/{suffix}": float(figure.value)
             for metric in self.metrics.values()

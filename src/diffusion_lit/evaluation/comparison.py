@@ -59,12 +59,12 @@ def side_by_side(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]])
     if len(a) == len(b) == 1:
         yield from beside(a[0], b[0])
         return
-    cells = [{cell_name(result["cell"]): result for result in results} for results in (a, b)]
-    for cell in cells[0]:
-        if cell in cells[1]:
+    left, right = ({cell_name(result["cell"]): result for result in results} for results in (a, b))
+    for cell in left:
+        if cell in right:
             yield f"{cell}:"
-            yield from beside(cells[0][cell], cells[1][cell])
-    for side, own, other in (("A", cells[0], cells[1]), ("B", cells[1], cells[0])):
+            yield from beside(left[cell], right[cell])
+    for side, own, other in (("A", left, right), ("B", right, left)):
         for cell, result in own.items():
             if cell not in other:
                 yield f"{side} alone, {cell}:"

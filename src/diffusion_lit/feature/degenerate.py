@@ -2,6 +2,7 @@
 
 import logging
 
+import torch
 from torch import Tensor
 
 __all__ = ["check_features", "collapsed"]
@@ -34,4 +35,7 @@ def check_features(features: Tensor, name: str) -> None:
 
 def collapsed(features: Tensor) -> bool:
     """Whether several images have features that are equal but for rounding."""
-    return len(features) > 1 and bool((features - features[0]).abs().max() <= NOISE * features.abs().max())
+    if len(features) < 2:
+        return False
+    low, high = features.aminmax(dim=0)
+    return bool((high - low).max() <= NOISE * torch.maximum(high.abs(), low.abs()).max())

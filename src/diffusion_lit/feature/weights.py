@@ -64,7 +64,8 @@ class PublishedWeights:
             raise FileNotFoundError(
                 f"these features need weights: {path} is not there and could not be downloaded from {self.url} "
                 f"({error}). Copy {self.file} there, or name it with feature.weights=PATH, or choose "
-                "feature=random_vgg or feature=pixels"
+                "feature=random_vgg or feature=pixels. A metric that has features of its own is left out, or takes "
+                "metrics.NAME.extractor.weights=PATH"
             ) from error
         except RuntimeError as error:  # torch's, where the checksum differs
             raise ValueError(
