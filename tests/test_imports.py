@@ -37,17 +37,8 @@ LAYERS = (
     ("command_line", "density", "execution", "noise_level", "ode", "picture", "source"),
     ("files", "labels", "model", "schedule"),
     ("accumulation", "augmentation", "budget", "condition", "counted", "derived", "distributed", "environment"),
-    (
-        "extra",
-        "fixed_precision",
-        "lr_schedule",
-        "out_of_memory",
-        "parameterization",
-        "position",
-        "random",
-        "resolution",
-    ),
-    ("step_timer",),
+    ("extra", "fixed_precision", "lr_schedule", "out_of_memory", "parameterization", "position", "random"),
+    ("resolution", "step_timer"),
 )
 """Files and folders of the package from top to bottom: each may import itself and whatever is further down."""
 WITHOUT_LIGHTNING = ("source", "prepared", "schedule", "sampler")

@@ -28,8 +28,8 @@ def draw(
 
     All walks have the same number of images: the last one is filled up, and what fills it is thrown away. For kernels
     choose their order of summation by a batch's size. So on a CPU an image is the same to the bit for any `batch_size`,
-    beside any other images, in any number of processes of as many threads each; on a GPU for the same `batch_size`, for
-    another up to rounding.
+    beside any other images, in any number of processes of as many threads; on a GPU for the same `batch_size`; else up
+    to rounding.
 
     A batch that does not fit into memory is halved, as often as it takes, and what fits is said.
 

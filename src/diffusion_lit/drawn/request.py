@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from diffusion_lit.picture.grid import MAX_SHOWN
 from diffusion_lit.picture.image import file_kind
@@ -47,8 +47,7 @@ def indices_of(cfg: DictConfig, overrides: Sequence[str]) -> Sequence[int]:
     if cfg.indices is not None:
         if ignored := [key for key in ("num_samples", "offset") if any(o.startswith(f"{key}=") for o in overrides)]:
             raise ValueError(f"indices= says which images, and {' and '.join(ignored)} would be ignored; leave it out")
-        asked = OmegaConf.to_container(cfg.indices) if OmegaConf.is_list(cfg.indices) else [cfg.indices]
-        assert isinstance(asked, list)
+        asked = list(cfg.indices)
         numbers = [i for i in asked if isinstance(i, int) and not isinstance(i, bool) and i >= 0]
         if not asked or len(set(numbers)) < len(asked):
             raise ValueError(f"indices must be whole numbers from 0, each once, such as [0,17,4]; got {asked}")
