@@ -145,7 +145,7 @@ WRONG = {
     "an array alone": ((*MODEL, "against=bare.npz"), "against=bare.npz cannot be read"),
     "objects": ((*MODEL, "against=objects.npz"), "against=objects.npz cannot be read"),
     "floats": ((*MODEL, "against=floats.npz"), "arr_0 must be uint8"),
-    "no such images": ((*MODEL, "against=nowhere"), "a folder of images, a .zip or .tar of them, or an .npz"),
+    "no such images": ((*MODEL, "against=nowhere"), "a folder of images, a .zip or .tar of them, an .npz"),
     "a file for a folder": ((*MODEL, "out=taken"), "taken cannot be written to"),
     "a folder for a file": ((*MODEL, "out=there"), "evaluation.md is a folder"),
     "no steps": ((*MODEL, "steps=[]"), "steps must be one value, or a list of several that differ"),
