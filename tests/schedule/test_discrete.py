@@ -459,6 +459,15 @@ def test_posteriors_compose_over_a_chain(name: str) -> None:
     torch.testing.assert_close(variance[0], direct_variance.flatten()[0].view(1, 1, 1), rtol=1e-9, atol=0)
 
 
+def test_the_posterior_is_known_where_the_signal_is_below_the_least_float64() -> None:
+    schedule, x = LinearSchedule(num_timesteps=100_000), torch.ones((), dtype=torch.float64)
+    s, t = torch.tensor([99_999, 100_000], dtype=torch.float64) / 100_000
+    mean, variance = schedule.posterior(x, x, s, t)
+    assert schedule.alpha(t) == 0
+    torch.testing.assert_close(mean, schedule.alphas[-1].sqrt() * x)
+    torch.testing.assert_close(variance, schedule.betas[-1])
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_one_step_posterior_reads_the_tables(name: str) -> None:
     schedule = build("schedule", name)

@@ -106,7 +106,7 @@ class Schedule(FixedPrecision, ABC):
         log_snr_s, log_snr_t = self.log_snr(s), self.log_snr(t)
         alpha_s, sigma_s = self.signal(log_snr_s), self.noise(log_snr_s)
         c = -torch.expm1(log_snr_t - log_snr_s)
-        on_x_t = self.signal(log_snr_t) / alpha_s * (sigma_s / self.noise(log_snr_t)) ** 2
+        on_x_t = ((log_snr_t - log_snr_s) / 2).exp() * sigma_s / self.noise(log_snr_t)
         mean = on_x_t.to(t.dtype) * x_t + (alpha_s * c).to(t.dtype) * x_0
         return mean, (c * sigma_s**2).to(t.dtype)
 
