@@ -5,11 +5,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from diffusion_lit.command_line.shell import key_of
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.reference import copying, needs_real
 from diffusion_lit.source.layout import SPLITS
 
-__all__ = ["DRAWN", "check_nothing_drawn", "check_read", "keys_of"]
+__all__ = ["DRAWN", "check_nothing_drawn", "check_read"]
 
 DRAWN = {
     *("num_samples", "steps", "labels", "guidance", "guide", "guidance_interval", "weights", "seed", "precision"),
@@ -20,13 +21,9 @@ OF_MODEL = {"weights", "precision"}
 """Those among them that likelihoods follow, too."""
 
 
-def keys_of(overrides: Sequence[str]) -> list[str]:
-    return [override.partition("=")[0].lstrip("+~") for override in overrides]
-
-
 def check_nothing_drawn(likelihoods: Mapping[str, Likelihood], overrides: Sequence[str]) -> None:
     """Raise a ValueError for settings of drawn images, where all figures are of the model itself."""
-    if ignored := [key for key in keys_of(overrides) if key.split(".")[0] in DRAWN - OF_MODEL]:
+    if ignored := [key for key in map(key_of, overrides) if key.split(".")[0] in DRAWN - OF_MODEL]:
         raise ValueError(
             f"{', '.join(likelihoods)} are of the model itself, and no images are drawn: {', '.join(ignored)} would be "
             "ignored; leave out, or add a metric of images"
@@ -49,7 +46,7 @@ def check_read(cfg: DictConfig, overrides: Sequence[str], chosen: Mapping[str, A
         "autoencoder": ("no model is read, without ckpt=", cfg.autoencoder is not None and cfg.ckpt is None),
         "pairs": (
             "none of the metrics reads training images",
-            "pairs" in keys_of(overrides) and cfg.pairs > 0 and not copying(chosen),
+            "pairs" in map(key_of, overrides) and cfg.pairs > 0 and not copying(chosen),
         ),
     }
     for name, (reason, ignored) in unread.items():
