@@ -1,6 +1,7 @@
 """Files that are whole, or not there."""
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from diffusion_lit.counted import memory
 __all__ = [
     "UnwritableError",
     "behind",
+    "checksum",
     "final_name",
     "is_full",
     "keep",
@@ -115,6 +117,12 @@ def keep(path: Path, name: Path) -> None:
     except OSError:
         with path.open("rb") as source, replacing(name) as file:
             shutil.copyfileobj(source, file)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(content: object, path: Path, indent: int | None = 2) -> None:

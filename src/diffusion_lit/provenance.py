@@ -11,7 +11,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.checkpoint import parts_of
-from diffusion_lit.command_line.shell import PATHS, command_line
+from diffusion_lit.command_line.shell import PATHS, by_key, command_line
+from diffusion_lit.files import checksum
 from diffusion_lit.generate import Setup
 from diffusion_lit.labels import Labels
 
@@ -48,20 +49,18 @@ def plain_fields(labels: Any) -> dict[str, Any]:
 
 def content_of(path: str) -> str:
     """The SHA-256 of a checkpoint, or of those of its files: one that a run has overwritten since is another."""
-    sums = [checksum(file, file.stat().st_mtime_ns) for file in parts_of(path)]
+    sums = [remembered(file, file.stat().st_mtime_ns) for file in parts_of(path)]
     return sums[0] if len(sums) == 1 else hashlib.sha256(" ".join(sums).encode()).hexdigest()
 
 
 @cache
-def checksum(file: Path, changed: int) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def remembered(file: Path, changed: int) -> str:
+    return checksum(file)
 
 
 def repeat_command(command: str, cfg: DictConfig, overrides: Sequence[str]) -> str:
     """The command that does the same again, or continues it, to be given in any folder."""
-    parts = [override.partition("=") for override in overrides]
-    given = {key: value if sign else None for key, sign, value in parts}  # ~key has no value
+    given = by_key(overrides)
     for key in (*given, "out"):
         name, value = key.lstrip("+"), OmegaConf.select(cfg, key.lstrip("+"), default=None)
         named = name.rpartition(".")[2] in PATHS and name != "weights"  # of which these are `ema` or `raw`
