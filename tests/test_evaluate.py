@@ -22,9 +22,11 @@ from diffusion_lit import evaluating
 from diffusion_lit.evaluation.comparison import compare_results
 from diffusion_lit.evaluation.feature_folder import FeatureFolder
 from diffusion_lit.evaluation.reference import own_data
-from diffusion_lit.evaluation.report import lines_of
 from diffusion_lit.feature import Pixels
+from diffusion_lit.page.curves import evaluation_curves
 from diffusion_lit.provenance import repeat_command
+from diffusion_lit.run.past import Evaluation
+from diffusion_lit.terminal.progress import Progress
 from tests.evaluation.hasty import (
     DRAWN,
     FEW,
@@ -239,13 +241,14 @@ def test_a_comparison_is_one_table_and_one_figure(run: Path, tmp_path: Path) -> 
     assert len(cells) == 8 and len({one["figures"]["fid"]["value"] for one in cells.values()}) > 5
     calls = {cell: one["generated"]["calls_per_image"] for cell, one in cells.items()}
     assert [calls["heun", 2, scale] for scale in (1, 2)] == [3, 6], "guidance by the model itself is not free"
-    by_guidance, lines = lines_of(record["results"])
-    assert not by_guidance and lines["sampler=heun, guidance=2"]["fid"][1][0] == 6
+    by_guidance, curves = evaluation_curves(Evaluation(out, record))
+    [heun] = [curve for curve in curves["fid"] if curve.name == "sampler=heun, guidance=2"]
+    assert not by_guidance and heun.points[1][0] == 6
     one_step = [one for one in record["results"] if one["cell"]["steps"] == 1]
     for one in one_step:
         del one["cell"]["steps"]
-    by_guidance, lines = lines_of(one_step)
-    assert by_guidance and [x for x, _ in lines["sampler=ddim"]["fid"]] == [1, 2]
+    by_guidance, curves = evaluation_curves(Evaluation(out, {"results": one_step}))
+    assert by_guidance and [x for x, _ in curves["fid"][0].points] == [1, 2]
     rows = [line for line in (out / "evaluation.md").read_text().splitlines() if line.startswith("|")]
     assert len(rows) == 11 and {row.count("|") for row in rows} == {4} and rows[-1].startswith("| real images")
     assert (out / "evaluation.png").read_bytes().startswith(b"\x89PNG")
@@ -427,8 +430,14 @@ def test_published_statistics_are_known_by_their_content(
     assert alike and "metrics.fid.reference: same.npz and other.npz" in text.partition("measured alike")[2], text
 
 
-def test_likelihoods_of_images_without_a_class(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Any negative label is none; and classes are not said to be drawn where no images are."""
+def test_likelihoods_of_images_without_a_class(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any negative label is none; and classes are not said to be drawn where no images are. Progress is shown."""
+    shown: list[tuple[str, float | None, float]] = []
+    monkeypatch.setattr(
+        Progress, "show", lambda self, **_: shown.append((self.phase.name, self.phase.total, self.phase.done))
+    )
     images, _ = few_digits()["test"].fetch(list(range(4)))
     for name, label in {"unknown": -1, "far": -5}.items():
         np.savez(tmp_path / f"{name}.npz", arr_0=images.permute(0, 2, 3, 1), arr_1=np.full(4, label))
@@ -440,6 +449,7 @@ def test_likelihoods_of_images_without_a_class(run: Path, tmp_path: Path, caplog
     assert found[0] == found[1] == found[2] and "drawn in turn" not in caplog.text
     protocol = result(tmp_path / "out")["protocol"]
     assert protocol["num_generated"] == 0 and protocol["generated"].keys() == {"ckpt", "step", "weights", "precision"}
+    assert [count for count in shown if count[0] == "likelihood" and count[2]] == [("likelihood", 4, 4)] * 3
 
 
 def test_memorization_needs_no_more_than_the_checkpoint(

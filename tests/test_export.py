@@ -182,6 +182,7 @@ def test_an_export_does_not_take_the_place_of_where_it_is_started(
 WRONG = {
     "format=pickle": "format=pickle is none of safetensors, diffusers, onnx, torch_export",
     "num_steps=3": "num_steps=3 would be ignored",
+    "++num_steps=3": "num_steps=3 would be ignored",
     "private=false": "private=False would be ignored without push_to",
     "push_to=name": "push_to=name is not a name on the Hub: give push_to=OWNER/NAME",
     "'license=a b'": "license=a b is not an identifier",

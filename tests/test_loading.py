@@ -31,7 +31,7 @@ def test_what_is_replaced_while_it_is_loaded_is_loaded_again(file: Path, monkeyp
         return before, {}
 
     monkeypatch.setattr(loading, "load_denoiser", load)
-    monkeypatch.setattr(loading, "checksum", lambda path, changed: hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(loading, "remembered", lambda path, changed: hashlib.sha256(path.read_bytes()).hexdigest())
     assert loading.loaded(str(file)) == (b"step 3", {}, hashlib.sha256(b"step 3").hexdigest())
 
 

@@ -82,7 +82,7 @@ def test_the_command_draws_schedules_and_refuses_mistakes(tmp_path: Path) -> Non
         "schedule=[linear,linear]": "each once",
         "animation=avi": "gif, webp or null",
         "ckpt=nowhere": "nowhere does not exist",
-        "sampler.num_steps=7": "sampler would be ignored",
+        "++sampler.num_steps=7": "sampler would be ignored",
         "schedule=[linear,cosin]": "cosin",
     }.items():
         done = run_forked("plot", option, cwd=tmp_path)

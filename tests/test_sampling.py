@@ -315,6 +315,7 @@ def test_a_place_that_is_taken_is_found_before_anything_is_drawn(
     ("settings", "words"),
     [
         (["indices=[1,2]", "num_samples=3"], "num_samples would be ignored"),
+        (["indices=[1,2]", "++num_samples=3"], "num_samples would be ignored"),
         (["indices=[1,1]"], "each once"),
         (["indices=[-1]"], "whole numbers from 0"),
         (["offset=-1"], "offset of at least 0"),
@@ -328,7 +329,8 @@ def test_a_place_that_is_taken_is_found_before_anything_is_drawn(
     ],
 )
 def test_what_cannot_be_drawn_is_refused(settings: list[str], words: str) -> None:
-    cfg = OmegaConf.merge(OmegaConf.load(CONFIG_FOLDER / "sample.yaml"), OmegaConf.from_dotlist(settings))
+    given = OmegaConf.from_dotlist([setting.lstrip("+") for setting in settings])
+    cfg = OmegaConf.merge(OmegaConf.load(CONFIG_FOLDER / "sample.yaml"), given)
     assert isinstance(cfg, DictConfig)
     with pytest.raises(ValueError, match=words):
         indices_of(cfg, settings)

@@ -1,6 +1,5 @@
 """A trained autoencoder of diffusers: images to latents, and back."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.extra import require
+from diffusion_lit.files import checksum
 from diffusion_lit.picture.image import from_uint8, to_uint8
 from diffusion_lit.trust.plain import read_as, read_json
 
@@ -152,8 +152,7 @@ def hash_weights(folder: Path) -> str:
         )
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"the autoencoder {folder} has no {WEIGHTS}; write it with save_pretrained")
-    with (folder / WEIGHTS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return checksum(folder / WEIGHTS)
 
 
 def load_network(folder: Path, kind: str) -> Any:

@@ -21,7 +21,7 @@ from diffusion_lit.command_line.command import CONFIG_FOLDER, understood
 from diffusion_lit.command_line.composition import explain_composition
 from diffusion_lit.command_line.job import finish_job, in_use, listed_groups
 from diffusion_lit.command_line.mistake import MISTAKES, explain
-from diffusion_lit.command_line.shell import command_line, quote
+from diffusion_lit.command_line.shell import by_key, command_line, quote
 from diffusion_lit.distributed.ranks import join, launched_by
 from diffusion_lit.files import remove_empty
 from diffusion_lit.terminal.interruption import Interrupted
@@ -126,11 +126,10 @@ def refuse_processes(cfg: DictConfig, name: str, overrides: Sequence[str]) -> No
     if count in ("auto", "-1", -1):
         count = max(1, torch.cuda.device_count())
     if str(count) != "1":
-        given = {setting: value if sign else None for setting, sign, value in (o.partition("=") for o in overrides)}
         raise ValueError(
             f"{key}={asked} takes several processes, each of which would run this whole program, or notebook, again. "
-            f"Give the command\n  {command_line(name, given)}\nand open its folder with dl.load(FOLDER); or start the "
-            f"script with torchrun --nproc-per-node {count} SCRIPT.py"
+            f"Give the command\n  {command_line(name, by_key(overrides))}\nand open its folder with dl.load(FOLDER); "
+            f"or start the script with torchrun --nproc-per-node {count} SCRIPT.py"
         )
 
 

@@ -10,7 +10,6 @@ Models in other forms (see `diffusion_lit.interop`) are read as checkpoints of w
 """
 
 import logging
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from diffusion_lit.interop.state_dict import is_state, missing_flags
 from diffusion_lit.space import relocate
 from diffusion_lit.trust.gate import trusted
 from diffusion_lit.trust.plain import plain, read_as
-from diffusion_lit.trust.tensor_file import load_tensors
+from diffusion_lit.trust.tensor_file import broken_checksum, load_tensors
 
 __all__ = [
     *("choose_weights", "damage", "damaged_part", "find_checkpoint", "load_checkpoint", "load_denoiser", "parts_of"),
@@ -81,24 +80,14 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def damage(file: Path) -> str | None:
-    """What is wrong with a checkpoint's file, or None: whether all of it is there, and has the checksums it was given.
-
-    torch itself reads a flipped bit as a weight.
-    """
+    """What is wrong with a checkpoint's file, or None: whether all of it is there, with the checksums it was given."""
     recorded, found = peek(file)
     return found if recorded is None else damaged_part(file)
 
 
 def damaged_part(file: Path) -> str | None:
     """Which part of a checkpoint that can be read does not have its checksum, in a sentence, or None."""
-    if files_of(file) is not None:  # whose readers have seen to that
-        return None
-    try:
-        with zipfile.ZipFile(file) as archive:
-            bad = archive.testzip()
-    except Exception as error:  # what reading bytes as an archive can end in
-        bad = str(error) or type(error).__name__
-    return None if bad is None else f"{file} is damaged: the checksum of {bad} is not what was written"
+    return broken_checksum(file) if files_of(file) is None else None  # which readers of others have seen to
 
 
 def peek(file: Path, mmap: bool = True) -> tuple[dict[str, Any] | None, str | None]:

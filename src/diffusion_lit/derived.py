@@ -58,7 +58,7 @@ def leaves(config: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
 
     def visit(key: str, value: Any) -> None:
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and (value or not key):
             for name, inner in value.items():
                 visit(f"{key}.{name}" if key else str(name), inner)
         else:

@@ -37,7 +37,9 @@ from diffusion_lit.files import remove_empty
 from diffusion_lit.generate import Models, choose_device, load_models
 from diffusion_lit.loading import check_same
 from diffusion_lit.metrics import FeatureSet, Metric
+from diffusion_lit.page.run_figure import drawings_of, save_page
 from diffusion_lit.provenance import repeat_command
+from diffusion_lit.run.past import Evaluation
 from diffusion_lit.terminal.interruption import CommandInterrupted, Interrupted, Interruption
 from diffusion_lit.terminal.progress import progress
 from diffusion_lit.terminal.screen import choose_progress
@@ -144,7 +146,10 @@ def run(cfg: DictConfig, overrides: Sequence[str]) -> None:
         "seeds": over_seeds(results),
         "notes": list(dict.fromkeys(said)),
     }
-    paths = write_report(record, out) + pairs
+    paths = write_report(record, out)
+    if drawn := drawings_of(Evaluation(paths[0], record)):
+        paths += save_page(drawn, out / Path(FILES[2]).stem, ["png"])
+    paths += pairs
     remove_others(out, paths)
     print(paths[1].read_text().split("## Protocol")[0].rstrip())
     print("\n" + "\n".join(map(str, paths)))

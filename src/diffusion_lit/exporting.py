@@ -1,7 +1,6 @@
 """One `export` from its configuration to its folder: a model is loaded, written, checked and described."""
 
 import os
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from diffusion_lit.checkpoint import find_checkpoint, load_denoiser
-from diffusion_lit.command_line.shell import command_line
+from diffusion_lit.command_line.shell import command_line, key_of
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.deployment.folder import check_place, made_whole
 from diffusion_lit.deployment.graph import GraphDenoiser
@@ -100,7 +99,7 @@ def check_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Raise a ValueError if a setting is wrong, or would be ignored."""
     if cfg.format not in FORMATS:
         raise ValueError(f"format={cfg.format} is none of {', '.join(FORMATS)}")
-    given = {re.split(r"[.=]", override)[0] for override in overrides}
+    given = {key_of(override) for override in overrides}
     if "num_steps" in given and cfg.format not in OF_GRAPHS:
         raise ValueError(
             f"num_steps={cfg.num_steps} would be ignored: format={cfg.format} carries no sampling steps; leave it out"

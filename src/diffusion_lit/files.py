@@ -1,6 +1,7 @@
 """Files that are whole, or not there."""
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -15,8 +16,8 @@ from typing import IO
 from diffusion_lit.counted import memory
 
 __all__ = [
-    *("UnwritableError", "behind", "final_name", "is_full", "keep", "move_aside", "refuse_folders", "remove_empty"),
-    *("remove_leftovers", "replacement", "replacing", "write_json"),
+    *("UnwritableError", "behind", "checksum", "final_name", "is_full", "keep", "move_aside", "refuse_folders"),
+    *("remove_empty", "remove_leftovers", "replacement", "replacing", "write_json"),
 ]
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,12 @@ def move_aside(files: Sequence[Path]) -> Path:
     for file in files:
         file.rename(aside / file.name)
     return aside
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(content: object, path: Path, indent: int | None = 2) -> None:

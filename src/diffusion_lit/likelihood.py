@@ -58,7 +58,6 @@ def variational_bound(
     num_steps: int | None = None,
     variance: str = "small",
     clip: float | None = None,
-    on_step: Callable[[], object] | None = None,
 ) -> Bound:
     """The bound of the reverse chain with `num_steps` steps, one draw of x_t for each (Ho et al. 2020, eq. 5).
 
@@ -73,7 +72,6 @@ def variational_bound(
         num_steps: steps of the chain; None takes all T of a discrete schedule.
         variance: variance of its steps: small, large or learned.
         clip: the limit that each estimate of x_0 is held to, or None.
-        on_step: called after each step.
 
     Raises:
         ValueError: if the schedule cannot take `num_steps`, the model does not have such a variance, or is of latents.
@@ -92,8 +90,6 @@ def variational_bound(
     for t, s in pairwise(times):
         p = denoiser(schedule.add_noise(x_0, noise(), t), t, condition)
         terms.append(bound_term(p if clip is None else p.clip(clip), x_0, s, variance))
-        if on_step is not None:
-            on_step()
     return Bound(prior.mean((1, 2, 3)) / math.log(2), torch.stack(terms, dim=1))
 
 
@@ -105,7 +101,6 @@ def ode_likelihood(
     condition: Condition = UNCONDITIONAL,
     rtol: float = 1e-5,
     atol: float = 1e-5,
-    on_step: Callable[[], object] | None = None,
 ) -> Likelihood:
     """-log2 P of 8-bit images by the probability-flow ODE, from above in expectation (Song et al. 2021, section 4.3).
 
@@ -120,7 +115,7 @@ def ode_likelihood(
     Args:
         denoiser, condition, x_0: as `variational_bound`.
         noise: gives standard Gaussian noise like `x_0`: for u, eps and the probe.
-        rtol, atol, on_step: tolerances of the solver, and what it calls after each step.
+        rtol, atol: tolerances of the solver.
 
     Raises:
         ValueError: if the model is of latents.
@@ -131,7 +126,7 @@ def ode_likelihood(
     t = schedule.time(half_a_bin).clamp(min=schedule.t_min).to(x_0.dtype)
     log_std = (-schedule.log_snr(t) / 2).to(x_0.dtype).expand_as(x_0)
     offset = 2 * HALF_BIN * (torch.special.ndtr(noise()) - 0.5) + log_std.exp() * noise()
-    log_density = ode_log_density(denoiser, x_0 + offset, noise().sign(), condition, rtol, atol, on_step, float(t[0]))
+    log_density = ode_log_density(denoiser, x_0 + offset, noise().sign(), condition, rtol, atol, float(t[0]))
     decoded = denoiser(schedule.alpha(t) * (x_0 + offset), t, condition).x_0
     nll = discretized_gaussian_nll(x_0, decoded, log_std) - discretized_gaussian_nll(0 * x_0, offset, log_std)  # -log q
     return Likelihood((nll.mean((1, 2, 3)) - log_density / x_0[0].numel() - math.log(2 * HALF_BIN)) / math.log(2))
@@ -145,7 +140,6 @@ def ode_log_density(
     condition: Condition = UNCONDITIONAL,
     rtol: float = 1e-5,
     atol: float = 1e-5,
-    on_step: Callable[[], object] | None = None,
     start: float | None = None,
 ) -> Tensor:
     """log p(x_0) of continuous images in nats, [B] (Song et al. 2021, eq. 39, arXiv:2011.13456; v is the velocity).
@@ -155,7 +149,7 @@ def ode_log_density(
         x_0: images [B, C, H, W].
         probe: noise of mean 0 and variance 1, like `x_0`, that estimates the trace; None computes it exactly, with a
             backward pass for each of the C H W dimensions.
-        rtol, atol, on_step: as `ode_likelihood`.
+        rtol, atol: as `ode_likelihood`.
         start: the time t at which the flow starts, from x_0 as x_t / alpha; None takes the least the network knows.
     """
     schedule, shape, dim = denoiser.schedule, x_0.shape, x_0[0].numel()
@@ -175,7 +169,7 @@ def ode_log_density(
 
     scale = torch.cos(first).to(x_0.dtype)
     y = torch.cat([scale[:, None] * x_0.flatten(1), x_0.new_zeros(len(x_0), 1)], dim=1)
-    y = integrate(derivative, y, first, last, rtol, atol, on_step)
+    y = integrate(derivative, y, first, last, rtol, atol)
     std = torch.sin(last).to(x_0.dtype)
     prior = -y[:, :-1].square().sum(1) / (2 * std**2) - dim * (std * math.sqrt(2 * math.pi)).log()
     return prior + y[:, -1] + dim * scale.log()

@@ -10,6 +10,7 @@ from diffusion_lit import __version__
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.deployment.places import short, without_places
 from diffusion_lit.deployment.usage import usage
+from diffusion_lit.evaluation.comparison import result_file
 from diffusion_lit.evaluation.report import cell_name, direction, listed, number
 from diffusion_lit.interop.foreign import Foreign
 from diffusion_lit.loading import content_of
@@ -75,8 +76,7 @@ def find_evaluation(ckpt: str, file: Path, weights: str, given: str | None) -> E
         return isinstance(generated, Mapping) and all(generated.get(key) == value for key, value in same.items())
 
     if given is not None:
-        path = Path(given).expanduser()
-        found = read_evaluation(path / "evaluation.json" if path.is_dir() else path)
+        found = read_evaluation(result_file(Path(given).expanduser()))
         if not is_of_this(found):
             raise ValueError(
                 f"evaluation={given} is not of these weights: it measured another checkpoint, an earlier state of it, "

@@ -56,7 +56,6 @@ def integrate(
     end: Tensor,
     rtol: float,
     atol: float,
-    on_step: Callable[[], object] | None = None,
 ) -> Tensor:
     """y(end) of dy / du = derivative(u, y), by Dormand and Prince's pair of orders 5 and 4 with adaptive steps.
 
@@ -67,7 +66,6 @@ def integrate(
         y: at `start`, [B, N].
         start, end: float64 [B].
         rtol, atol: the root mean square of a step's error over atol + rtol |y| is kept below 1.
-        on_step: called after each step.
 
     Raises:
         FloatingPointError: if the solution stops being finite, or 10,000 steps are not enough.
@@ -87,8 +85,6 @@ def integrate(
         slope = torch.where(accepted[:, None], slopes[-1], slope)
         u = torch.where(accepted, torch.where((end - u).abs() <= h.abs(), end, u + h), u)
         h = h * (0.9 * norm.nan_to_num(math.inf).clamp(min=1e-10) ** -0.2).clamp(0.2, 5)
-        if on_step is not None:
-            on_step()
         if not slope.isfinite().all() or (~norm.isfinite() & (h.abs() < shortest)).any():
             raise FloatingPointError("the probability-flow ODE's solution is not finite; does the model give NaN?")
         if (u == end).all():

@@ -4,6 +4,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from diffusion_lit.command_line.command import command
+from diffusion_lit.command_line.shell import key_of
 
 OF_RUNS = {"run", "evaluation", "x", "format", "out"}
 """Settings of `plot run=`."""
@@ -11,7 +12,6 @@ OF_RUNS = {"run", "evaluation", "x", "format", "out"}
 
 @command("plot")
 def main(cfg: DictConfig) -> None:
-    import re
     from pathlib import Path
 
     from hydra.utils import instantiate
@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> None:
 
     if cfg.animation not in ("gif", "webp", None):
         raise ValueError(f"animation must be gif, webp or null, got {cfg.animation}")
-    given = {re.split(r"[.=]", override)[0] for override in HydraConfig.get().overrides.task}
+    given = {key_of(override).partition(".")[0] for override in HydraConfig.get().overrides.task}
     if cfg.run is not None:
         if ignored := sorted(given - OF_RUNS):
             raise ValueError(f"with run only curves are drawn, and {', '.join(ignored)} would be ignored; leave it out")

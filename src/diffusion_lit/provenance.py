@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion_lit.command_line.shell import PATHS, command_line
+from diffusion_lit.command_line.shell import PATHS, by_key, command_line
 from diffusion_lit.generate import Models, Setup
 from diffusion_lit.labels import Labels
 from diffusion_lit.source.layout import SPLITS
@@ -46,8 +46,7 @@ def plain_fields(labels: Any) -> dict[str, Any]:
 
 def repeat_command(command: str, cfg: DictConfig, overrides: Sequence[str]) -> str:
     """The command that does the same again, or continues it, to be given in any folder."""
-    parts = [override.partition("=") for override in overrides]
-    given = {key: value if sign else None for key, sign, value in parts}  # ~key has no value
+    given = by_key(overrides)
     for key in (*given, "out"):
         name, value = key.lstrip("+"), OmegaConf.select(cfg, key.lstrip("+"), default=None)
         word = name == "weights" or (name == "against" and value in SPLITS)  # whatever is called so in this folder

@@ -19,6 +19,7 @@ from diffusion_lit.agreement import (
 from diffusion_lit.budget import budget_of, doubled
 from diffusion_lit.callback import LastCheckpoint
 from diffusion_lit.checkpoint import find_checkpoint
+from diffusion_lit.command_line.shell import key_of
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.feature.shared import instantiate_sharing
 from diffusion_lit.logger.csv import newest_value
@@ -78,7 +79,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | N
                 cfg, overrides = restore_settings(origin.recorded, str(origin.file), cfg, overrides)
         elif cfg.init is not None and overrides is not None:
             source = find_checkpoint(cfg.init)
-            given = {override.partition("=")[0] for override in overrides}
+            given = {key_of(override) for override in overrides}
             cfg, overrides = restore_settings(read(source), str(source), cfg, overrides, INHERITED)
             for key in ("resolution", "image_channels", "num_classes"):
                 if f"model.{key}" not in given:

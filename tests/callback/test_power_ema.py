@@ -187,16 +187,18 @@ def test_one_snapshot_for_each_step_of_an_accumulation(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("max_steps", "words"),
-    [(9, ", 2 in all: 3.73e-09 GiB"), (4, ", 1 in all: 1.86e-09 GiB"), (3, ""), (-1, "")],
+    [(9, ", 2 in all: 4.0 MiB"), (4, ", 1 in all: 2.0 MiB"), (3, ""), (-1, "")],
 )
 def test_the_size_of_snapshots_is_said(
     max_steps: int, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of a single weight in float16."""
+    """Of a million weights in float16."""
     lightning: Any = SimpleNamespace(global_step=0, max_steps=max_steps, is_global_zero=True, ckpt_path=None)
+    module = Line()
+    module.more = torch.nn.Parameter(torch.zeros(2**20 - 1))
     with caplog.at_level(logging.INFO, "diffusion_lit"):
-        PowerEMA(0.1, str(tmp_path), every_n_steps=4).on_train_start(lightning, Line())
-    expected = f"snapshots of the average of length 0.1: 1.86e-09 GiB each, every 4 steps{words}"
+        PowerEMA(0.1, str(tmp_path), every_n_steps=4).on_train_start(lightning, module)
+    expected = f"snapshots of the average of length 0.1: 2.0 MiB each, every 4 steps{words}"
     assert caplog.messages == [expected]
 
 

@@ -233,7 +233,7 @@ def test_a_cache_that_cannot_work_is_reported_before_training(root: Path, tmp_pa
     usage = shutil.disk_usage(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda _: usage._replace(free=100))
-        with pytest.raises(ValueError, match=r"has room for .* GiB.*make room"):
+        with pytest.raises(ValueError, match=r"has room for .* MiB.*make room"):
             StreamData(url, cache=str(tmp_path / "b")).setup()
 
 

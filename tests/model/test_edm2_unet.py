@@ -180,7 +180,7 @@ def test_dropout_is_only_in_training() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"resolution": 9}, ["9 x 9", "multiples of 2", "data.resolution"]),
+        ({"resolution": 9}, ["multiple of 2", "9 is not", "data.resolution"]),
         ({"image_channels": 0}, ["at least 1", "0"]),
         ({"num_classes": 0}, ["num_classes", "0"]),
         ({"head_channels": 3}, ["head_channels=3"]),

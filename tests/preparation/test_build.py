@@ -22,14 +22,13 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_lit import files
-from diffusion_lit.files import UnwritableError
+from diffusion_lit.files import UnwritableError, checksum
 from diffusion_lit.preparation.build import Plan, build
 from diffusion_lit.preparation.maker import Job, Maker, Record
 from diffusion_lit.preparation.settings import open_source
 from diffusion_lit.preparation.workspace import REPORT, Workspace
 from diffusion_lit.prepare import main
 from diffusion_lit.prepared.manifest import MANIFEST, WORK, Manifest
-from diffusion_lit.prepared.shard import checksum
 from diffusion_lit.source.folder import FolderSource
 from diffusion_lit.source.image_file import FILTERS, Reading
 from tests.launch import PATIENCE, Forked, holding

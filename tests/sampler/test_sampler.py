@@ -431,6 +431,13 @@ def test_an_image_does_not_depend_on_its_batch(name: str) -> None:
     torch.testing.assert_close(together, apart, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["ddpm", "ddim", "heun", *VARIANTS, "dpmpp_3m", "unipc"])
+def test_images_are_finite_where_the_signal_is_below_the_least_float64(name: str) -> None:
+    denoiser = GaussianDenoiser(build("schedule", "linear", num_timesteps=100_000), MEAN, STD)
+    images = member(name, num_steps=6)(denoiser, ImageNoise(0, range(2), (1, 2, 2)))
+    assert images.isfinite().all()
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_sampling_keeps_no_graph(sampler: str) -> None:
     class Weighted(Fake):

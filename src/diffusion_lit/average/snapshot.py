@@ -5,13 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import torch
 from torch import Tensor
 
 from diffusion_lit.files import replacing
-from diffusion_lit.trust.tensor_file import load_tensors
+from diffusion_lit.trust.tensor_file import broken_checksum, load_tensors
 
 __all__ = ["FOLDER", "Snapshot", "snapshots_of"]
 
@@ -55,10 +54,8 @@ class Snapshot:
             ValueError: if the file is damaged, or is of something else.
         """
         content: Any = load_tensors(self.path, "is not a snapshot of an average, or is damaged")
-        with ZipFile(self.path) as archive:
-            bad = archive.testzip()
-        if bad is not None:
-            raise ValueError(f"{self.path} is damaged: the checksum of {bad} is not what was written")
+        if (found := broken_checksum(self.path)) is not None:
+            raise ValueError(found)
         weights = content.get("weights") if isinstance(content, dict) else None
         if not isinstance(weights, dict) or (content.get("std"), content.get("step")) != (self.std, self.step):
             raise ValueError(f"{self.path} is not the snapshot that its name says; move it out of the folder")

@@ -11,6 +11,7 @@ from diffusion_lit.average.power_function import check_std, decay
 from diffusion_lit.average.reconstruction import Kept, kept_averages
 from diffusion_lit.average.snapshot import Snapshot, snapshots_of
 from diffusion_lit.callback.average import WeightAverage
+from diffusion_lit.counted import memory
 from diffusion_lit.distributed.sharding import trained_parameters, unsharded
 from diffusion_lit.files import keep, move_aside
 
@@ -76,11 +77,11 @@ class PowerEMA(WeightAverage):
         super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero:
             self.take_over(None if trainer.ckpt_path is None else Path(trainer.ckpt_path).resolve().parents[1])
-            size = sum(p.numel() for p in trained_parameters(pl_module).values()) * self.dtype.itemsize / 2**30
+            size = sum(p.numel() for p in trained_parameters(pl_module).values()) * self.dtype.itemsize
             count = trainer.max_steps // self.every_n_steps
-            whole = f", {count} in all: {count * size:.3g} GiB" if count > 0 else ""
+            whole = f", {count} in all: {memory(count * size)}" if count > 0 else ""
             every = f"every {self.every_n_steps:,} steps"
-            log.info("snapshots of the average of length %g: %.3g GiB each, %s%s", self.std, size, every, whole)
+            log.info("snapshots of the average of length %g: %s each, %s%s", self.std, memory(size), every, whole)
 
     def take_over(self, earlier: Path | None) -> None:
         """Begin with the snapshots, up to this step, of the run that is resumed, and with no others."""

@@ -5,7 +5,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,7 +14,17 @@ from hydra.errors import HydraException
 
 from diffusion_lit.command_line.catalogue import PATHS
 
-__all__ = ["OWN_PACKAGES", "PATHS", "command_line", "is_multirun", "own_folders", "quote", "read_arguments"]
+__all__ = [
+    "OWN_PACKAGES",
+    "PATHS",
+    "by_key",
+    "command_line",
+    "is_multirun",
+    "key_of",
+    "own_folders",
+    "quote",
+    "read_arguments",
+]
 
 READ_CHECKPOINTS = ("train", "sample", "evaluate", "export", "plot")
 OWN_PACKAGES: list[str] = []
@@ -116,6 +126,16 @@ def quote(text: str, always: bool = False) -> str:
         pass
     quoted: str = QuotedString(text, Quote.double).with_quotes()
     return quoted
+
+
+def key_of(override: str) -> str:
+    """The key of the setting that an override adds, changes or takes away."""
+    return override.lstrip("+~").partition("=")[0].partition("@")[0].lstrip("/")
+
+
+def by_key(overrides: Iterable[str]) -> dict[str, object]:
+    """The values of overrides by what stands before them, as `command_line` takes them: `~KEY` alone has None."""
+    return {key: value if sign else None for key, sign, value in (o.partition("=") for o in overrides)}
 
 
 def own_folders(name: str) -> list[str]:

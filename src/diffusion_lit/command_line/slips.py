@@ -159,7 +159,7 @@ def numeric(text: str) -> bool:
 def unbalanced(text: str) -> str | None:
     """What is wrong with the brackets of a value; None if each is closed."""
     open_ones: list[str] = []
-    if text[:1] in "'\"" and text[:1]:
+    if text.startswith(("'", '"')):
         mark = text[0]
         return None if len(text) > 1 and text.endswith(mark) else f"a quote {mark} is not closed"
     for mark in re.sub(r"'[^']*'|\"[^\"]*\"", "", text):

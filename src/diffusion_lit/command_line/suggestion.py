@@ -72,9 +72,9 @@ ALIASES = {
 """Settings that other tools call otherwise."""
 
 
-def similar(name: str, names: Iterable[str], count: int = 3) -> list[str]:
-    """Those of `names` that look like `name`, the likeliest first."""
-    return difflib.get_close_matches(name, list(dict.fromkeys(names)), count, cutoff=0.72)
+def similar(name: str, names: Iterable[str]) -> list[str]:
+    """Up to three of `names` that look like `name`, the likeliest first."""
+    return difflib.get_close_matches(name, list(dict.fromkeys(names)), cutoff=0.72)
 
 
 def meant_key(command: str, key: str, choices: Iterable[tuple[str, object]] = ()) -> list[str]:

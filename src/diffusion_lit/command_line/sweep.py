@@ -17,7 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.command_line.job import RECORD, read_record
-from diffusion_lit.command_line.shell import command_line, is_multirun, own_folders, quote
+from diffusion_lit.command_line.shell import by_key, command_line, is_multirun, own_folders, quote
 from diffusion_lit.command_line.slips import options_and_settings
 from diffusion_lit.files import remove_leftovers, replacing, write_json
 
@@ -78,10 +78,9 @@ def repeat_command(sweep: Path) -> str:
     """The command that does what a sweep has left to do; it is given in the folder where the sweep was started."""
     options, settings = options_and_settings(json.loads((sweep / SWEEP).read_text())["arguments"])
     kept = [setting for setting in settings if not setting.startswith((f"{NOT_SWEPT}=", "resume="))]
-    values = {key: value if sign else None for key, sign, value in (setting.partition("=") for setting in kept)}
     if own_folders("train"):  # which are in the printed command already
         options = [option for option in options if not option.startswith(("-cd", "--config-d"))]
-    return f"{command_line('train', {**values, 'resume': 'auto'})} {shlex.join(options)}"
+    return f"{command_line('train', {**by_key(kept), 'resume': 'auto'})} {shlex.join(options)}"
 
 
 class SweepTable(Callback):

@@ -72,23 +72,12 @@ def from_first_rank(name: str, make: Callable[[], str]) -> str:
         ValueError, OSError: what `make` raises, on all ranks of a launcher: none waits for a rank that has ended.
     """
     if launched_by() is not None:
-        import torch
+        from diffusion_lit.distributed.collective import decided
 
-        box: list[str | Exception | None] = [attempt(make) if is_first() else None]
-        torch.distributed.broadcast_object_list(box, 0)
-        if isinstance(box[0], Exception):
-            raise box[0]
-        return str(box[0])
+        return decided(make)
     if is_first() or AGREED + name not in os.environ:
         os.environ[AGREED + name] = make()
     return os.environ[AGREED + name]
-
-
-def attempt(make: Callable[[], str]) -> str | Exception:
-    try:
-        return make()
-    except (ValueError, OSError) as error:
-        return error
 
 
 def check_seen(own: Path, named: str, settings: str) -> None:
@@ -104,13 +93,12 @@ def check_seen(own: Path, named: str, settings: str) -> None:
     """
     if launched_by() is None:
         return
-    import torch
+    from diffusion_lit.distributed.collective import gathered_objects
 
     deadline = time.monotonic() + PATIENCE
     while not (seen := own.exists()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    answers: list[tuple[str, bool]] = [("", False)] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(answers, (platform.node(), seen))
+    answers = gathered_objects((platform.node(), seen))
     blind = [host for host, seen in answers if not seen]
     if blind:
         raise ValueError(

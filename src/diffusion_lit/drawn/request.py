@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
+from diffusion_lit.command_line.shell import key_of
 from diffusion_lit.picture.grid import MAX_SHOWN
 from diffusion_lit.picture.image import file_kind
 
@@ -45,7 +46,7 @@ def indices_of(cfg: DictConfig, overrides: Sequence[str]) -> Sequence[int]:
         raise ValueError(f"interpolate is how many images lead from noise to noise, 2 or more; got {cfg.interpolate}")
     indices: Sequence[int] = range(cfg.offset, cfg.offset + cfg.num_samples)
     if cfg.indices is not None:
-        if ignored := [key for key in ("num_samples", "offset") if any(o.startswith(f"{key}=") for o in overrides)]:
+        if ignored := [key for key in map(key_of, overrides) if key in ("num_samples", "offset")]:
             raise ValueError(f"indices= says which images, and {' and '.join(ignored)} would be ignored; leave it out")
         asked = list(cfg.indices)
         numbers = [i for i in asked if isinstance(i, int) and not isinstance(i, bool) and i >= 0]

@@ -17,6 +17,7 @@ from diffusion_lit.likelihood import ode_likelihood, variational_bound
 from diffusion_lit.metrics import Figure
 from diffusion_lit.picture.image import from_uint8
 from diffusion_lit.random import ImageNoise
+from diffusion_lit.terminal.progress import progress
 
 __all__ = ["BitsPerDim", "Bound", "Likelihood"]
 
@@ -64,14 +65,16 @@ class Likelihood(ABC):
         rank, size = rank_and_size()
         own = self.indices(len(images))[rank::size]
         found: dict[str, list[Tensor]] = {}
-        for first in range(0, len(own), self.batch_size):
-            indices = own[first : first + self.batch_size]
-            [batch] = images.batches(indices, self.batch_size)
-            labels = images.labels(indices) if denoiser.num_classes is not None else None
-            condition = UNCONDITIONAL if labels is None else Condition(labels.clamp(min=NO_CLASS).to(device))
-            noise = ImageNoise(self.seed, indices, tuple(batch.shape[1:]), device)  # type: ignore[arg-type]
-            for name, values in self.parts(denoiser, from_uint8(batch.to(device)), noise, condition).items():
-                found.setdefault(name, []).append(values.double().cpu())
+        with progress("likelihood", len(own), "images") as work:
+            for first in range(0, len(own), self.batch_size):
+                indices = own[first : first + self.batch_size]
+                [batch] = images.batches(indices, self.batch_size)
+                labels = images.labels(indices) if denoiser.num_classes is not None else None
+                condition = UNCONDITIONAL if labels is None else Condition(labels.clamp(min=NO_CLASS).to(device))
+                noise = ImageNoise(self.seed, indices, tuple(batch.shape[1:]), device)  # type: ignore[arg-type]
+                for name, values in self.parts(denoiser, from_uint8(batch.to(device)), noise, condition).items():
+                    found.setdefault(name, []).append(values.double().cpu())
+                work.advance(len(indices))
         shares = gathered_objects({name: torch.cat(values) for name, values in found.items()})
         every = {name: torch.cat([share[name] for share in shares if name in share]) for name in shares[0]}
         return {n: Figure(float(v.mean()), float(v.std()) / math.sqrt(len(v))) for n, v in every.items()}

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from diffusion_lit.command_line.shell import key_of
 from diffusion_lit.condition import NO_CLASS
 from diffusion_lit.distributed.collective import rank_and_size
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.cells import Cell, as_list
 from diffusion_lit.evaluation.chosen_metrics import Extractors
 from diffusion_lit.evaluation.class_names import ClassNames, listed
-from diffusion_lit.evaluation.ignored import DRAWN, keys_of
+from diffusion_lit.evaluation.ignored import DRAWN
 from diffusion_lit.evaluation.image_set import ImageSet, StoredImages
 from diffusion_lit.evaluation.report import FILES
 from diffusion_lit.files import UnwritableError, refuse_folders
@@ -46,7 +47,7 @@ def check_settings(cfg: DictConfig, overrides: Sequence[str]) -> None:
                 raise ValueError(f"guidance must be a number of at least 0, got {value}; 1 does not guide")
             if name == "seed" or (name == "steps" and value is not None):
                 check_whole(name, value, 1 if name == "steps" else None)
-    given = keys_of(overrides)
+    given = [key_of(override) for override in overrides]
     if cfg.steps is not None and "sampler.num_steps" in given:
         raise ValueError(f"steps={cfg.steps} and sampler.num_steps say two things: leave one out")
     if cfg.samples is not None and (ignored := [key for key in given if key.split(".")[0] in DRAWN]):

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusion_lit.evaluation.report import cell_name, listed, number
+from diffusion_lit.derived import leaves
+from diffusion_lit.evaluation.report import cell_name, number
 from diffusion_lit.trust.plain import plain, read_json
 
 __all__ = ["compare_results", "read_result", "result_file"]
@@ -30,7 +31,7 @@ def compare_results(first: Path, second: Path) -> tuple[str, bool]:
     """
     first, second = result_file(first), result_file(second)
     a, b = read_result(first), read_result(second)
-    left, right = (dict(line.split(": ", 1) for line in listed(r["protocol"])) for r in (a, b))
+    left, right = ({key: str(value) for key, value in leaves(r["protocol"]).items()} for r in (a, b))
     different = [key for key in sorted(left.keys() | right.keys()) if left.get(key) != right.get(key)]
     of_both = {*parts_of(a)} & {*parts_of(b)}
     read = {name for parts in (parts_of(a), parts_of(b)) for part in of_both for name in parts[part]}

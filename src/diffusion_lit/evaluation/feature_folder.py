@@ -21,6 +21,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from diffusion_lit.counted import memory
 from diffusion_lit.files import UnwritableError, remove_leftovers, replacing, write_json
 
 __all__ = ["FeatureFolder", "prune"]
@@ -148,7 +149,7 @@ def prune(parent: Path, max_bytes: float) -> None:
             with suppress(OSError), FileLock(path / ".lock").acquire(timeout=0):  # Timeout is one
                 shutil.rmtree(path)
                 total -= sizes[path]
-                log.info("removed %s: %.3g GiB of features, used longest ago", path, sizes[path] / 2**30)
+                log.info("removed %s: %s of features, used longest ago", path, memory(sizes[path]))
 
 
 def size_of(folder: Path) -> int:

@@ -59,12 +59,7 @@ def stated(figure: Figure) -> dict[str, float]:
 def halves(real: FeatureSet) -> tuple[FeatureSet, FeatureSet]:
     """Two halves of the real images, chosen at random, the same each time."""
     order = torch.randperm(len(real), generator=fold_in(0, "halves", 0))
-    first, second = order[: len(real) // 2], order[len(real) // 2 :]
-    labels = real.labels
-    return (
-        FeatureSet(real.features[first], None if labels is None else labels[first]),
-        FeatureSet(real.features[second], None if labels is None else labels[second]),
-    )
+    return real[order[: len(real) // 2]], real[order[len(real) // 2 :]]
 
 
 def noise_floor(

@@ -6,12 +6,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion_lit.command_line.shell import key_of
 from diffusion_lit.evaluation.bits_per_dim import Likelihood
 from diffusion_lit.evaluation.prepared_set import PreparedSet
 from diffusion_lit.evaluation.reference import copying, needs_real
 from diffusion_lit.source.layout import SPLITS
 
-__all__ = ["DRAWN", "OF_MODEL", "check_nothing_drawn", "check_read", "keys_of"]
+__all__ = ["DRAWN", "OF_MODEL", "check_nothing_drawn", "check_read"]
 
 DRAWN = {
     *("num_samples", "steps", "labels", "guidance", "guide", "guidance_interval", "weights", "seed", "precision"),
@@ -22,13 +23,9 @@ OF_MODEL = ("ckpt", "step", "weights", "precision")
 """What likelihoods follow, too."""
 
 
-def keys_of(overrides: Sequence[str]) -> list[str]:
-    return [override.partition("=")[0].lstrip("+~") for override in overrides]
-
-
 def check_nothing_drawn(likelihoods: Mapping[str, Likelihood], overrides: Sequence[str]) -> None:
     """Raise a ValueError for settings of drawn images, where all figures are of the model itself."""
-    if ignored := [key for key in keys_of(overrides) if key.split(".")[0] in DRAWN.difference(OF_MODEL)]:
+    if ignored := [key for key in map(key_of, overrides) if key.split(".")[0] in DRAWN.difference(OF_MODEL)]:
         raise ValueError(
             f"{', '.join(likelihoods)} are of the model itself, and no images are drawn: {', '.join(ignored)} would be "
             "ignored; leave out, or add a metric of images"
@@ -37,7 +34,7 @@ def check_nothing_drawn(likelihoods: Mapping[str, Likelihood], overrides: Sequen
 
 def check_read(cfg: DictConfig, overrides: Sequence[str], chosen: Mapping[str, Any]) -> None:
     """Raise a ValueError for settings that neither the metrics nor the images of `cfg` have a use for."""
-    given = [key.split(".")[0] for key in keys_of(overrides)]
+    given = [key.split(".")[0] for key in map(key_of, overrides)]
     against = None if str(cfg.against) in SPLITS else cfg.against
     files = [str(path) for path in (cfg.samples, against, cfg.training) if path is not None]
     unread = {

@@ -1,26 +1,24 @@
-"""What an evaluation leaves: evaluation.json for programs, evaluation.md for people, and a figure of a comparison."""
+"""What an evaluation leaves: evaluation.json for programs, evaluation.md for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from diffusion_lit.derived import leaves
 from diffusion_lit.files import replacing, write_json
-from diffusion_lit.picture.image import save_figure
 
-__all__ = ["FILES", "cell_name", "direction", "lines_of", "listed", "number", "write_report"]
+__all__ = ["FILES", "cell_name", "direction", "listed", "number", "write_report"]
 
 FILES = ("evaluation.json", "evaluation.md", "evaluation.png")
+"""The last is the figure of a comparison."""
 
 
 def write_report(record: Mapping[str, Any], out: Path) -> list[Path]:
-    """Write the files; their paths."""
+    """Write the first two files; their paths."""
     paths = [out / name for name in FILES[:2]]
     write_json(record, paths[0])
     with replacing(paths[1]) as file:
         file.write(markdown(record).encode())
-    if len(record["results"]) > 1:
-        paths.append(out / FILES[2])
-        draw(record, paths[-1])
     return paths
 
 
@@ -71,62 +69,6 @@ def cell_name(cell: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in cell.items()) or "images"
 
 
-def listed(values: Mapping[str, Any], key: str = "") -> list[str]:
+def listed(values: Mapping[str, Any]) -> list[str]:
     """`a.b: value`, a line each."""
-    lines: list[str] = []
-    for name, value in values.items():
-        place = f"{key}.{name}" if key else str(name)
-        if isinstance(value, Mapping) and value:
-            lines += listed(value, place)
-        else:
-            lines.append(f"{place}: {value}")
-    return lines
-
-
-def lines_of(results: Sequence[Mapping[str, Any]]) -> tuple[bool, dict[str, dict[str, list[tuple[float, float]]]]]:
-    """What a figure of a comparison shows: whether it is against guidance and not network calls, and its lines.
-
-    It is against guidance where that varies and the number of steps does not. A line is named by what else differs, and
-    has points for each figure.
-    """
-    by_guidance = "guidance" in results[0]["cell"] and "steps" not in results[0]["cell"]
-    lines: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for result in results:
-        left_out = ("steps", "seed", "guidance" if by_guidance else "")
-        line = cell_name({key: value for key, value in result["cell"].items() if key not in left_out})
-        x = result["cell"]["guidance"] if by_guidance else result["generated"]["calls_per_image"]
-        for name, figure in result["figures"].items():
-            lines.setdefault(line, {}).setdefault(name, []).append((x, figure["value"]))
-    return by_guidance, lines
-
-
-def draw(record: Mapping[str, Any], path: Path) -> None:
-    """Each figure against network calls an image, or guidance (see `lines_of`); a line for each of the rest."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    by_guidance, lines = lines_of(record["results"])
-    names = list(record["results"][0]["figures"])
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    picture, axes = plt.subplots(
-        rows, columns, figsize=(4.5 * columns, 3.4 * rows), squeeze=False, layout="constrained"
-    )
-    for axis, name in zip(axes.flat, names, strict=False):
-        for line, points in lines.items():
-            axis.plot(*zip(*sorted(points[name]), strict=True), marker="o", label=line)
-        if name in record["floor"]:
-            axis.axhline(record["floor"][name]["value"], color="grey", linestyle=":", label="real images")
-        axis.set(xlabel="guidance" if by_guidance else "network calls an image", ylabel=name)
-        if not by_guidance:
-            axis.set_xscale("log")
-            axis.set_xticks(sorted({x for points in lines.values() for x, _ in points[name]}))
-            axis.xaxis.set_major_formatter("{x:g}")
-            axis.minorticks_off()
-    for axis in axes.flat[len(names) :]:
-        axis.axis("off")
-    axes.flat[0].legend(fontsize="small")
-    save_figure(picture, path)
-    plt.close(picture)
+    return [f"{key}: {value}" for key, value in leaves(values).items()]

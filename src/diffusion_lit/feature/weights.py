@@ -1,6 +1,5 @@
 """Files of weights that others have published."""
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -11,6 +10,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
+from diffusion_lit.files import checksum
 from diffusion_lit.trust.tensor_file import load_tensors
 
 log = logging.getLogger(__name__)
@@ -43,9 +43,7 @@ class PublishedWeights:
         if not path.is_file():
             self.download(path)
         log.info("loading %s", path)
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != self.sha256:
+        if (found := checksum(path)) != self.sha256:
             what = f"{path} is not the published {self.file}: its SHA-256 is {found}, not {self.sha256}"
             if weights is None:
                 raise ValueError(f"{what}. Delete it, and it is downloaded again")

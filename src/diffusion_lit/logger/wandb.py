@@ -54,7 +54,6 @@ class WandbLogger(_WandbLogger):
         self.keeps_model = log_model
         self.best = BestFigures({})
         self.last: dict[str, Any] = {}
-        self.defined: set[str] = set()
 
     @rank_zero_only
     def begin(

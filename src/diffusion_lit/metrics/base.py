@@ -1,7 +1,7 @@
 """What a figure about generated images is computed from, and what it says."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
@@ -27,6 +27,11 @@ class FeatureSet:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def __getitem__(self, images: Tensor) -> "FeatureSet":
+        """Some of the images, by their numbers or by a mask."""
+        labels = None if self.labels is None else self.labels[images]
+        return replace(self, features=self.features[images], labels=labels)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from diffusion_lit.metrics.base import FeatureSet, Figure, Metric, Sets
+from diffusion_lit.metrics.base import Figure, Metric, Sets
 
 __all__ = ["ByClass"]
 
@@ -71,7 +71,7 @@ class ByClass(Metric):
         assert sets.real.labels is not None
         found = []
         for c in torch.unique(sets.real.labels[sets.real.labels >= 0]).tolist():
-            own = {kind: of_class(images, c) for kind, images in kinds.items()}
+            own = {kind: images[images.labels == c] for kind, images in kinds.items()}
             for kind, images in own.items():
                 if len(images) < self.min_images:
                     raise ValueError(
@@ -80,9 +80,3 @@ class ByClass(Metric):
                     )
             found.append((c, Sets(own["generated"], own["real"], own.get("training"))))
         return found
-
-
-def of_class(images: FeatureSet, c: int) -> FeatureSet:
-    assert images.labels is not None
-    own = images.labels == c
-    return FeatureSet(images.features[own], images.labels[own])

@@ -1,6 +1,5 @@
 """The Frechet distance between Gaussians with the moments of two sets of features."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.feature import FeatureExtractor
+from diffusion_lit.files import checksum
 from diffusion_lit.metrics.base import Figure, Metric, Sets
 from diffusion_lit.metrics.moments import Moments, moments, read_moments
 
@@ -71,7 +71,7 @@ class FrechetDistance(Metric):
     def __post_init__(self) -> None:
         self.published = None if self.reference is None else read_moments(self.reference)
         self.needs_real = self.published is None
-        self.sha256 = None if self.reference is None else hashlib.sha256(Path(self.reference).read_bytes()).hexdigest()
+        self.sha256 = None if self.reference is None else checksum(Path(self.reference))
 
     def check(self) -> None:
         if self.published is not None and self.extractor.num_features is not None:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_lit.condition import Condition
-from diffusion_lit.model.base import Network
+from diffusion_lit.model.base import Network, check_ends
 from diffusion_lit.model.block import zero
 from diffusion_lit.model.embedding import Positions, TimeEmbedding, add_condition
 from diffusion_lit.resolution import height_and_width
@@ -114,7 +114,8 @@ class DiT(Network):
     ) -> None:
         super().__init__()
         height, width = height_and_width(resolution)
-        counts = {"image_channels": image_channels, "patch_size": patch_size, "depth": depth, "num_heads": num_heads}
+        check_ends(image_channels, num_classes)
+        counts = {"patch_size": patch_size, "depth": depth, "num_heads": num_heads}
         for name, number in counts.items():
             if number < 1:
                 raise ValueError(f"model.{name} must be at least 1, got {number}")
@@ -133,8 +134,6 @@ class DiT(Network):
             )
         if int(channels * mlp_ratio) < 1:
             raise ValueError(f"model.mlp_ratio={mlp_ratio} leaves the MLPs no channels; 4 is usual")
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, or null for an unconditional model; got {num_classes}")
 
         self.image_shape = (image_channels, height, width)
         self.num_classes, self.learn_variance, self.augmentation_dim = num_classes, learn_variance, augmentation_dim

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_lit.condition import NO_CLASS, Condition
-from diffusion_lit.model.base import Network
+from diffusion_lit.model.base import Network, check_ends
 from diffusion_lit.model.edm2_block import MPBlock
+from diffusion_lit.model.level import check_halvings
 from diffusion_lit.model.magnitude import MPConv, MPFourier, MPLinear, mp_cat, mp_silu, mp_sum
 from diffusion_lit.resolution import height_and_width
 
@@ -68,17 +69,8 @@ class EDM2UNet(Network):
     ) -> None:
         super().__init__()
         height, width = height_and_width(resolution)
-        factor = 2 ** (len(channel_multipliers) - 1)
-        if height % factor or width % factor:
-            raise ValueError(
-                f"the network halves the image {len(channel_multipliers) - 1} times, so height and width must be "
-                f"multiples of {factor}, got {height} x {width}: set data.resolution, or shorten "
-                "model.channel_multipliers"
-            )
-        if image_channels < 1:
-            raise ValueError(f"model.image_channels must be at least 1, got {image_channels}; auto takes the data's")
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, or null for an unconditional model; got {num_classes}")
+        check_ends(image_channels, num_classes)
+        check_halvings((height, width), len(channel_multipliers) - 1)
         balances = (label_balance, concat_balance, residual_balance, attention_balance)
         if not all(0 <= balance <= 1 for balance in balances):
             raise ValueError(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_lit.condition import Condition
-from diffusion_lit.model.base import Network
+from diffusion_lit.model.base import Network, check_ends
 from diffusion_lit.model.level import check_halvings
 from diffusion_lit.model.song_block import (
     NEARLY_ZERO,
@@ -81,11 +81,8 @@ class SongUNet(Network):
     ) -> None:
         super().__init__()
         height, width = height_and_width(resolution)
+        check_ends(image_channels, num_classes)
         check_halvings((height, width), len(channel_multipliers) - 1)
-        if image_channels < 1:
-            raise ValueError(f"model.image_channels must be at least 1, got {image_channels}; auto takes the data's")
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, or null for an unconditional model; got {num_classes}")
         if noise_embedding not in ("positional", "fourier"):
             raise ValueError(f"noise_embedding must be positional or fourier, got {noise_embedding!r}")
         self.image_shape = (image_channels, height, width)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_lit.condition import Condition
-from diffusion_lit.model.base import Network
+from diffusion_lit.model.base import Network, check_ends
 from diffusion_lit.model.block import Attention, GroupNorm, ResBlock, downsample, upsample, zero
 from diffusion_lit.model.embedding import TimeEmbedding, add_condition
 from diffusion_lit.model.level import check_halvings, widths_of
@@ -84,10 +84,9 @@ class UNet(Network):
     ) -> None:
         super().__init__()
         height, width = height_and_width(resolution, "model.resolution")
+        check_ends(image_channels, num_classes)
         check_halvings((height, width), len(channel_multipliers) - 1, fold)
         widths = widths_of(channels, channel_multipliers, num_groups)
-        if image_channels < 1:
-            raise ValueError(f"model.image_channels must be at least 1, got {image_channels}; auto takes the data's")
         if time_conditioning not in ("additive", "scale_shift"):
             raise ValueError(f"time_conditioning must be additive or scale_shift, got {time_conditioning!r}")
         if resampling not in RESAMPLING:
@@ -100,8 +99,6 @@ class UNet(Network):
                 f"the time has as many sines as cosines, and more of each than frequency_shift={frequency_shift}: "
                 f"time_channels={time_channels} must be even, and more than twice that"
             )
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, or null for an unconditional model; got {num_classes}")
 
         self.image_shape = (image_channels, height, width)
         self.num_classes, self.learn_variance, self.augmentation_dim = num_classes, learn_variance, augmentation_dim

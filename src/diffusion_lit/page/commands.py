@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from diffusion_lit.budget import doubled, limits_in
-from diffusion_lit.command_line.shell import command_line
+from diffusion_lit.command_line.shell import by_key, command_line
 from diffusion_lit.run.past import Evaluation, PastRun
 from diffusion_lit.trust.recorded import own_packages
 
@@ -60,8 +60,7 @@ def repeated(name: str, words: Sequence[str]) -> str | None:
     options = [word for word in words[3:] if word.startswith("-") and not word.startswith(FOLDERS)]
     if list(words[1:3]) != ["-m", f"diffusion_lit.{name}"] or options:
         return None
-    pairs = [word.partition("=") for word in words[3:]]
-    return command_line(name, {key: value if sign else None for key, sign, value in pairs})
+    return command_line(name, by_key(words[3:]))
 
 
 def own_remark(command: str, own: Sequence[str] = ()) -> str:

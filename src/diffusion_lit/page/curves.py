@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_lit.evaluation.report import lines_of
+from diffusion_lit.evaluation.report import cell_name
 from diffusion_lit.logger.dashboard import Panel, panels_of
 from diffusion_lit.page.chart import Chart, Curve
 from diffusion_lit.run.past import Evaluation, PastRun
@@ -101,14 +101,22 @@ def curves_of(runs: Sequence[PastRun]) -> list[tuple[Chart, str]]:
 
 
 def evaluation_curves(evaluation: Evaluation) -> tuple[bool, dict[str, list[Curve]]]:
-    """Of a comparison of samplers, steps and guidance: whether it is of guidance alone, and each figure's curves.
+    """Of a comparison: whether it is against guidance and not network calls, and the curves of each figure.
 
-    They are against guidance, or else against network calls; real images, where they were measured, are one of them.
+    It is against guidance where that varies and the number of steps does not. A curve is named by what else differs;
+    real images, where they were measured, are one of them.
     """
     results: Sequence[Mapping[str, Any]] = evaluation.record["results"]
     if len(results) < 2:
         return False, {}
-    by_guidance, lines = lines_of(results)
+    by_guidance = "guidance" in results[0]["cell"] and "steps" not in results[0]["cell"]
+    lines: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for result in results:
+        left_out = ("steps", "seed", "guidance" if by_guidance else "")
+        line = cell_name({key: value for key, value in result["cell"].items() if key not in left_out})
+        x = result["cell"]["guidance"] if by_guidance else result["generated"]["calls_per_image"]
+        for name, figure in result["figures"].items():
+            lines.setdefault(line, {}).setdefault(name, []).append((x, figure["value"]))
     floor, found = evaluation.record.get("floor") or {}, {}
     for name in results[0]["figures"]:
         curves = [

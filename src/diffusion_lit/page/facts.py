@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from diffusion_lit.evaluation.report import listed
+from diffusion_lit.derived import leaves
 from diffusion_lit.logger.csv import newest_value
 from diffusion_lit.page.chart import number
 from diffusion_lit.run.past import PastRun
@@ -104,7 +104,7 @@ def rows_of(runs: Sequence[PastRun], facts: Mapping[str, Fact]) -> list[Row]:
 
 def differing(runs: Sequence[PastRun]) -> list[Row]:
     """The settings that are not the same in all runs that have settings; a dash where a run lacks one."""
-    flat = [dict(line.split(": ", 1) for line in listed(run.config) if ": " in line) for run in runs]
+    flat = [{key: str(value) for key, value in leaves(run.config).items()} for run in runs]
     known = [settings for settings in flat if settings]
     names = dict.fromkeys(name for settings in known for name in settings if not name.startswith(REPEATED))
     own = [str(run.config.get("run_dir") or run.folder) for run in runs]

@@ -19,9 +19,9 @@ from diffusion_lit.page.curves import (
     title_of,
     used_axes,
 )
-from diffusion_lit.run.past import PastRun
+from diffusion_lit.run.past import Evaluation, PastRun
 
-__all__ = ["FORMATS", "check_formats", "draw_runs"]
+__all__ = ["FORMATS", "check_formats", "draw_runs", "drawings_of", "save_page"]
 
 FORMATS = ("png", "svg", "pdf")
 COLUMNS, SIZE = 3, (4.2, 3.1)
@@ -87,16 +87,18 @@ def draw_runs(runs: Sequence[PastRun], out: Path, x: str = "step", formats: Sequ
         pages[unused(name_of(panel.title), pages)] = [panel]
     for run in runs:
         for evaluation in run.evaluations:
-            by_guidance, figures = evaluation_curves(evaluation)
-            name = unused(f"evaluation_{name_of(evaluation.path.parent.name)}", pages)
-            shown = [
-                Drawing(key, GUIDANCE if by_guidance else CALLS, curves, log_x=not by_guidance)
-                for key, curves in figures.items()
-            ]
-            pages |= {name: shown} if shown else {}
+            if shown := drawings_of(evaluation):
+                pages[unused(f"evaluation_{name_of(evaluation.path.parent.name)}", pages)] = shown
     if not pages:
         raise ValueError("these runs have no figures: metrics.csv is empty or not there, and nothing was evaluated")
     return [path for name, shown in pages.items() for path in save_page(shown, out / name, formats)]
+
+
+def drawings_of(evaluation: Evaluation) -> list[Drawing]:
+    """A panel for each figure of a comparison of samplers, steps and guidance; none of a single result."""
+    by_guidance, figures = evaluation_curves(evaluation)
+    x_name = GUIDANCE if by_guidance else CALLS
+    return [Drawing(name, x_name, curves, log_x=not by_guidance) for name, curves in figures.items()]
 
 
 def name_of(text: str) -> str:

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lit.files import write_json
+from diffusion_lit.files import checksum, write_json
 from diffusion_lit.picture.image import as_array
-from diffusion_lit.prepared.shard import checksum, write_shard
+from diffusion_lit.prepared.shard import write_shard
 from diffusion_lit.source.base import Source
 from diffusion_lit.source.image_file import Reading
 from diffusion_lit.trust.plain import read_as, read_json

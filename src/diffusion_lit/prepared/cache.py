@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from diffusion_lit.counted import memory
 from diffusion_lit.extra import require
 from diffusion_lit.files import UnwritableError, is_full, remove_leftovers, replacement
 from diffusion_lit.prepared.shard import ShardInfo, check_shard
@@ -63,8 +64,8 @@ class ShardCache:
         room = shutil.disk_usage(self.folder).free + sum(self.sizes().values())
         if needed > room:
             raise ValueError(
-                f"data.cache={self.folder} has room for {room / 2**30:.3g} GiB, and the shards in use at a time take "
-                f"{needed / 2**30:.3g}: make room, or name another folder, data.cache=DIR"
+                f"data.cache={self.folder} has room for {memory(room)}, and the shards in use at a time take "
+                f"{memory(needed)}: make room, or name another folder, data.cache=DIR"
             )
 
     def sizes(self) -> dict[Path, int]:

@@ -5,7 +5,6 @@
 Raw images are all of one size, so that a shard of them is an array with a stride, and reading is indexing.
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_lit.files import replacing, write_json
+from diffusion_lit.files import checksum, replacing, write_json
 
-__all__ = ["Shard", "ShardInfo", "check_shard", "checksum", "write_index", "write_shard"]
+__all__ = ["Shard", "ShardInfo", "check_shard", "write_index", "write_shard"]
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,6 @@ def write_index(folder: Path, shards: list[ShardInfo], config: dict[str, Any]) -
         for shard in shards
     ]
     write_json({"chunks": chunks, "config": config, "updated_at": "0"}, folder / "index.json", indent=None)
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_shard(path: Path, info: ShardInfo, whole: bool, remedy: str) -> None:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.command_line.catalogue import is_own
 from diffusion_lit.command_line.composition import composed
-from diffusion_lit.command_line.shell import quote
+from diffusion_lit.command_line.shell import key_of, quote
 from diffusion_lit.derived import DERIVED, leaves
 from diffusion_lit.run.settings import PLACES, RUN_DIR, TODAY, default_of, flatten, plain_settings, under
 from diffusion_lit.trust.plain import read_as
@@ -157,10 +157,6 @@ def supersedes(name: str, key: str) -> bool:
     A choice of a group, whose key has no dot, survives a setting within it.
     """
     return key == name or key.startswith(f"{name}.") or ("." in key and name.startswith(f"{key}."))
-
-
-def key_of(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0].partition("@")[0].lstrip("/")
 
 
 def put(settings: dict[str, Any], key: str, value: Any) -> None:

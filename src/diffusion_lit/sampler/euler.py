@@ -56,6 +56,6 @@ class EulerSampler(Sampler):
         gain = min(self.churn / (self.num_steps or schedule.num_timesteps or 1), math.sqrt(2) - 1)
         later = schedule.time(-2 * (level * (1 + gain)).log()).clamp(max=1).to(t.dtype)
         inside = (level >= self.churn_min) & (level <= (math.inf if self.churn_max is None else self.churn_max))
-        churns = inside & (later > t)  # at t = 1 no noise can be added
+        churns = inside & (later > t) & (schedule.alpha(t) > 0)  # at t = 1, or without signal, no noise can be added
         churned = schedule.diffuse(x_t, self.churn_noise * walk.noise(), t, later)
         return torch.where(churns, churned, x_t), torch.where(churns, later, t)

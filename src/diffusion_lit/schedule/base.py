@@ -1,12 +1,17 @@
 """What every noise schedule answers: how much signal and how much noise there is at time t."""
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from diffusion_lit.fixed_precision import FixedPrecision
+
+MAX_TERMINAL_KL = 1e-3
+"""Nats per dimension. The four published chains end below it, Stable Diffusion's (2.4e-3) above it."""
 
 
 class Schedule(FixedPrecision, ABC):
@@ -36,6 +41,25 @@ class Schedule(FixedPrecision, ABC):
         if shift <= 0:
             raise ValueError(f"schedule.shift must be positive, got {shift}; 1 disables it, resolution / 64 is usual")
         self.log_shift = 2 * math.log(shift)
+
+    def check_end(self, remedy: str) -> None:
+        """Warn if t = 1 is far from noise; `remedy` is what to raise."""
+        if (kl := self.terminal_kl()) > MAX_TERMINAL_KL:
+            left = math.sqrt(-math.expm1(-2 * kl))  # alpha on that scale
+            steps = f" with {self.num_timesteps} steps" if self.num_timesteps else ""
+            warnings.warn(
+                f"{type(self).__name__}{steps} ends far from noise: KL(q(x_1 | x_0) || N(0, I)) is {kl:.2g} nats per "
+                f"dimension (over {MAX_TERMINAL_KL:g}), with {left:.1%} of the signal left, while "
+                f"sampling starts from pure noise. Raise {remedy}.",
+                stacklevel=4,
+            )
+
+    def terminal_kl(self) -> float:
+        """KL(q(x_1 | x_0) || N(0, I)) in nats per dimension: what sampling gets wrong before its first step.
+
+        On the variance-preserving scale, in the worst case, every pixel at -1 or 1: -log(sigma^2) / 2.
+        """
+        return float(F.softplus(self.log_snr(torch.ones((), dtype=torch.float64)))) / 2
 
     @abstractmethod
     def log_snr(self, t: Tensor) -> Tensor:
@@ -106,7 +130,7 @@ class Schedule(FixedPrecision, ABC):
         log_snr_s, log_snr_t = self.log_snr(s), self.log_snr(t)
         alpha_s, sigma_s = self.signal(log_snr_s), self.noise(log_snr_s)
         c = -torch.expm1(log_snr_t - log_snr_s)
-        on_x_t = self.signal(log_snr_t) / alpha_s * (sigma_s / self.noise(log_snr_t)) ** 2
+        on_x_t = ((log_snr_t - log_snr_s) / 2).exp() * sigma_s / self.noise(log_snr_t)
         mean = on_x_t.to(t.dtype) * x_t + (alpha_s * c).to(t.dtype) * x_0
         return mean, (c * sigma_s**2).to(t.dtype)
 

@@ -27,6 +27,7 @@ class CosineContinuousSchedule(Schedule):
                 f"{log_snr_min}, -15 is usual"
             )
         self.angle = math.atan(math.exp(-log_snr_min / 2))
+        self.check_end("shift, or lower log_snr_min")
 
     def log_snr(self, t: Tensor) -> Tensor:
         return -2 * torch.tan(self.angle * t.double()).log() - self.log_shift

@@ -1,7 +1,6 @@
 """The discrete forward chain of DDPM, exactly, behind the same interface as continuous time."""
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import torch
@@ -9,9 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffusion_lit.schedule.base import Schedule
-
-MAX_TERMINAL_KL = 1e-3
-"""Nats per dimension. The four published schedules end below it, Stable Diffusion's (2.4e-3) above it."""
 
 
 class DiscreteSchedule(Schedule):
@@ -67,14 +63,7 @@ class DiscreteSchedule(Schedule):
         log_abar = torch.cat([betas.new_zeros(1), log_abar])
         self.register_buffer("log_abar", log_abar, persistent=False)
         self.register_buffer("log_snr_steps", log_snr_of(log_abar), persistent=False)
-        if (kl := float(self.terminal_kl())) > MAX_TERMINAL_KL:
-            warnings.warn(
-                f"{type(self).__name__} with {self.num_timesteps} steps ends far from noise: KL(q(x_T | x_0) || "
-                f"N(0, I)) is {kl:.2g} nats per dimension (over {MAX_TERMINAL_KL:g}), with {self.abar[-1].sqrt():.1%} "
-                "of the signal left, while sampling starts from pure noise. Raise beta_max or num_timesteps, or set "
-                "zero_terminal_snr=true.",
-                stacklevel=3,
-            )
+        self.check_end("beta_max or num_timesteps, or set zero_terminal_snr=true")
 
     @property
     def alphas(self) -> Tensor:
@@ -139,15 +128,6 @@ class DiscreteSchedule(Schedule):
         beta = self.betas[self.index(t) - 1].to(x_prev.dtype)
         eps = torch.randn_like(x_prev) if eps is None else eps
         return (1 - beta).sqrt() * x_prev + beta.sqrt() * eps
-
-    def terminal_kl(self, x_0: Tensor | None = None) -> Tensor:
-        """KL(q(x_T | x_0) || N(0, I)) in nats per dimension, a scalar: what sampling gets wrong before its first step.
-
-        `x_0` are clean images in [-1, 1]; None takes the worst case, every pixel at -1 or 1.
-        """
-        alpha_squared, sigma_squared = self.log_abar[-1].exp(), -torch.expm1(self.log_abar[-1])
-        second_moment = alpha_squared * (1.0 if x_0 is None else x_0.double().square().mean())
-        return (sigma_squared + second_moment - 1 - sigma_squared.log()) / 2
 
 
 def log_snr_of(log_abar: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ class EDMSchedule(Schedule):
             )
         self.sigma_min, self.rho = sigma_min, rho
         self.root_min, self.root_max = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+        self.check_end("sigma_max")
 
     def signal(self, log_snr: Tensor) -> Tensor:
         return torch.ones_like(log_snr)

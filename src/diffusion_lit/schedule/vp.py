@@ -21,6 +21,7 @@ class VPSchedule(Schedule):
         if not 0 < beta_min <= beta_max:
             raise ValueError(f"need 0 < beta_min <= beta_max, got beta_min={beta_min}, beta_max={beta_max}")
         self.beta_min, self.slope = beta_min, beta_max - beta_min
+        self.check_end("beta_max")
 
     def log_snr(self, t: Tensor) -> Tensor:
         t = t.double()

@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import torch
 
-__all__ = ["load_tensors"]
+__all__ = ["broken_checksum", "load_tensors"]
 
 
 def load_tensors(
@@ -47,3 +47,16 @@ def load_tensors(
         elif "weights_only" in reason:  # torch's advice to load it all the same
             reason = "it is a program, or of an old format, neither of which is read"
         raise ValueError(f"{file} {otherwise} ({reason or type(error).__name__})") from error
+
+
+def broken_checksum(file: Path) -> str | None:
+    """Which part of a file of `torch.save` does not have its checksum, in a sentence, or None.
+
+    torch itself reads a flipped bit as a weight.
+    """
+    try:
+        with ZipFile(file) as archive:
+            bad = archive.testzip()
+    except Exception as error:  # what reading bytes as an archive can end in
+        bad = str(error) or type(error).__name__
+    return None if bad is None else f"{file} is damaged: the checksum of {bad} is not what was written"
