@@ -18,7 +18,7 @@ from diffusion_lit.deployment import hub
 from diffusion_lit.deployment.folder import RECORD
 from diffusion_lit.deployment.places import short
 from diffusion_lit.exporting import export
-from diffusion_lit.provenance import content_of
+from diffusion_lit.loading import content_of
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.terminal.interruption import Interrupted
 from tests.launch import read_by_bash, run_forked

@@ -6,7 +6,6 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from diffusion_lit.command_line.command import command
-from diffusion_lit.command_line.job import in_sweep
 from diffusion_lit.command_line.output import outlive_readers
 
 
@@ -16,10 +15,7 @@ def main(cfg: DictConfig) -> None:
 
     from diffusion_lit.evaluating import evaluate
 
-    hydra = HydraConfig.get()
-    if in_sweep():  # a job's report must not take the place of another's
-        cfg.out = hydra.runtime.output_dir
-    evaluate(cfg, list(hydra.overrides.task))
+    evaluate(cfg, list(HydraConfig.get().overrides.task))
 
 
 def compare(first: str, second: str) -> int:
