@@ -68,16 +68,18 @@ def test_an_export_is_the_model_to_the_bit(run: Path, weights: str, tmp_path: Pa
     assert (again / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("weights", ["ema", "raw"])
 def test_what_is_printed_can_be_pasted(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Path, weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command after an export, and those of the card."""
-    out = exported(f"ckpt={run}", f"out={tmp_path / 'a b=c'}")
+    out = exported(f"ckpt={run}", f"out={tmp_path / 'a b=c'}", f"weights={weights}")
+    named = [] if weights == "ema" else [f"weights={weights}"]
     [printed] = re.findall(r"^  (.*python.* -m diffusion_lit\.sample.*)$", capsys.readouterr().out, re.MULTILINE)
     card = (out / "README.md").read_text()
     [shown] = re.findall(r"```sh\n(.*)\n```", card)
-    assert read_by_bash(printed) == ["-m", "diffusion_lit.sample", f"ckpt={out}"]
-    assert read_by_bash(shown) == ["-m", "diffusion_lit.sample", "ckpt=."]
+    assert read_by_bash(printed) == ["-m", "diffusion_lit.sample", f"ckpt={out}", *named]
+    assert read_by_bash(shown) == ["-m", "diffusion_lit.sample", "ckpt=.", *named]
     assert not [file for file in out.rglob("*") if file.is_file() and str(tmp_path).encode() in file.read_bytes()]
     monkeypatch.chdir(out.rename(tmp_path / "elsewhere"))
     drawn = dl.sample([*read_by_bash(shown)[2:], "num_samples=4", "sampler.num_steps=2", f"out={tmp_path / 'x'}"])
@@ -86,6 +88,12 @@ def test_what_is_printed_can_be_pasted(
     names: dict[str, Any] = {}
     exec(code.replace("sample(16)", "sample(2, num_steps=2)"), names)
     assert names["images"].shape == (2, 8, 8, 1)
+
+
+def test_a_precision_may_be_a_number(tmp_path: Path) -> None:
+    (tmp_path / "x.ckpt").write_bytes(saved(checkpoint("trainer.precision=32")))
+    out = exported(f"ckpt={tmp_path / 'x.ckpt'}", f"out={tmp_path / 'out'}")
+    assert dl.load(out).models.precision == "32-true"
 
 
 def test_the_card_says_what_is_known(run: Path, tmp_path: Path) -> None:

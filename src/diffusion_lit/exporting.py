@@ -19,7 +19,7 @@ from diffusion_lit.deployment.folder import check_place, made_whole
 from diffusion_lit.deployment.graph import GraphDenoiser
 from diffusion_lit.deployment.graph_file import require_onnx, write_onnx, write_torch_export
 from diffusion_lit.deployment.hub import check_push, push
-from diffusion_lit.deployment.usage import default_steps, sample_settings
+from diffusion_lit.deployment.usage import default_steps, reading, sample_settings
 from diffusion_lit.derived import denoiser_settings
 from diffusion_lit.environment import versions
 from diffusion_lit.interop import diffusers_writer, own
@@ -76,10 +76,11 @@ def export(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
             denoiser, checkpoint = load_denoiser(cfg.ckpt, cfg.weights, "cpu", cfg.autoencoder, cfg.allow)
             model = described(cfg, denoiser, checkpoint)
             evaluation = find_evaluation(cfg.ckpt, find_checkpoint(cfg.ckpt), cfg.weights, cfg.evaluation)
-            chosen = prepared(cfg, denoiser, model, checkpoint["config"])
+            read, clip = reading(model.weights_name, cfg.allow), clip_of(denoiser, checkpoint["config"])
+            chosen = prepared(cfg, denoiser, model, checkpoint["config"], clip)
             card = Card(
                 *(model, denoiser, checkpoint["config"], cfg.format, cfg.license, evaluation),
-                *(chosen.has_pipeline, cfg.push_to or ".", cfg.push_to is not None),
+                *(chosen.has_pipeline, cfg.push_to or ".", cfg.push_to is not None, read, clip),
             )
             record = {**own.record_of(model, versions()), "exported_as": cfg.format, **chosen.record}
             with progress("exporting", None, delay=2.0), made_whole(out, record) as folder:
@@ -90,7 +91,8 @@ def export(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
             raise CommandInterrupted(stop.number, f"nothing was written to {out}", again) from None
     print(out if difference is None else f"{out}: run beside the model, they differ by at most {difference:.1g}")
     if cfg.format not in OF_GRAPHS:
-        print(f"\nDraw from it:\n  {command_line('sample', {'ckpt': out.resolve(), **sample_settings(denoiser)})}")
+        settings = sample_settings(denoiser, read, clip)
+        print(f"\nDraw from it:\n  {command_line('sample', {'ckpt': out.resolve(), **settings})}")
     if cfg.push_to is not None:
         print(push(out, cfg.push_to, cfg.private))
     return out
@@ -125,11 +127,19 @@ def described(cfg: DictConfig, denoiser: Denoiser, checkpoint: Mapping[str, Any]
         checkpoint.get("class_names"),
         checkpoint.get("class_counts"),
         int(checkpoint.get("global_step", 0)),
-        checkpoint["config"].get("trainer", {}).get("precision", "32-true"),
+        str(checkpoint["config"].get("trainer", {}).get("precision", "32-true")),  # or a number, Lightning's older name
     )
 
 
-def prepared(cfg: DictConfig, denoiser: Denoiser, model: Foreign, config: Mapping[str, Any]) -> Export:
+def clip_of(denoiser: Denoiser, config: Mapping[str, Any]) -> float | None:
+    """The largest |x_0| when a run's images are drawn, or None: latents may lie anywhere."""
+    limit: float | None = (config.get("sampler") or {}).get("clip", 1.0) if denoiser.space.bounded else None
+    return limit
+
+
+def prepared(
+    cfg: DictConfig, denoiser: Denoiser, model: Foreign, config: Mapping[str, Any], clip: float | None
+) -> Export:
     """The model in the format that was chosen.
 
     Raises:
@@ -138,9 +148,8 @@ def prepared(cfg: DictConfig, denoiser: Denoiser, model: Foreign, config: Mappin
     if cfg.format == "safetensors":
         return Export(partial(own.write, model, versions()))
     if cfg.format == "diffusers":
-        sampler = config.get("sampler") or {}
-        clip = sampler.get("clip", 1.0 if denoiser.space.bounded else None)
-        betas, variance = betas_of(denoiser.schedule, model, cfg), sampler.get("variance", "small")
+        variance = (config.get("sampler") or {}).get("variance", "small")
+        betas = betas_of(denoiser.schedule, model, cfg)
         written = diffusers_writer.DiffusersModel(model, betas, variance, clip)
         return Export(partial(diffusers_writer.write, written), written.note, written.has_pipeline)
     graph = GraphDenoiser(denoiser)
