@@ -204,10 +204,17 @@ def test_a_wrong_setting_is_refused_before_there_is_work(run: Path, override: st
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("answer", ["yes", "no"])
+@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize("answer", ["yes", "no", "another"])
 def test_a_folder_goes_to_the_hub(
-    run: Path, answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path,
+    private: bool,
+    answer: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Where it is seen by whom it is meant for, which one that is there already may not be."""
     asked: list[Any] = []
 
     def create_repo(name: str, **options: Any) -> None:
@@ -215,17 +222,25 @@ def test_a_folder_goes_to_the_hub(
         if answer == "no":
             raise ConnectionError("no network\nat all")
 
+    info = SimpleNamespace(private=private == (answer != "another"))
     stub = SimpleNamespace(create_repo=create_repo, upload_folder=lambda **options: asked.append(options))
+    stub.model_info = lambda name: info
     monkeypatch.setattr(hub, "require", lambda *_: stub)
-    given = (f"ckpt={run}", f"out={tmp_path / 'a b'}", "push_to=me/model", "private=false")
-    if answer == "no":
-        with pytest.raises(ValueError, match=r"was not uploaded to me/model \(ConnectionError: no n(.|\n)*'.*/a b'"):
+    given = (f"ckpt={run}", f"out={tmp_path / 'a b'}", "push_to=me/model", *([] if private else ["private=false"]))
+    if answer != "yes":
+        with pytest.raises(ValueError, match=r"a b is written, and was not uploaded") as error:
             exported(*given)
-        assert (tmp_path / "a b" / RECORD).is_file()
+        said, folder = str(error.value), tmp_path / "a b"
+        if answer == "no":
+            assert "to me/model (ConnectionError: no network)" in said
+            assert said.endswith(f"\n  hf upload me/model '{folder}'{' --private' * private}")
+        else:
+            assert f"private={str(private).lower()} is for {'its owner' if private else 'everybody'}. " in said
+        assert (folder / RECORD).is_file() and len(asked) == 1
         return
     out = exported(*given)
     assert "https://huggingface.co/me/model" in capsys.readouterr().out
-    assert asked[0] == ("me/model", {"private": False, "exist_ok": True}) and asked[1]["folder_path"] == out
+    assert asked[0] == ("me/model", {"private": private, "exist_ok": True}) and asked[1]["folder_path"] == out
     card = (out / "README.md").read_text()
     assert "hf download me/model --local-dir model\npython -m diffusion_lit.sample ckpt=model" in card
 
