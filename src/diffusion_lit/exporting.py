@@ -31,6 +31,7 @@ from diffusion_lit.space import relocate
 from diffusion_lit.terminal.interruption import CommandInterrupted, Interrupted, Interruption
 from diffusion_lit.terminal.progress import progress
 from diffusion_lit.trust.gate import trusted
+from diffusion_lit.trust.plain import read_as
 
 __all__ = ["FORMATS", "export"]
 
@@ -76,8 +77,8 @@ def export(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
             denoiser, checkpoint = load_denoiser(cfg.ckpt, cfg.weights, "cpu", cfg.autoencoder, cfg.allow)
             model = described(cfg, denoiser, checkpoint)
             evaluation = find_evaluation(cfg.ckpt, find_checkpoint(cfg.ckpt), cfg.weights, cfg.evaluation)
-            read, clip = reading(model.weights_name, cfg.allow), clip_of(denoiser, checkpoint["config"])
-            chosen = prepared(cfg, denoiser, model, checkpoint["config"], clip)
+            read, clip = reading(model.weights_name, cfg.allow), clip_of(cfg, denoiser, model)
+            chosen = prepared(cfg, denoiser, model, clip)
             card = Card(
                 *(model, denoiser, checkpoint["config"], cfg.format, cfg.license, evaluation),
                 *(chosen.has_pipeline, cfg.push_to or ".", cfg.push_to is not None, read, clip),
@@ -119,6 +120,7 @@ def described(cfg: DictConfig, denoiser: Denoiser, checkpoint: Mapping[str, Any]
     """The model with all that describes it."""
     settings = dict(denoiser_settings(checkpoint["config"]))
     settings["space"] = relocate(settings["space"], cfg.autoencoder)
+    sampler = checkpoint["config"].get("sampler") or {}
     return Foreign(
         "an exported model",
         settings,
@@ -128,18 +130,17 @@ def described(cfg: DictConfig, denoiser: Denoiser, checkpoint: Mapping[str, Any]
         checkpoint.get("class_counts"),
         int(checkpoint.get("global_step", 0)),
         str(checkpoint["config"].get("trainer", {}).get("precision", "32-true")),  # or a number, Lightning's older name
+        sampler={key: value for key, value in sampler.items() if key in ("variance", "clip")},
     )
 
 
-def clip_of(denoiser: Denoiser, config: Mapping[str, Any]) -> float | None:
-    """The largest |x_0| when a run's images are drawn, or None: latents may lie anywhere."""
-    limit: float | None = (config.get("sampler") or {}).get("clip", 1.0) if denoiser.space.bounded else None
-    return limit
+def clip_of(cfg: DictConfig, denoiser: Denoiser, model: Foreign) -> float | None:
+    """The largest |x_0| when its images are drawn, or None: latents may lie anywhere."""
+    limit: float | None = read_as(float | None, model.sampler.get("clip", 1.0), f"{cfg.ckpt}: sampler.clip")
+    return limit if denoiser.space.bounded else None
 
 
-def prepared(
-    cfg: DictConfig, denoiser: Denoiser, model: Foreign, config: Mapping[str, Any], clip: float | None
-) -> Export:
+def prepared(cfg: DictConfig, denoiser: Denoiser, model: Foreign, clip: float | None) -> Export:
     """The model in the format that was chosen.
 
     Raises:
@@ -148,7 +149,7 @@ def prepared(
     if cfg.format == "safetensors":
         return Export(partial(own.write, model, versions()))
     if cfg.format == "diffusers":
-        variance = (config.get("sampler") or {}).get("variance", "small")
+        variance = model.sampler.get("variance", "small")
         betas = betas_of(denoiser.schedule, model, cfg)
         written = diffusers_writer.DiffusersModel(model, betas, variance, clip)
         return Export(partial(diffusers_writer.write, written), written.note, written.has_pipeline)

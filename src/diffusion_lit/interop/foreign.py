@@ -1,7 +1,7 @@
 """A model that comes in another form than a run's checkpoint, and the files that it is read from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -42,6 +42,8 @@ class Foreign:
     precision: str = "32-true"
     sampling: str = ""
     """How its own project draws from it, in our settings."""
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+    """Of these `variance` and `clip`, as far as they are known."""
 
     def checkpoint(self) -> dict[str, Any]:
         """The same, as a run's checkpoint has it; `unnamed` are weights of which nothing says which they are."""
@@ -58,6 +60,7 @@ class Foreign:
                 **parts,
                 "denoiser": {"_target_": self.denoiser["_target_"]},
                 "trainer": {"precision": self.precision},
+                "sampler": dict(self.sampler),
             },
             "class_names": self.class_names,
             "class_counts": self.class_counts,

@@ -68,7 +68,7 @@ def read(path: Path) -> Foreign:
         process: dict[str, Any] = network.process_settings(flags)
     except ValueError as error:
         raise ValueError(f"{given}: {error}") from error
-    sampler = process.pop("sampler", {"variance": "learned"})
+    sampler = process.pop("sampler", {"variance": "learned", "clip": None})
     own = "ode sampler.clip=null" if name == "sit" else f"ddpm sampler.variance={sampler['variance']}"
     state, weights_name = weights_of(path)
     try:
@@ -81,6 +81,7 @@ def read(path: Path) -> Foreign:
         {f"network.{name}": weight for name, weight in weights.items()},
         weights_name,
         sampling=f"its own sampler is sampler={own}",
+        sampler={key: sampler[key] for key in ("variance", "clip")},
     )
 
 
