@@ -15,7 +15,7 @@ import torch
 import diffusion_lit as dl
 from diffusion_lit.condition import Condition
 from diffusion_lit.deployment import hub
-from diffusion_lit.deployment.folder import RECORD
+from diffusion_lit.deployment.folder import RECORD, check_place
 from diffusion_lit.deployment.places import short
 from diffusion_lit.exporting import export
 from diffusion_lit.provenance import content_of
@@ -164,13 +164,27 @@ def test_a_folder_is_whole_or_not_there(run: Path, tmp_path: Path, monkeypatch: 
             exported(f"ckpt={run}", f"out={tmp_path / 'new'}")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    (tmp_path / ".out.123.partial").mkdir()  # of a process that was killed
+    for left in (".out.123.partial", ".out.123.partial.former"):  # of a process that was killed
+        (tmp_path / left).mkdir()
     exported(f"ckpt={run}", f"out={out}", "overwrite=true", "weights=raw")
     assert json.loads((out / RECORD).read_text())["weights"] == "raw"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     (out / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"has something in it that was not exported \(notes.txt\)"):
         exported(f"ckpt={run}", f"out={out}", "overwrite=true")
+
+
+@pytest.mark.parametrize("mine", ["notes.txt", "unet/notes.txt", "unet/mine"])
+def test_what_is_not_of_an_export_is_never_removed(mine: str, tmp_path: Path) -> None:
+    """Wherever in its folder it lies."""
+    (tmp_path / "unet").mkdir()
+    for name in ("README.md", "unet/config.json"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / RECORD).write_text('{"files": ["README.md", "unet/config.json"]}')
+    check_place(tmp_path, overwrite=True)
+    (tmp_path / mine).write_text("mine") if mine.endswith("txt") else (tmp_path / mine).mkdir()
+    with pytest.raises(ValueError, match=rf"has something in it that was not exported \({mine}\)"):
+        check_place(tmp_path, overwrite=True)
 
 
 def test_an_export_does_not_take_the_place_of_where_it_is_started(
