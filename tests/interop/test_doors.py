@@ -289,6 +289,21 @@ def test_a_state_dict_has_tensors_by_name_alone(tmp_path: Path) -> None:
     torch.save({"a": weight}, file)
     save_file({"a": weight}, tmp_path / "model.safetensors")
     assert read_state(file) == read_state(tmp_path / "model.safetensors") == {"a": weight}
+    for half in (torch.float16, torch.bfloat16):
+        save_file({"a": weight.to(half)}, tmp_path / "half.safetensors")
+        assert read_state(tmp_path / "half.safetensors")["a"].dtype == half
+    torch.save({"a": weight.to(torch.int8)}, file)
+    save_file({"a": weight.to(torch.int8)}, tmp_path / "model.safetensors")
+    for quantized in (file, tmp_path / "model.safetensors"):
+        with pytest.raises(ValueError, match=rf"{quantized.name}: 'a' is of int8: quantized weights are not read"):
+            read_state(quantized)
+
+
+def test_weights_out_of_a_folder_of_diffusers_name_it(pipeline: Path) -> None:
+    file = pipeline / "unet" / "diffusion_pytorch_model.safetensors"
+    with pytest.raises(ValueError, match="of a folder of diffusers: give the folder, ") as refused:
+        load_denoiser(file)
+    load_denoiser(str(refused.value).rpartition("folder, ")[2])
 
 
 def test_what_a_pipeline_says_of_its_latents_and_classes(tmp_path: Path) -> None:

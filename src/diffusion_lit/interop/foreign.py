@@ -109,17 +109,28 @@ def read_state(file: Path) -> dict[str, Tensor]:
     """The tensors of a state dict, safetensors or torch's.
 
     Raises:
-        ValueError: if the file is damaged, or has anything but tensors by name in it.
+        ValueError: if the file is damaged, or has anything but floating-point tensors by name in it.
     """
     if file.suffix == ".safetensors":
-        return read_safetensors(file)[0]
+        return real(read_safetensors(file)[0], file)
     return named_tensors(load_tensors(file, "is not a state dict, or is damaged"), file)
 
 
 def named_tensors(state: object, file: Path) -> dict[str, Tensor]:
-    """The same; a ValueError unless it is tensors by name alone."""
+    """The same; a ValueError unless it is floating-point tensors by name alone."""
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(w, Tensor) for k, w in state.items()):
         raise ValueError(f"{file} should hold tensors by name alone, and holds more, or none")
+    return real(state, file)
+
+
+def real(state: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """The same tensors; a ValueError if some are not of floating-point numbers, as those of quantized weights."""
+    for name, weight in state.items():
+        if not weight.is_floating_point():
+            raise ValueError(
+                f"{file}: {printable(name)} is of {str(weight.dtype).removeprefix('torch.')}: quantized weights are "
+                "not read here; give those that were trained"
+            )
     return dict(state)
 
 

@@ -34,6 +34,8 @@ def flags_file(path: Path) -> Path:
 
 def missing_flags(path: Path) -> str:
     """What is said of weights that nothing describes."""
+    if path.name.startswith("diffusion_pytorch_model"):
+        return f"{path} has weights alone, of a folder of diffusers: give the folder, {path.parent}"
     examples = "".join(f"\nof {project}:\n  {flags}" for project, flags in EXAMPLES.items())
     return (
         f"{path} has weights alone: it is a state dict of another project, and nothing says of what network. Write the "
