@@ -15,7 +15,7 @@ import torch
 import diffusion_lit as dl
 from diffusion_lit.condition import Condition
 from diffusion_lit.deployment import hub
-from diffusion_lit.deployment.folder import RECORD
+from diffusion_lit.deployment.folder import RECORD, check_place
 from diffusion_lit.deployment.places import short
 from diffusion_lit.exporting import export
 from diffusion_lit.loading import content_of
@@ -68,16 +68,18 @@ def test_an_export_is_the_model_to_the_bit(run: Path, weights: str, tmp_path: Pa
     assert (again / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("weights", ["ema", "raw"])
 def test_what_is_printed_can_be_pasted(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Path, weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command after an export, and those of the card."""
-    out = exported(f"ckpt={run}", f"out={tmp_path / 'a b=c'}")
+    out = exported(f"ckpt={run}", f"out={tmp_path / 'a b=c'}", f"weights={weights}")
+    named = [] if weights == "ema" else [f"weights={weights}"]
     [printed] = re.findall(r"^  (.*python.* -m diffusion_lit\.sample.*)$", capsys.readouterr().out, re.MULTILINE)
     card = (out / "README.md").read_text()
     [shown] = re.findall(r"```sh\n(.*)\n```", card)
-    assert read_by_bash(printed) == ["-m", "diffusion_lit.sample", f"ckpt={out}"]
-    assert read_by_bash(shown) == ["-m", "diffusion_lit.sample", "ckpt=."]
+    assert read_by_bash(printed) == ["-m", "diffusion_lit.sample", f"ckpt={out}", *named]
+    assert read_by_bash(shown) == ["-m", "diffusion_lit.sample", "ckpt=.", *named]
     assert not [file for file in out.rglob("*") if file.is_file() and str(tmp_path).encode() in file.read_bytes()]
     monkeypatch.chdir(out.rename(tmp_path / "elsewhere"))
     drawn = dl.sample([*read_by_bash(shown)[2:], "num_samples=4", "sampler.num_steps=2", f"out={tmp_path / 'x'}"])
@@ -86,6 +88,12 @@ def test_what_is_printed_can_be_pasted(
     names: dict[str, Any] = {}
     exec(code.replace("sample(16)", "sample(2, num_steps=2)"), names)
     assert names["images"].shape == (2, 8, 8, 1)
+
+
+def test_a_precision_may_be_a_number(tmp_path: Path) -> None:
+    (tmp_path / "x.ckpt").write_bytes(saved(checkpoint("trainer.precision=32")))
+    out = exported(f"ckpt={tmp_path / 'x.ckpt'}", f"out={tmp_path / 'out'}")
+    assert dl.load(out).models.precision == "32-true"
 
 
 def test_the_card_says_what_is_known(run: Path, tmp_path: Path) -> None:
@@ -156,13 +164,27 @@ def test_a_folder_is_whole_or_not_there(run: Path, tmp_path: Path, monkeypatch: 
             exported(f"ckpt={run}", f"out={tmp_path / 'new'}")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    (tmp_path / ".out.123.partial").mkdir()  # of a process that was killed
+    for left in (".out.123.partial", ".out.123.partial.former"):  # of a process that was killed
+        (tmp_path / left).mkdir()
     exported(f"ckpt={run}", f"out={out}", "overwrite=true", "weights=raw")
     assert json.loads((out / RECORD).read_text())["weights"] == "raw"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     (out / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"has something in it that was not exported \(notes.txt\)"):
         exported(f"ckpt={run}", f"out={out}", "overwrite=true")
+
+
+@pytest.mark.parametrize("mine", ["notes.txt", "unet/notes.txt", "unet/mine"])
+def test_what_is_not_of_an_export_is_never_removed(mine: str, tmp_path: Path) -> None:
+    """Wherever in its folder it lies."""
+    (tmp_path / "unet").mkdir()
+    for name in ("README.md", "unet/config.json"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / RECORD).write_text('{"files": ["README.md", "unet/config.json"]}')
+    check_place(tmp_path, overwrite=True)
+    (tmp_path / mine).write_text("mine") if mine.endswith("txt") else (tmp_path / mine).mkdir()
+    with pytest.raises(ValueError, match=rf"has something in it that was not exported \({mine}\)"):
+        check_place(tmp_path, overwrite=True)
 
 
 def test_an_export_does_not_take_the_place_of_where_it_is_started(
@@ -197,10 +219,17 @@ def test_a_wrong_setting_is_refused_before_there_is_work(run: Path, override: st
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("answer", ["yes", "no"])
+@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize("answer", ["yes", "no", "another"])
 def test_a_folder_goes_to_the_hub(
-    run: Path, answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path,
+    private: bool,
+    answer: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Where it is seen by whom it is meant for, which one that is there already may not be."""
     asked: list[Any] = []
 
     def create_repo(name: str, **options: Any) -> None:
@@ -208,17 +237,25 @@ def test_a_folder_goes_to_the_hub(
         if answer == "no":
             raise ConnectionError("no network\nat all")
 
+    info = SimpleNamespace(private=private == (answer != "another"))
     stub = SimpleNamespace(create_repo=create_repo, upload_folder=lambda **options: asked.append(options))
+    stub.model_info = lambda name: info
     monkeypatch.setattr(hub, "require", lambda *_: stub)
-    given = (f"ckpt={run}", f"out={tmp_path / 'a b'}", "push_to=me/model", "private=false")
-    if answer == "no":
-        with pytest.raises(ValueError, match=r"was not uploaded to me/model \(ConnectionError: no n(.|\n)*'.*/a b'"):
+    given = (f"ckpt={run}", f"out={tmp_path / 'a b'}", "push_to=me/model", *([] if private else ["private=false"]))
+    if answer != "yes":
+        with pytest.raises(ValueError, match=r"a b is written, and was not uploaded") as error:
             exported(*given)
-        assert (tmp_path / "a b" / RECORD).is_file()
+        said, folder = str(error.value), tmp_path / "a b"
+        if answer == "no":
+            assert "to me/model (ConnectionError: no network)" in said
+            assert said.endswith(f"\n  hf upload me/model '{folder}'{' --private' * private}")
+        else:
+            assert f"private={str(private).lower()} is for {'its owner' if private else 'everybody'}. " in said
+        assert (folder / RECORD).is_file() and len(asked) == 1
         return
     out = exported(*given)
     assert "https://huggingface.co/me/model" in capsys.readouterr().out
-    assert asked[0] == ("me/model", {"private": False, "exist_ok": True}) and asked[1]["folder_path"] == out
+    assert asked[0] == ("me/model", {"private": private, "exist_ok": True}) and asked[1]["folder_path"] == out
     card = (out / "README.md").read_text()
     assert "hf download me/model --local-dir model\npython -m diffusion_lit.sample ckpt=model" in card
 

@@ -27,6 +27,7 @@ from diffusion_lit.likelihood import ode_likelihood, variational_bound
 from diffusion_lit.loss import HybridLoss, VLBLoss
 from diffusion_lit.picture.grid import HEADER
 from diffusion_lit.picture.image import from_uint8, to_uint8
+from diffusion_lit.run.fine_tuning import load_weights
 from diffusion_lit.run.resume import check_origin, find_origin
 from diffusion_lit.sampler import DDIMSampler
 from diffusion_lit.space import LatentSpace, PixelSpace, Space
@@ -335,6 +336,17 @@ def test_a_run_resumes_with_the_autoencoder_elsewhere_but_not_with_other_latents
         other.space[key] = value
         with pytest.raises(ValueError, match=rf"space\.{key}"):
             check_origin(find_origin(run), other, None)
+
+
+def test_a_run_that_begins_with_weights_of_another_scale_says_so(run: Path, tmp_path: Path) -> None:
+    cfg, module = config(tmp_path), torch.nn.Module()
+    recorded = load_checkpoint(run)["config"]
+    for key in ("model", "schedule", "parameterization", "space"):
+        cfg[key] = recorded[key]
+    cfg.space = {**recorded["space"], "scale": 2.0, "autoencoder": "elsewhere", "sha256": None}
+    module.denoiser = load_denoiser(run)[0]
+    began, *remarks = load_weights(module, run, "ema", cfg)  # type: ignore[arg-type]
+    assert "step 4" in began and remarks == [f"  space.scale: {SCALE} -> 2.0 (the weights were trained with the first)"]
 
 
 def test_settings_that_do_not_suit_latents_are_refused_before_training(run: Path, tmp_path: Path) -> None:

@@ -29,7 +29,10 @@ from diffusion_lit.loss import LossTerms, MSELoss
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.picture.grid import HEADER
 from diffusion_lit.picture.image import from_uint8
+from diffusion_lit.space import LatentSpace
+from diffusion_lit.training import drawing_of
 from diffusion_lit.weighting import UnitWeighting
+from tests.analytic import GaussianDenoiser, build
 from tests.launch import PATIENCE, TINY, Forked, config, run_forked, train_in
 from tests.repeats import slow_but
 from tests.wandb_file import read_offline_run
@@ -643,3 +646,17 @@ def test_label_dropout_hides_a_tenth(tmp_path: Path) -> None:
 def test_settings_out_of_range_are_refused(build: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build()
+
+
+def test_the_command_that_draws_fits_the_model() -> None:
+    """Its average's name, classes that can be hidden, clipping, steps."""
+    model = GaussianDenoiser(build("schedule", "cosine"), 0.0, 0.5)
+    model.num_classes, model.null_class = 3, True
+    cfg = config(Path("run"))
+    assert drawing_of(cfg, model, [EMA(0.9)]) == drawing_of(cfg, model, [EMA(0.9, name="ema_slow"), EMA(0.9)])
+    assert drawing_of(cfg, model, [EMA(0.9)]) == {"guidance": 2}
+    model.null_class, cfg.sampler.clip = False, 0.5
+    given = {"weights": "ema_slow", "sampler.clip": "0.5"}
+    assert drawing_of(cfg, model, [EMA(0.9, name="ema_slow"), EMA(0.99, name="ema_long")]) == given
+    model.space = LatentSpace("vae", 1.0)
+    assert drawing_of(cfg, model, []) == {"weights": "raw", "sampler.clip": "null"}

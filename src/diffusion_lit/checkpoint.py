@@ -10,6 +10,7 @@ Models in other forms (see `diffusion_lit.interop`) are read as checkpoints of w
 """
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+AVERAGE = re.compile(r"ema|power_[\d.]")
+"""How the names of averaged weights begin."""
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -129,9 +133,9 @@ def choose_weights(checkpoint: dict[str, Any], weights: str, origin: str | Path,
         log.info("%s: %s; one set of weights, averaged or not, is all it has", origin, checkpoint["kind"])
         return checkpoint["unnamed"]
     raw = checkpoint.get("state_dict")
-    if (length := asked_length(weights)) is not None:
+    if (length := asked_length(weights)) is not None and weights not in checkpoint:  # as it is in an export of it
         return {**(raw or {}), **reconstruct(checkpoint, find_checkpoint(origin), length)}
-    choices = [key for key, value in checkpoint.items() if key.startswith("ema") and isinstance(value, dict) and value]
+    choices = [key for key, value in checkpoint.items() if AVERAGE.match(key) and isinstance(value, dict) and value]
     choices += ["raw"] if raw is not None or not choices else []
     if weights not in choices:
         made = ["power_LENGTH"] if checkpoint.get("power_averages") else []

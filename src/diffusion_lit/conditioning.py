@@ -8,10 +8,10 @@ __all__ = ["check_augmentation", "check_hidden_classes", "check_labelled"]
 
 
 def check_augmentation(augmentation: Augmentation, denoiser: Denoiser) -> None:
-    """Raise a ValueError if the network does not take the augment label, or images are stored as latents."""
+    """Raise a ValueError if the network does not take the augment label, or works on latents."""
     name, network, known = type(augmentation).__name__, denoiser.network, denoiser.network.augmentation_dim
     if augmentation.num_draws > 0 and not denoiser.space.bounded:  # a mirror image's latents are not mirror images
-        raise ValueError(f"{name} is for images, and this data set stores latents: use augmentation=none")
+        raise ValueError(f"{name} is for images, and this model works on latents: use augmentation=none")
     if augmentation.dim != known:
         raise ValueError(
             f"{name} conditions the network on {augmentation.dim} numbers of an image, and {type(network).__name__} "

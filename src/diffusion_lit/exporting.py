@@ -18,7 +18,7 @@ from diffusion_lit.deployment.folder import check_place, made_whole
 from diffusion_lit.deployment.graph import GraphDenoiser
 from diffusion_lit.deployment.graph_file import require_onnx, write_onnx, write_torch_export
 from diffusion_lit.deployment.hub import check_push, push
-from diffusion_lit.deployment.usage import default_steps, sample_settings
+from diffusion_lit.deployment.usage import default_steps, reading, sample_settings
 from diffusion_lit.derived import denoiser_settings
 from diffusion_lit.environment import versions
 from diffusion_lit.interop import diffusers_writer, own
@@ -30,6 +30,7 @@ from diffusion_lit.space import relocate
 from diffusion_lit.terminal.interruption import CommandInterrupted, Interrupted, Interruption
 from diffusion_lit.terminal.progress import progress
 from diffusion_lit.trust.gate import trusted
+from diffusion_lit.trust.plain import read_as
 
 __all__ = ["FORMATS", "export"]
 
@@ -75,10 +76,11 @@ def export(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
             denoiser, checkpoint = load_denoiser(cfg.ckpt, cfg.weights, "cpu", cfg.autoencoder, cfg.allow)
             model = described(cfg, denoiser, checkpoint)
             evaluation = find_evaluation(cfg.ckpt, find_checkpoint(cfg.ckpt), cfg.weights, cfg.evaluation)
-            chosen = prepared(cfg, denoiser, model, checkpoint["config"])
+            read, clip = reading(model.weights_name, cfg.allow), clip_of(cfg, denoiser, model)
+            chosen = prepared(cfg, denoiser, model, clip)
             card = Card(
                 *(model, denoiser, checkpoint["config"], cfg.format, cfg.license, evaluation),
-                *(chosen.has_pipeline, cfg.push_to or ".", cfg.push_to is not None),
+                *(chosen.has_pipeline, cfg.push_to or ".", cfg.push_to is not None, read, clip),
             )
             record = {**own.record_of(model, versions()), "exported_as": cfg.format, **chosen.record}
             with progress("exporting", None, delay=2.0), made_whole(out, record) as folder:
@@ -89,7 +91,8 @@ def export(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
             raise CommandInterrupted(stop.number, f"nothing was written to {out}", again) from None
     print(out if difference is None else f"{out}: run beside the model, they differ by at most {difference:.1g}")
     if cfg.format not in OF_GRAPHS:
-        print(f"\nDraw from it:\n  {command_line('sample', {'ckpt': out.resolve(), **sample_settings(denoiser)})}")
+        settings = sample_settings(denoiser, read, clip)
+        print(f"\nDraw from it:\n  {command_line('sample', {'ckpt': out.resolve(), **settings})}")
     if cfg.push_to is not None:
         print(push(out, cfg.push_to, cfg.private))
     return out
@@ -116,6 +119,7 @@ def described(cfg: DictConfig, denoiser: Denoiser, checkpoint: Mapping[str, Any]
     """The model with all that describes it."""
     settings = dict(denoiser_settings(checkpoint["config"]))
     settings["space"] = relocate(settings["space"], cfg.autoencoder)
+    sampler = checkpoint["config"].get("sampler") or {}
     return Foreign(
         "an exported model",
         settings,
@@ -124,11 +128,18 @@ def described(cfg: DictConfig, denoiser: Denoiser, checkpoint: Mapping[str, Any]
         checkpoint.get("class_names"),
         checkpoint.get("class_counts"),
         int(checkpoint.get("global_step", 0)),
-        checkpoint["config"].get("trainer", {}).get("precision", "32-true"),
+        str(checkpoint["config"].get("trainer", {}).get("precision", "32-true")),  # or a number, Lightning's older name
+        sampler={key: value for key, value in sampler.items() if key in ("variance", "clip")},
     )
 
 
-def prepared(cfg: DictConfig, denoiser: Denoiser, model: Foreign, config: Mapping[str, Any]) -> Export:
+def clip_of(cfg: DictConfig, denoiser: Denoiser, model: Foreign) -> float | None:
+    """The largest |x_0| when its images are drawn, or None: latents may lie anywhere."""
+    limit: float | None = read_as(float | None, model.sampler.get("clip", 1.0), f"{cfg.ckpt}: sampler.clip")
+    return limit if denoiser.space.bounded else None
+
+
+def prepared(cfg: DictConfig, denoiser: Denoiser, model: Foreign, clip: float | None) -> Export:
     """The model in the format that was chosen.
 
     Raises:
@@ -137,9 +148,8 @@ def prepared(cfg: DictConfig, denoiser: Denoiser, model: Foreign, config: Mappin
     if cfg.format == "safetensors":
         return Export(partial(own.write, model, versions()))
     if cfg.format == "diffusers":
-        sampler = config.get("sampler") or {}
-        clip = sampler.get("clip", 1.0 if denoiser.space.bounded else None)
-        betas, variance = betas_of(denoiser.schedule, model, cfg), sampler.get("variance", "small")
+        variance = model.sampler.get("variance", "small")
+        betas = betas_of(denoiser.schedule, model, cfg)
         written = diffusers_writer.DiffusersModel(model, betas, variance, clip)
         return Export(partial(diffusers_writer.write, written), written.note, written.has_pipeline)
     graph = GraphDenoiser(denoiser)

@@ -48,6 +48,9 @@ class Card:
     place: str
     """The exported folder, as one who is in it names it, or its name on the Hub."""
     on_hub: bool
+    reading: Mapping[str, str | list[str]]
+    clip: float | None
+    """Both as `usage` takes them."""
 
 
 def check_license(name: str | None) -> None:
@@ -139,7 +142,7 @@ def summary(card: Card) -> Iterator[str]:
 
 def usage_lines(card: Card) -> Iterator[str]:
     yield from ("## How to sample", "", *(() if card.on_hub else ("In this folder:", "")))
-    yield from usage(card.format, card.place, card.on_hub, card.denoiser, card.has_pipeline)
+    yield from usage(card.format, card.place, card.on_hub, card.denoiser, card.has_pipeline, card.reading, card.clip)
 
 
 def training(card: Card) -> Iterator[str]:

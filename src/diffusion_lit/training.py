@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hydra.utils import instantiate
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import DictConfig
 
 from diffusion_lit.agreement import (
@@ -18,9 +18,12 @@ from diffusion_lit.agreement import (
 )
 from diffusion_lit.budget import budget_of, doubled
 from diffusion_lit.callback import LastCheckpoint
+from diffusion_lit.callback.average import WeightAverage
 from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.command_line.shell import key_of
 from diffusion_lit.data import ImageDataModule
+from diffusion_lit.denoiser import Denoiser
+from diffusion_lit.deployment.usage import reading, sample_settings
 from diffusion_lit.feature.shared import instantiate_sharing
 from diffusion_lit.logger.csv import newest_value
 from diffusion_lit.module import DiffusionModule
@@ -145,10 +148,19 @@ def run(
             lock.release()
         finish_wandb(trainer)
     if trainer.is_global_zero:
-        seconds, classes = time.monotonic() - start, bool(module.denoiser.num_classes)
+        seconds, drawing = time.monotonic() - start, drawing_of(cfg, module.denoiser, callbacks)
         run, longer = Path(cfg.run_dir).resolve(), doubled(budget.limits, budget.done(trainer))
-        print(end_report(run, trainer.global_step, seconds, trainer.callback_metrics, classes, longer))
+        print(end_report(run, trainer.global_step, seconds, trainer.callback_metrics, drawing, longer))
     return trainer
+
+
+def drawing_of(cfg: DictConfig, denoiser: Denoiser, callbacks: Sequence[Callback]) -> dict[str, object]:
+    """The settings of `sample` for a run's model: what its defaults do not fit, and guidance where it can be guided."""
+    averages = [callback.name for callback in callbacks if isinstance(callback, WeightAverage)]
+    weights = "ema" if "ema" in averages else [*averages, "raw"][0]
+    clip = cfg.sampler.get("clip") if denoiser.space.bounded else None
+    settings = sample_settings(denoiser, reading(weights, ()), clip)
+    return settings | ({"guidance": 2} if denoiser.num_classes and denoiser.null_class else {})
 
 
 def remarks_on(cfg: DictConfig, origin: Origin | None, changed: Sequence[Change]) -> Iterator[str]:

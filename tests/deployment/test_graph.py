@@ -1,5 +1,6 @@
 """What a graph says of its inputs, and where it is compared with the model."""
 
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -34,11 +35,12 @@ def test_a_graph_that_is_wrong_at_an_end_is_found(schedule: str) -> None:
     t = model.example(5)[1]
     assert t[0] == 1 and t[-1] == pytest.approx(model.denoiser.schedule.t_min)
 
-    def run(inputs: Sequence[Tensor], spoilt: Tensor) -> list[Tensor]:
+    def run(inputs: Sequence[Tensor], spoilt: Tensor, value: float = 0.0) -> list[Tensor]:
         with torch.no_grad():
-            return [torch.where(spoilt.view(-1, 1, 1, 1), 0, value) for value in model(*inputs)]
+            return [torch.where(spoilt.view(-1, 1, 1, 1), value, right) for right in model(*inputs)]
 
     assert check_equal(model, lambda inputs: run(inputs, inputs[1] > 1), "x") == 0
     for wrong in (lambda x, t, label: label == NO_CLASS, lambda x, t, label: t < 0.01, lambda x, t, label: t == 1):
-        with pytest.raises(ValueError, match="x differs from the model by"):
-            check_equal(model, lambda inputs, wrong=wrong: run(inputs, wrong(*inputs)), "x")  # type: ignore[misc]
+        for value in (0.0, math.nan):
+            with pytest.raises(ValueError, match=f"x differs from the model by .*{'nan' if value else ''} in x_0"):
+                check_equal(model, lambda inputs, wrong=wrong, value=value: run(inputs, wrong(*inputs), value), "x")  # type: ignore[misc]

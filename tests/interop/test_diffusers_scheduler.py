@@ -120,6 +120,13 @@ def test_what_has_no_equal_is_refused_by_name(key: str) -> None:
         process_settings(config, "x")
 
 
+def test_betas_of_another_chain_are_refused() -> None:
+    config = {"_class_name": "DDPMScheduler", "trained_betas": [0.1, 0.2]}
+    for count in ({}, {"num_train_timesteps": 3}):
+        with pytest.raises(ValueError, match=r"x: num_train_timesteps is \d+, and trained_betas has 2 of them"):
+            process_settings(config | count, "x")
+
+
 @pytest.mark.parametrize("name", ["linear", "scaled_linear", "cosine", "quadratic", "sigmoid", "sqrt"])
 @pytest.mark.parametrize("changed", [{}, {"shift": 2.0}, {"zero_terminal_snr": True}])
 def test_a_chain_of_ours_goes_out_and_comes_back(name: str, changed: dict[str, Any]) -> None:
@@ -170,8 +177,8 @@ def test_how_diffusers_samples() -> None:
     assert sampler_overrides(ours) == [
         *("sampler=ddpm", "sampler.variance=learned", "sampler.clip=null", "sampler.spacing=trailing")
     ]
-    solver = written(diffusers.DPMSolverMultistepScheduler(use_karras_sigmas=True))
-    assert sampler_overrides(solver) == ["sampler=dpmpp_2m", "sampler.clip=null", "sampler.spacing=karras"]
+    solver = written(diffusers.EulerDiscreteScheduler(use_karras_sigmas=True))
+    assert sampler_overrides(solver) == ["sampler=euler", "sampler.clip=null", "sampler.spacing=karras"]
     ours = sampling_config("small", 0.8) | {"_class_name": "DDPMScheduler"}
     assert sampler_overrides(ours) == [
         *("sampler=ddpm", "sampler.variance=small", "sampler.clip=0.8", "sampler.spacing=trailing")
@@ -186,21 +193,25 @@ def test_how_diffusers_samples() -> None:
     [
         ("DDPMScheduler", "sampler=ddpm sampler.variance=small sampler.clip=1 sampler.spacing=leading"),
         ("DDIMScheduler", "sampler=ddim sampler.clip=1 sampler.spacing=leading"),
-        ("DPMSolverMultistepScheduler", "sampler=dpmpp_2m sampler.clip=null sampler.spacing=uniform"),
-        ("EulerDiscreteScheduler", "sampler=euler sampler.clip=null sampler.spacing=uniform"),
+        ("DPMSolverMultistepScheduler", "timestep_spacing is linspace"),
+        ("EulerDiscreteScheduler", "timestep_spacing is linspace"),
     ],
 )
 def test_what_a_file_does_not_say_is_diffusers_default(name: str, expected: str) -> None:
-    """Of how it draws, and of what the model is."""
+    """Of how it draws, or why nothing here draws so, and of what the model is."""
     whole, bare = written(getattr(diffusers, name)()), {"_class_name": name}
-    assert sampler_overrides(whole) == sampler_overrides(bare) == expected.split()
+    for config in (whole, bare):
+        try:
+            assert sampler_overrides(config) == expected.split()
+        except ValueError as error:
+            assert str(error) == expected
     assert process_settings(whole, "x") == process_settings(bare, "x")
 
 
 @pytest.mark.parametrize(
     ("name", "changed", "expected"),
     [
-        ("DDIMScheduler", {"clip_sample_range": 2.5, "timestep_spacing": "linspace"}, "clip=2.5 spacing=uniform"),
+        ("DDIMScheduler", {"clip_sample_range": 2.5, "timestep_spacing": "trailing"}, "clip=2.5 spacing=trailing"),
         ("DDIMScheduler", {"clip_sample": False}, "clip=null spacing=leading"),
         ("DDIMScheduler", {"thresholding": True, "clip_sample_range": 2.5}, "clip=1 spacing=leading"),
         (
@@ -219,12 +230,13 @@ def test_where_diffusers_clips_and_steps(name: str, changed: dict[str, Any], exp
     "changed",
     [
         *({"solver_order": 3}, {"algorithm_type": "sde-dpmsolver++"}, {"solver_type": "heun"}),
-        *({"final_sigmas_type": "sigma_min"}, {"interpolation_type": "log_linear"}, {"use_exponential_sigmas": True}),
+        *({"final_sigmas_type": "sigma_min"}, {"lambda_min_clipped": -5.1}, {"use_exponential_sigmas": True}),
+        *({"use_karras_sigmas": True}, {"rescale_betas_zero_snr": True}, {"timestep_spacing": "leading"}),
         *({"use_beta_sigmas": True}, {"use_lu_lambdas": True}, {"timestep_spacing": "middle"}),
         {"sample_max_value": 2.0, "thresholding": True},
     ],
 )
 def test_how_no_sampler_of_ours_draws_is_named(changed: dict[str, Any]) -> None:
-    config = written(diffusers.DPMSolverMultistepScheduler())
+    config = written(diffusers.DPMSolverMultistepScheduler(timestep_spacing="trailing"))
     with pytest.raises(ValueError, match=f"{next(iter(changed))}.* {next(iter(changed.values()))}"):
         sampler_overrides(config | changed)

@@ -40,6 +40,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     | {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 8, "attention_head_dim": 16, "dropout": 0.2},
     "attention_everywhere": {**SMALL, "layers_per_block": 2}
     | {"down_block_types": ["AttnDownBlock2D"] * 2, "up_block_types": ["AttnUpBlock2D"] * 2, "act_fn": "swish"},
+    "uneven": {**SMALL, **PLAIN, "block_out_channels": [14, 58], "norm_num_groups": 2, "attention_head_dim": None},
     "one_level": {**SMALL, "block_out_channels": [16], "down_block_types": ["DownBlock2D"]}
     | {"up_block_types": ["UpBlock2D"]},
 }

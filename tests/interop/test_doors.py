@@ -168,6 +168,29 @@ def test_our_model_is_diffusers(classes: str, tmp_path: Path) -> None:
     assert dl.load(out).class_names == ours["class_names"]
 
 
+def test_a_pipeline_that_is_exported_again_draws_as_it_did(tmp_path: Path) -> None:
+    """By way of our own format, too: as far as a scheduler of diffusers says it, and beside its steps."""
+    network, options = diffusers.UNet2DModel(**TINY), {"variance_type": "fixed_large", "clip_sample_range": 2.5}
+    diffusers.DDPMPipeline(network, diffusers.DDPMScheduler(**options)).save_pretrained(tmp_path / "a")
+    exported(f"ckpt={tmp_path / 'a'}", f"out={tmp_path / 'own'}")
+    for source in ("a", "own"):
+        out = exported(f"ckpt={tmp_path / source}", "format=diffusers", f"out={tmp_path / f'{source} again'}")
+        again = diffusers.DDPMPipeline.from_pretrained(out)
+        assert {key: again.scheduler.config[key] for key in options} == options
+        assert "sample ckpt=. sampler.clip=2.5\n" in (out / "README.md").read_text()
+        state = again.unet.state_dict()
+        assert all(torch.equal(weight, state[name]) for name, weight in network.state_dict().items())
+
+
+def test_a_variance_itself_is_not_taken_for_one_between_bounds(tmp_path: Path) -> None:
+    network = diffusers.UNet2DModel(**{**TINY, "out_channels": 2})
+    for kind in ("learned", "learned_range"):
+        diffusers.DDPMPipeline(network, diffusers.DDPMScheduler(variance_type=kind)).save_pretrained(tmp_path / kind)
+    with pytest.raises(ValueError, match=r"scheduler_config\.json: variance_type is learned, a variance itself"):
+        load_denoiser(tmp_path / "learned")
+    assert load_denoiser(tmp_path / "learned_range")[0].learns_variance
+
+
 def test_what_diffusers_cannot_express_is_refused(tmp_path: Path) -> None:
     refused = {
         "schedule=vp": "schedule=VPSchedule, which is continuous",
@@ -266,6 +289,21 @@ def test_a_state_dict_has_tensors_by_name_alone(tmp_path: Path) -> None:
     torch.save({"a": weight}, file)
     save_file({"a": weight}, tmp_path / "model.safetensors")
     assert read_state(file) == read_state(tmp_path / "model.safetensors") == {"a": weight}
+    for half in (torch.float16, torch.bfloat16):
+        save_file({"a": weight.to(half)}, tmp_path / "half.safetensors")
+        assert read_state(tmp_path / "half.safetensors")["a"].dtype == half
+    torch.save({"a": weight.to(torch.int8)}, file)
+    save_file({"a": weight.to(torch.int8)}, tmp_path / "model.safetensors")
+    for quantized in (file, tmp_path / "model.safetensors"):
+        with pytest.raises(ValueError, match=rf"{quantized.name}: 'a' is of int8: quantized weights are not read"):
+            read_state(quantized)
+
+
+def test_weights_out_of_a_folder_of_diffusers_name_it(pipeline: Path) -> None:
+    file = pipeline / "unet" / "diffusion_pytorch_model.safetensors"
+    with pytest.raises(ValueError, match="of a folder of diffusers: give the folder, ") as refused:
+        load_denoiser(file)
+    load_denoiser(str(refused.value).rpartition("folder, ")[2])
 
 
 def test_what_a_pipeline_says_of_its_latents_and_classes(tmp_path: Path) -> None:

@@ -103,6 +103,14 @@ def test_what_a_configuration_leaves_out_is_as_published() -> None:
     }  # ImageNet's, by arXiv:2105.05233
     assert adm.items() >= {**widths, "attention_resolutions": [32, 16, 8], "dropout": 0.1, "num_classes": None}.items()
 
+    wide = {
+        "img_resolution": 64,
+        "img_channels": 3,
+        "channel_mult": [2, 1],
+    }  # the first layer has the first level's width
+    wide = network_settings({"class_name": "EDMPrecond", **wide})
+    assert wide.items() >= {"channels": 384, "channel_multipliers": [1, 0.5], "time_channels": 192}.items()
+
     chain = {"num_timesteps": 1000, "s": 0.008, "clip_min": 1e-12, "clip_max": 0.999}  # whose levels test_reference has
     iddpm = denoiser_settings(RECORDED["iddpm"]["config"])["schedule"]
     assert iddpm == {"_target_": "diffusion_lit.schedule.CosineSchedule", **chain}

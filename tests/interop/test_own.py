@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,16 @@ def test_a_single_set_of_weights_is_not_taken_for_another(caplog: pytest.LogCapt
         ValueError, match="x has one set of weights, and nothing says that they are raw: leave init_wei"
     ):
         choose_weights(of_another, "raw", "x", "init_weights")
+
+
+@pytest.mark.parametrize("name", ["raw", "ema_short", "power_0.13", "power_.1"])
+def test_weights_of_any_name_are_read_by_it(exported: Path, name: str, tmp_path: Path) -> None:
+    model = replace(own.read(exported), weights_name=name)
+    own.write(model, {}, tmp_path)
+    denoiser, _ = load_denoiser(tmp_path, name)
+    assert all(torch.equal(model.weights[key], weight) for key, weight in denoiser.state_dict().items())
+    with pytest.raises(ValueError, match=f"has no weights named ema; use weights={name}$"):
+        load_denoiser(tmp_path)
 
 
 def test_a_config_json_that_is_another_is_refused(exported: Path, tmp_path: Path) -> None:

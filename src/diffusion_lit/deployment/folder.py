@@ -31,7 +31,7 @@ def check_place(out: Path, overwrite: bool) -> None:
         )
     if out.exists() and not out.is_dir():
         raise UnwritableError(f"{out} is a file, where a folder is to be; choose another out=")
-    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    there = {path.relative_to(out).as_posix() for path in out.rglob("*")}
     if not there:
         return
     if foreign := sorted(there - exported_names(out)):
@@ -41,28 +41,31 @@ def check_place(out: Path, overwrite: bool) -> None:
 
 
 def exported_names(out: Path) -> set[str]:
-    """What an export has made in a folder."""
+    """What an export has made in a folder, and in the folders within."""
     if not (out / RECORD).is_file():
         return set()
     record = read_json(out / RECORD)
     names = record.get("files") if isinstance(record, dict) else None
-    return {RECORD, *(str(name).partition("/")[0] for name in names)} if isinstance(names, list) else set()
+    files = [Path(str(name)) for name in names] if isinstance(names, list) else []
+    return {RECORD, *(path.as_posix() for file in files for path in (file, *file.parents))} if files else set()
 
 
 @contextmanager
 def made_whole(out: Path, record: dict[str, object]) -> Iterator[Path]:
     """A folder to write to, which takes the place of `out` once it is complete, with a record of its files in it.
 
-    It lies beside its place. A process that is killed leaves it, out of sight, and the next export removes it.
+    It lies beside its place. A process that is killed leaves it, out of sight, and the next export removes it; and what
+    was there before, once there is a whole one again.
 
     Raises:
         UnwritableError: if the disk is full or read-only.
     """
     own = LEFTOVER.format(name=out.name, pid=os.getpid())
+    any_one = LEFTOVER.format(name=glob.escape(out.name), pid="*")
     work, former = out.with_name(own), out.with_name(f"{own}.former")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        for left in out.parent.glob(LEFTOVER.format(name=glob.escape(out.name), pid="*")):
+        for left in out.parent.glob(any_one):
             shutil.rmtree(left, ignore_errors=True)
         work.mkdir()
         yield work
@@ -73,7 +76,8 @@ def made_whole(out: Path, record: dict[str, object]) -> Iterator[Path]:
         if out.is_dir():
             out.rename(former)
         work.rename(out)
-        shutil.rmtree(former, ignore_errors=True)
+        for left in out.parent.glob(f"{any_one}.former"):
+            shutil.rmtree(left, ignore_errors=True)
     except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
         if former.is_dir() and not out.exists():

@@ -132,11 +132,13 @@ def check_equal(graph: GraphDenoiser, run: Callable[[Sequence[Tensor]], Sequence
         for name, value in expected.items():
             scale = sigma if name == "eps" else torch.ones_like(sigma)
             extent = max(1.0, float((value * scale).abs().max()))
-            worst = max(worst, float(((found[name] - value) * scale).abs().max()) / extent)
-    if not worst <= TOLERANCE:
-        raise ValueError(
-            f"{what} differs from the model by {worst:.2g}, and more than {TOLERANCE:g} is not rounding: not written"
-        )
+            difference = float(((found[name] - value) * scale).abs().max()) / extent
+            if not difference <= TOLERANCE:  # nor if it is not a number
+                raise ValueError(
+                    f"{what} differs from the model by {difference:.2g} in {name}, and more than {TOLERANCE:g} is not "
+                    "rounding: not written"
+                )
+            worst = max(worst, difference)
     return worst
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_lit.autoencoder import scale_and_shift
-from diffusion_lit.interop.diffusers_sampler import sampler_overrides
+from diffusion_lit.interop.diffusers_sampler import limits_of, sampler_overrides
 from diffusion_lit.interop.diffusers_scheduler import process_settings
 from diffusion_lit.interop.foreign import PIXELS, Foreign, door, of_network, read_settings
 from diffusion_lit.interop.weight_files import read_weights, weight_files
@@ -97,12 +97,21 @@ def read(path: Path) -> Foreign:
         raise ValueError(f"{folder} does not hold together ({type(error).__name__}: {error})") from error
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
+    if settings["learn_variance"] and process.get("variance_type") == "learned":
+        raise ValueError(
+            f"{scheduler}: variance_type is learned, a variance itself, and our networks' outputs are learned_range, "
+            "where it lies between two bounds"
+        )
     own_space = read_as(dict[str, Any] | None, note.get("space"), f"{path / NOTE}: space")
     home = scheduler.parent.parent if scheduler.parent.name == "scheduler" else path
     index = read_settings(home / INDEX) if (home / INDEX).is_file() else {}
     encoded = name in OF_LATENTS or any(part in index or (home / part).is_dir() for part in AUTOENCODERS)
     space = own_space or (latents(home) if encoded else PIXELS)
     described = of_network(settings, process_settings(process, str(scheduler)), space)
+    try:
+        limits = limits_of(process)
+    except ValueError as error:
+        raise ValueError(f"{scheduler}: {error}") from error
     return Foreign(
         f"{name} with {process['_class_name']}, of diffusers",
         described,
@@ -112,6 +121,7 @@ def read(path: Path) -> Foreign:
         read_as(list[int] | None, note.get("class_counts"), f"{path / NOTE}: class_counts"),
         read_as(int, note.get("step", 0), f"{path / NOTE}: step"),
         sampling=said_of(process),
+        sampler=limits,
     )
 
 

@@ -110,6 +110,8 @@ def chain(config: Mapping[str, Any], origin: str) -> dict[str, Any]:
     trained, kind = config.get("trained_betas"), config.get("beta_schedule", "linear")
     if trained is not None:
         betas = read_as(list[float], trained, f"{origin}: trained_betas")
+        if len(betas) != count:
+            raise refusal(origin, "num_train_timesteps", count, f"and trained_betas has {len(betas)} of them")
         found: dict[str, Any] = {"_target_": f"{SCHEDULE}.DiscreteSchedule", "betas": betas}
     elif kind == "linear":
         found = {"_target_": f"{SCHEDULE}.LinearSchedule", **ranged}

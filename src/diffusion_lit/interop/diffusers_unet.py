@@ -5,6 +5,7 @@ from typing import Any
 
 from diffusion_lit.interop.diffusers_unet_weights import attending, weights_from, weights_to
 from diffusion_lit.interop.multipliers import multipliers_of
+from diffusion_lit.model.level import widths_of
 from diffusion_lit.resolution import height_and_width, shortest
 
 __all__ = ["config_from", "network_settings", "weights_from", "weights_to"]
@@ -69,8 +70,7 @@ def network_settings(config: Mapping[str, Any], null_class: bool = False) -> dic
         )
     if c["time_embedding_dim"] not in (None, 4 * widths[0]):
         raise refused("time_embedding_dim", c["time_embedding_dim"], f"has four times its width, {4 * widths[0]}")
-    scale_shift = c["resnet_time_scale_shift"] == "scale_shift"
-    groups = c["norm_num_groups"]
+    scale_shift, groups = c["resnet_time_scale_shift"] == "scale_shift", c["norm_num_groups"]
     if c["attn_norm_num_groups"] not in ((groups,) if scale_shift else (None, groups)):
         raise refused("attn_norm_num_groups", c["attn_norm_num_groups"], f"has norm_num_groups={groups} in all norms")
     embeddings = c["num_class_embeds"]
@@ -123,7 +123,6 @@ def config_from(settings: Mapping[str, Any]) -> dict[str, Any]:
     residual, groups, scale_shift = s["resampling"] == "residual", s["num_groups"], s["time_conditioning"] != "additive"
     attends = attending(s)
     plain = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if residual else ("DownBlock2D", "UpBlock2D")
-    num_classes = s["num_classes"]
     return {
         "_class_name": "UNet2DModel",
         "sample_size": s["resolution"] if isinstance(s["resolution"], int) else list(s["resolution"]),
@@ -133,7 +132,7 @@ def config_from(settings: Mapping[str, Any]) -> dict[str, Any]:
         "flip_sin_to_cos": s["cosine_first"],
         "down_block_types": ["AttnDownBlock2D" if here else plain[0] for here in attends],
         "up_block_types": ["AttnUpBlock2D" if here else plain[1] for here in reversed(attends)],
-        "block_out_channels": [int(channels * multiplier) for multiplier in multipliers],
+        "block_out_channels": widths_of(channels, multipliers, groups),
         "layers_per_block": s["num_res_blocks"],
         "downsample_padding": 0 if s["resampling"] == "conv_same" else 1,
         "downsample_type": "resnet" if residual else "conv",
@@ -145,7 +144,7 @@ def config_from(settings: Mapping[str, Any]) -> dict[str, Any]:
         "attn_norm_num_groups": groups if scale_shift else None,
         "norm_eps": s["norm_eps"],
         "resnet_time_scale_shift": "scale_shift" if scale_shift else "default",
-        "num_class_embeds": None if num_classes is None else num_classes + s["null_class"],
+        "num_class_embeds": None if s["num_classes"] is None else s["num_classes"] + s["null_class"],
     }
 
 
@@ -186,8 +185,9 @@ def head_channels(s: Mapping[str, Any], attends: list[bool]) -> int | None:
     """attention_head_dim: one for all layers, None for single heads; a ValueError if layers differ."""
     if s["num_heads"] in (None, 1):
         return s["head_channels"]
-    multipliers = [multiplier for multiplier, here in zip(s["channel_multipliers"], attends, strict=True) if here]
-    sizes = sorted({int(s["channels"] * m) // s["num_heads"] for m in (*multipliers, s["channel_multipliers"][-1])})
+    widths = widths_of(s["channels"], s["channel_multipliers"], s["num_groups"])
+    levels = zip(widths, (*attends[:-1], True), strict=True)  # the middle always does
+    sizes = sorted({width // s["num_heads"] for width, here in levels if here})
     if len(sizes) > 1:
         raise ValueError(
             f"model.num_heads={s['num_heads']} makes heads of {' and '.join(map(str, sizes))} channels here, and "

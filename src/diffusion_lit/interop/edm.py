@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffusion_lit.interop.edm_weights import weights_from
+from diffusion_lit.interop.multipliers import multipliers_of
 from diffusion_lit.trust.plain import printable, read_as
 
 __all__ = ["denoiser_settings", "network_settings", "weights_from"]
@@ -130,6 +131,9 @@ def adm_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
             f"DhariwalUNet of widths {widths} cannot be expressed: under 128 channels it has fewer groups, and where "
             "64 does not divide them its attention has heads of other sizes than 64"
         )
+    width, channels = widths[0], settings["channels"]  # of the first layer, and of the time's sines and cosines
+    settings = {**settings, "channels": width, "channel_multipliers": multipliers_of(widths)}
+    settings |= {"time_channels": channels} if width != channels else {}
     return {**settings, "head_channels": 64, "time_conditioning": "scale_shift", "resampling": "residual"}
 
 

@@ -1,7 +1,7 @@
 """A model that comes in another form than a run's checkpoint, and the files that it is read from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -42,6 +42,8 @@ class Foreign:
     precision: str = "32-true"
     sampling: str = ""
     """How its own project draws from it, in our settings."""
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+    """Of these `variance` and `clip`, as far as they are known."""
 
     def checkpoint(self) -> dict[str, Any]:
         """The same, as a run's checkpoint has it; `unnamed` are weights of which nothing says which they are."""
@@ -58,6 +60,7 @@ class Foreign:
                 **parts,
                 "denoiser": {"_target_": self.denoiser["_target_"]},
                 "trainer": {"precision": self.precision},
+                "sampler": dict(self.sampler),
             },
             "class_names": self.class_names,
             "class_counts": self.class_counts,
@@ -106,17 +109,28 @@ def read_state(file: Path) -> dict[str, Tensor]:
     """The tensors of a state dict, safetensors or torch's.
 
     Raises:
-        ValueError: if the file is damaged, or has anything but tensors by name in it.
+        ValueError: if the file is damaged, or has anything but floating-point tensors by name in it.
     """
     if file.suffix == ".safetensors":
-        return read_safetensors(file)[0]
+        return real(read_safetensors(file)[0], file)
     return named_tensors(load_tensors(file, "is not a state dict, or is damaged"), file)
 
 
 def named_tensors(state: object, file: Path) -> dict[str, Tensor]:
-    """The same; a ValueError unless it is tensors by name alone."""
+    """The same; a ValueError unless it is floating-point tensors by name alone."""
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(w, Tensor) for k, w in state.items()):
         raise ValueError(f"{file} should hold tensors by name alone, and holds more, or none")
+    return real(state, file)
+
+
+def real(state: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """The same tensors; a ValueError if some are not of floating-point numbers, as those of quantized weights."""
+    for name, weight in state.items():
+        if not weight.is_floating_point():
+            raise ValueError(
+                f"{file}: {printable(name)} is of {str(weight.dtype).removeprefix('torch.')}: quantized weights are "
+                "not read here; give those that were trained"
+            )
     return dict(state)
 
 

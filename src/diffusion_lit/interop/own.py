@@ -39,6 +39,7 @@ def record_of(model: Foreign, versions: Mapping[str, str]) -> dict[str, Any]:
         "precision": model.precision,
         "class_names": model.class_names,
         "class_counts": model.class_counts,
+        "sampler": dict(model.sampler),
         "versions": dict(versions),
     }
 
@@ -95,6 +96,7 @@ def read(path: Path) -> Foreign:
         found["class_counts"],
         found["step"],
         found["precision"],
+        sampler=read_as(dict[str, Any], record.get("sampler", {}), f"{file}: sampler"),
     )
 
 

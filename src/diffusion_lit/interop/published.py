@@ -75,4 +75,5 @@ def read(path: Path) -> Foreign:
         {"_target_": "diffusion_lit.denoiser.Denoiser", "space": PIXELS, **settings},
         {f"network.{key}": weight for key, weight in weights.items()},
         "ema",
+        sampler={"clip": None},  # as their samplers are
     )

@@ -34,6 +34,8 @@ def flags_file(path: Path) -> Path:
 
 def missing_flags(path: Path) -> str:
     """What is said of weights that nothing describes."""
+    if path.name.startswith("diffusion_pytorch_model"):
+        return f"{path} has weights alone, of a folder of diffusers: give the folder, {path.parent}"
     examples = "".join(f"\nof {project}:\n  {flags}" for project, flags in EXAMPLES.items())
     return (
         f"{path} has weights alone: it is a state dict of another project, and nothing says of what network. Write the "
@@ -68,7 +70,7 @@ def read(path: Path) -> Foreign:
         process: dict[str, Any] = network.process_settings(flags)
     except ValueError as error:
         raise ValueError(f"{given}: {error}") from error
-    sampler = process.pop("sampler", {"variance": "learned"})
+    sampler = process.pop("sampler", {"variance": "learned", "clip": None})
     own = "ode sampler.clip=null" if name == "sit" else f"ddpm sampler.variance={sampler['variance']}"
     state, weights_name = weights_of(path)
     try:
@@ -81,6 +83,7 @@ def read(path: Path) -> Foreign:
         {f"network.{name}": weight for name, weight in weights.items()},
         weights_name,
         sampling=f"its own sampler is sampler={own}",
+        sampler={key: sampler[key] for key in ("variance", "clip")},
     )
 
 

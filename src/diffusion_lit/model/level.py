@@ -27,7 +27,10 @@ def widths_of(channels: int, multipliers: Sequence[float], num_groups: int) -> l
     """How many channels each level has; a ValueError unless all are whole multiples of a GroupNorm's groups."""
     if channels % num_groups:
         raise ValueError(f"model.channels={channels} must be a multiple of model.num_groups={num_groups}")
-    widths = [channels * multiplier for multiplier in multipliers]
+    products = [channels * multiplier for multiplier in multipliers]
+    widths = [
+        round(width) if abs(width - round(width)) < 1e-6 else width for width in products
+    ]  # 7 * (29 / 7) is not 29
     if not widths or any(width < 1 or width % num_groups for width in widths):
         raise ValueError(
             f"model.channel_multipliers={list(multipliers)} of model.channels={channels} give levels of {widths} "

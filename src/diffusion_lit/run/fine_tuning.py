@@ -12,7 +12,7 @@ from diffusion_lit.run.settings import changes, under
 
 __all__ = ["load_weights"]
 
-PROCESS = ("schedule.", "parameterization.")
+PROCESS = ("schedule.", "parameterization.", "space.scale", "space.shift")
 """Settings that decide what the network's inputs and outputs mean."""
 
 

@@ -13,7 +13,7 @@ RHO = 7
 def spaced_times(schedule: Schedule, num_steps: int | None = None, spacing: str | None = None) -> Tensor:
     """Times from 1 down to the data, the last one 0: float64 [num_steps + 1].
 
-        uniform     evenly from 1 to t_min, the schedule's least time (diffusers' linspace)
+        uniform     evenly from 1 to t_min, the schedule's least time (diffusers' linspace rounds to the nearest step)
         trailing    1, 1 - 1/n, ..., 1/n (Lin et al. 2023, arXiv:2305.08891)
         leading     1 - 1/n, ..., 0, each t_min later; it does not start at 1, and is there for comparison (DDIM's own)
         quadratic   evenly in sqrt(t), from 1 to t_min (Song et al. 2021, D.3, arXiv:2010.02502)

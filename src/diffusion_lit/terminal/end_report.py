@@ -12,7 +12,12 @@ __all__ = ["end_report"]
 
 
 def end_report(
-    run: Path, step: int, seconds: float, metrics: Mapping[str, Any], classes: bool, longer: Mapping[str, float]
+    run: Path,
+    step: int,
+    seconds: float,
+    metrics: Mapping[str, Any],
+    drawing: Mapping[str, object],
+    longer: Mapping[str, float],
 ) -> str:
     """The lines that a run ends with.
 
@@ -21,7 +26,7 @@ def end_report(
         step: the last step.
         seconds: how long it took.
         metrics: figures by name; `val/loss` and the FIDs are shown.
-        classes: whether its model has classes.
+        drawing: settings of `sample` for its model.
         longer: settings by which it trains on.
     """
     figures = [f"{k} = {float(v):.4g}" for k, v in metrics.items() if k == "val/loss" or k.startswith("fid/")]
@@ -34,7 +39,7 @@ def end_report(
         ("checkpoint", run / "checkpoints" / "last.ckpt"),
     ]
     following = [
-        command_line("sample", {"ckpt": run} | ({"guidance": 2} if classes else {})),
+        command_line("sample", {"ckpt": run, **drawing}),
         command_line("train", {"resume": run, **longer}),
     ]
     return "\n".join(["", table(rows), "Try next", *(f"  {line}" for line in following)])
