@@ -46,6 +46,7 @@ def test_classes_by_labels() -> None:
     assert distance([0, 0, 1, 2], [0, 0, 1, 2] * 3) == 0
     assert distance([0, 0, 0, 0], [0, 1, 2, 3]) == approx(0.75)
     assert distance([5, 5], [0, 1]) == 1
+    assert distance([10**15, 5], [5, 0]) == 0.5, "a number is not a place in memory"
     assert distance([0, 1, -1, -1], [1, 0, -1]) == 0, "negative labels are none"
 
 

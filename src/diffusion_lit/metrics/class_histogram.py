@@ -48,8 +48,9 @@ class ClassHistogram(Metric):
 
     def measure(self, sets: Sets) -> dict[str, Figure]:
         generated, real = self.classes(sets.generated, "generated"), self.classes(sets.real, "real")
-        num_classes = int(max(generated.max(), real.max())) + 1
-        p, q = (torch.bincount(x, minlength=num_classes).double() / len(x) for x in (generated, real))
+        classes, numbers = torch.cat([generated, real]).unique(return_inverse=True)  # which may be of any size
+        both = numbers.split([len(generated), len(real)])
+        p, q = (torch.bincount(x, minlength=len(classes)).double() / len(x) for x in both)
         return {"class_distance": Figure(float((p - q).abs().sum() / 2))}
 
     def classes(self, images: FeatureSet, kind: str) -> Tensor:
