@@ -9,6 +9,7 @@ from diffusion_lit.condition import Condition
 from diffusion_lit.model.base import Network
 from diffusion_lit.model.block import zero
 from diffusion_lit.model.embedding import Positions, TimeEmbedding, add_condition
+from diffusion_lit.model.level import check_counts
 from diffusion_lit.resolution import height_and_width
 
 TIME_CHANNELS = 256
@@ -113,11 +114,9 @@ class DiT(Network):
         time_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        height, width = height_and_width(resolution)
         counts = {"image_channels": image_channels, "patch_size": patch_size, "depth": depth, "num_heads": num_heads}
-        for name, number in counts.items():
-            if number < 1:
-                raise ValueError(f"model.{name} must be at least 1, got {number}")
+        check_counts(num_classes, **counts)
+        height, width = height_and_width(resolution, "model.resolution")
         for side in (height, width):
             if side % patch_size:
                 below = max(side // patch_size * patch_size, patch_size)
@@ -133,8 +132,6 @@ class DiT(Network):
             )
         if int(channels * mlp_ratio) < 1:
             raise ValueError(f"model.mlp_ratio={mlp_ratio} leaves the MLPs no channels; 4 is usual")
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, or null for an unconditional model; got {num_classes}")
 
         self.image_shape = (image_channels, height, width)
         self.num_classes, self.learn_variance, self.augmentation_dim = num_classes, learn_variance, augmentation_dim

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.model.base import Network
 from diffusion_lit.model.edm2_block import MPBlock
+from diffusion_lit.model.level import check_counts, check_halvings, widths_of
 from diffusion_lit.model.magnitude import MPConv, MPFourier, MPLinear, mp_cat, mp_silu, mp_sum
 from diffusion_lit.resolution import height_and_width
 
@@ -67,18 +68,10 @@ class EDM2UNet(Network):
         learn_variance: bool = False,
     ) -> None:
         super().__init__()
-        height, width = height_and_width(resolution)
-        factor = 2 ** (len(channel_multipliers) - 1)
-        if height % factor or width % factor:
-            raise ValueError(
-                f"the network halves the image {len(channel_multipliers) - 1} times, so height and width must be "
-                f"multiples of {factor}, got {height} x {width}: set data.resolution, or shorten "
-                "model.channel_multipliers"
-            )
-        if image_channels < 1:
-            raise ValueError(f"model.image_channels must be at least 1, got {image_channels}; auto takes the data's")
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, or null for an unconditional model; got {num_classes}")
+        check_counts(num_classes, image_channels=image_channels, head_channels=head_channels)
+        height, width = height_and_width(resolution, "model.resolution")
+        check_halvings((height, width), len(channel_multipliers) - 1)
+        widths = widths_of(channels, channel_multipliers)
         balances = (label_balance, concat_balance, residual_balance, attention_balance)
         if not all(0 <= balance <= 1 for balance in balances):
             raise ValueError(
@@ -93,7 +86,6 @@ class EDM2UNet(Network):
         self.image_shape = (image_channels, height, width)
         self.num_classes, self.learn_variance = num_classes, learn_variance
         self.label_balance, self.concat_balance = label_balance, concat_balance
-        widths = [channels * multiplier for multiplier in channel_multipliers]
         emb_channels = max(widths)
 
         def block(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from diffusion_lit.condition import Condition
 from diffusion_lit.model.base import Network
-from diffusion_lit.model.level import check_halvings
+from diffusion_lit.model.level import check_counts, check_halvings
 from diffusion_lit.model.song_block import (
     NEARLY_ZERO,
     ROOT_HALF,
@@ -80,12 +80,10 @@ class SongUNet(Network):
         learn_variance: bool = False,
     ) -> None:
         super().__init__()
-        height, width = height_and_width(resolution)
+        counts = {"image_channels": image_channels, "channels": channels, "num_res_blocks": num_res_blocks}
+        check_counts(num_classes, head_channels=head_channels, **counts)
+        height, width = height_and_width(resolution, "model.resolution")
         check_halvings((height, width), len(channel_multipliers) - 1)
-        if image_channels < 1:
-            raise ValueError(f"model.image_channels must be at least 1, got {image_channels}; auto takes the data's")
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, or null for an unconditional model; got {num_classes}")
         if noise_embedding not in ("positional", "fourier"):
             raise ValueError(f"noise_embedding must be positional or fourier, got {noise_embedding!r}")
         self.image_shape = (image_channels, height, width)

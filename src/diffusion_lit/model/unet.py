@@ -11,7 +11,7 @@ from diffusion_lit.condition import Condition
 from diffusion_lit.model.base import Network
 from diffusion_lit.model.block import Attention, GroupNorm, ResBlock, downsample, upsample, zero
 from diffusion_lit.model.embedding import TimeEmbedding, add_condition
-from diffusion_lit.model.level import check_halvings, widths_of
+from diffusion_lit.model.level import check_counts, check_halvings, widths_of
 from diffusion_lit.resolution import height_and_width
 
 RESAMPLING = ("conv", "conv_same", "residual")
@@ -83,11 +83,11 @@ class UNet(Network):
         fold: int = 1,
     ) -> None:
         super().__init__()
+        heads = {"head_channels": head_channels, "num_heads": num_heads}
+        check_counts(num_classes, image_channels=image_channels, num_groups=num_groups, **heads)
         height, width = height_and_width(resolution, "model.resolution")
         check_halvings((height, width), len(channel_multipliers) - 1, fold)
         widths = widths_of(channels, channel_multipliers, num_groups)
-        if image_channels < 1:
-            raise ValueError(f"model.image_channels must be at least 1, got {image_channels}; auto takes the data's")
         if time_conditioning not in ("additive", "scale_shift"):
             raise ValueError(f"time_conditioning must be additive or scale_shift, got {time_conditioning!r}")
         if resampling not in RESAMPLING:
@@ -100,8 +100,6 @@ class UNet(Network):
                 f"the time has as many sines as cosines, and more of each than frequency_shift={frequency_shift}: "
                 f"time_channels={time_channels} must be even, and more than twice that"
             )
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, or null for an unconditional model; got {num_classes}")
 
         self.image_shape = (image_channels, height, width)
         self.num_classes, self.learn_variance, self.augmentation_dim = num_classes, learn_variance, augmentation_dim
