@@ -146,12 +146,13 @@ class EDM2UNet(Network):
         return self.last(h, self.gain)
 
     def embedded(self, label: Tensor | None, count: int) -> Tensor:
-        """Of each class its column of unit magnitude, 0 for `NO_CLASS`: [B, E], float32."""
+        """Of each class its column of unit magnitude, 0 for an image without one: [B, E], float32."""
         assert self.label is not None
         table = self.label.unit().t()
         if label is None:
             return table.new_zeros(count, table.shape[1])
-        return F.embedding(label.clamp(min=0), table) * (label != NO_CLASS)[:, None]
+        known = (label != NO_CLASS) & (label != len(table))
+        return F.embedding(label.where(known, 0), table) * known[:, None]
 
     def blocks(self) -> Iterable[nn.Module]:
         return (*self.down, *self.up)
