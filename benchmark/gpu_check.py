@@ -2,10 +2,11 @@
 
     python benchmark/gpu_check.py docs/gpu.md [--device cuda]
 
-In turn: the tests marked `gpu`; a compiled and a recomputed network against the plain one, in float32 and bfloat16; a
-step and sampling against diffusers, as they come, with channels last and compiled, with the memory of a step; two
-minutes of training. Each part has a time limit, after which the page says that it was cut off; a part that fails is
-shown with its last lines, and the next goes on. `--device cpu --quick` tries the script itself where there is no GPU.
+In turn: the tests marked `gpu`; a step against diffusers, as it comes and with channels last, with its memory; sampling
+against diffusers; two minutes of training; a network that is compiled, recomputed, or has its channels last, against
+the plain one, in float32 and bfloat16; a step against diffusers, both compiled. Each program has a time limit, after
+which the page says that it was cut off; one that fails is shown with its last lines, and the next follows. `--device
+cpu --quick` tries the script itself where there is no GPU.
 """
 
 import argparse

@@ -46,7 +46,7 @@ LATENTS = Images(32, 4, 1000, learn_variance=True)
 IMAGES = {
     "tiny": Images(8, 1, 10),
     "dit_tiny": Images(8, 1, 10),
-    "small": Images(28, 1, 10),
+    "small": Images(32, 1, 10),
     "base": Images(32, 3, None),
     "large": Images(64, 3, None, learn_variance=True),
     "ddpm": Images(32, 3, None),

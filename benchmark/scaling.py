@@ -1,6 +1,6 @@
 """What more processes cost a step: measured on this CPU, computed for GPU nodes.
 
-    python benchmark/scaling.py [--steps 30] [--parameters 115e6] [--step-ms 250] [--within 200] [--between 25]
+    python benchmark/scaling.py [--steps 30] [--parameters 121e6] [--step-ms 250] [--within 200] [--between 25]
 
 Weak scaling: each process has the same batch, so that a step should take as long however many there are. Measured are
 real runs of the digits, `trainer.devices=1,2,4 strategy=ddp` over gloo; where there are more processes than cores, the
@@ -76,7 +76,7 @@ def exchange_seconds(gpus: int, gradient_bytes: float, within: float, between: f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--parameters", type=float, default=115e6, help="of the model (115e6: model=large)")
+    parser.add_argument("--parameters", type=float, default=121e6, help="of the model (121e6: model=large)")
     parser.add_argument("--step-ms", type=float, default=250, help="of one GPU alone")
     parser.add_argument("--within", type=float, default=200, help="GB/s of a GPU within its node")
     parser.add_argument("--between", type=float, default=25, help="GB/s of a GPU to other nodes")

@@ -15,6 +15,7 @@ from diffusion_lit.checkpoint import load_checkpoint
 from diffusion_lit.condition import Condition
 from diffusion_lit.execution import Execution
 from diffusion_lit.model import Network, UNet
+from diffusion_lit.model.block import ResBlock
 from diffusion_lit.module import DiffusionModule
 from diffusion_lit.run import start_table
 from tests.launch import config, train_in
@@ -77,15 +78,32 @@ def test_channels_last_is_how_weights_lie_and_not_what_they_are() -> None:
     torch.testing.assert_close(gradients, same_gradients)
 
 
+def test_shared_out_weights_stay_as_they_lie_and_images_do_not() -> None:
+    """FSDP2 takes no others."""
+    plain, other = network().eval(), network().eval()
+    Execution(channels_last=True).apply(other, CPU, sharded=True)
+    seen: list[Tensor] = []
+    for block in other.modules():
+        if isinstance(block, ResBlock):
+            block.conv_2.register_forward_hook(lambda *args: seen.append(args[2]))
+    (out, gradients), (same_out, same_gradients) = step(plain), step(other)
+    assert len(seen) > 5 and all(images.is_contiguous(memory_format=torch.channels_last) for images in seen)
+    assert all(p.is_contiguous() for p in other.parameters())
+    torch.testing.assert_close(out, same_out)
+    torch.testing.assert_close(gradients, same_gradients)
+
+
 class NoBlocks(Network):
     def forward(self, x: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
         return x
 
 
-@pytest.mark.parametrize("option", ["compile", "gradient_checkpointing"])
-def test_a_network_that_lists_no_blocks_is_refused(option: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "sharded"), [("compile", False), ("gradient_checkpointing", False), ("channels_last", True)]
+)
+def test_a_network_that_lists_no_blocks_is_refused(option: str, sharded: bool) -> None:
     with pytest.raises(ValueError, match=rf"execution.{option}=true works block by block, and NoBlocks has none"):
-        Execution(**{option: True}).apply(NoBlocks(), CPU)
+        Execution(**{option: True}).apply(NoBlocks(), CPU, sharded)
 
 
 def test_a_machine_that_cannot_compile_is_refused(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
@@ -127,6 +145,21 @@ def test_a_run_takes_the_settings_together(tmp_path: Path) -> None:
         names.append(load_checkpoint(tmp_path / run)["state_dict"].keys())
     assert names[0] == names[1] and len(losses[0]) == 2
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("first", ["true", "false"])
+def test_a_resumed_run_may_lay_weights_out_otherwise(first: str, optimizer: str, tmp_path: Path) -> None:
+    options = ("callback.fid=null", "callback.sample_grid=null", f"optimizer={optimizer}", "lr_schedule=constant")
+    train_in(tmp_path / "whole", *options, "trainer.max_steps=4")
+    train_in(tmp_path / "part", *options, "trainer.max_steps=2", f"execution.channels_last={first}")
+    other = "false" if first == "true" else "true"
+    resume = ("trainer.max_steps=4", f"execution.channels_last={other}", f"resume='{tmp_path / 'part'}'")
+    train_in(tmp_path / "rest", *resume, tiny=())
+    whole, rest = (load_checkpoint(tmp_path / run)["state_dict"] for run in ("whole", "rest"))
+    for name, w in whole.items():
+        torch.testing.assert_close(rest[name], w, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -421,7 +421,8 @@ def test_two_processes_share_the_data_not_the_noise_and_end_alike(replicas: Path
 
 
 def test_shared_out_parameters_train_as_copies_do(replicas: Path, tmp_path: Path) -> None:
-    done = ranks(tmp_path / "fsdp", "strategy=fsdp", *SHARDED)
+    execution = ("execution.channels_last=true", "execution.gradient_checkpointing=true")
+    done = ranks(tmp_path / "fsdp", "strategy=fsdp", *SHARDED, *execution)
     assert done.returncode == 0, done.stderr
     assert_alike(replicas / "ddp", tmp_path / "fsdp")
 

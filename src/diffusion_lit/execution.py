@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from diffusion_lit.model import Network
@@ -37,21 +37,30 @@ class Execution:
     gradient_checkpointing: bool = False
     channels_last: bool = False
 
-    def apply(self, network: Network, device: torch.device) -> None:
+    def apply(self, network: Network, device: torch.device, sharded: bool = False) -> None:
         """Let `network` be run so, from now on. Its parameters keep their names and values.
+
+        Args:
+            network: it is changed.
+            device: where it is to run.
+            sharded: whether FSDP2 is to share out its parameters, whose channels then stay where they are.
 
         Raises:
             ValueError: if it does not say what its blocks are, or torch cannot compile for `device`.
         """
         blocks = list(network.blocks())
-        asked = [name for name in ("compile", "gradient_checkpointing") if getattr(self, name)]
+        by_block = ("compile", "gradient_checkpointing", *(("channels_last",) if sharded else ()))
+        asked = [name for name in by_block if getattr(self, name)]
         if asked and not blocks:
             raise ValueError(
                 f"execution.{asked[0]}=true works block by block, and {type(network).__name__} has none: let its "
                 f"blocks() list them, or use execution.{asked[0]}=false"
             )
-        if self.channels_last:
+        if self.channels_last and not sharded:
             network.to(memory_format=torch.channels_last)
+        elif self.channels_last:
+            for block in blocks:
+                block.register_forward_pre_hook(channels_at_the_end)
         if self.gradient_checkpointing:
             for block in blocks:
                 recompute(block)
@@ -61,6 +70,12 @@ class Execution:
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
             for block in blocks:
                 block.compile(dynamic=False)  # sizes are fixed in training; kernels for any size are slower
+
+
+def channels_at_the_end(block: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The images that a block is given, as its convolutions then leave them; tokens as they are."""
+    x, *rest = args
+    return (x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x, *rest)
 
 
 def recompute(block: nn.Module) -> None:

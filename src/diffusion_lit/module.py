@@ -26,7 +26,7 @@ from diffusion_lit.logger.training_log import log_point, log_sizes
 from diffusion_lit.loss import Loss, LossTerms
 from diffusion_lit.lr_schedule import LRSchedule
 from diffusion_lit.model.magnitude import force_unit_weights
-from diffusion_lit.optimizer import build_optimizer
+from diffusion_lit.optimizer import build_optimizer, refresh
 from diffusion_lit.random import fold_in, seed_default_generators
 
 __all__ = ["DiffusionModule"]
@@ -87,11 +87,11 @@ class DiffusionModule(LightningModule):
         self.accumulation, self.figures = Accumulation(), TrainingFigures(denoiser.schedule)
 
     def configure_model(self) -> None:
+        shares = isinstance(self.trainer.strategy, ModelParallelStrategy)
         if self.execution is not None:
-            self.execution.apply(self.denoiser.network, self.trainer.strategy.root_device)
+            self.execution.apply(self.denoiser.network, self.trainer.strategy.root_device, shares)
             self.execution = None  # Lightning may call this more than once
-        sharded = isinstance(self.denoiser.network, FSDPModule)
-        if isinstance(self.trainer.strategy, ModelParallelStrategy) and not sharded:
+        if shares and not isinstance(self.denoiser.network, FSDPModule):
             assert self.device_mesh is not None
             hybrid = isinstance(self.trainer.strategy, HybridShardStrategy)
             mesh = self.device_mesh if hybrid else self.device_mesh["data_parallel"]
@@ -182,10 +182,8 @@ class DiffusionModule(LightningModule):
             checkpoint["optimizer_states"] = []
 
     def on_train_start(self) -> None:
-        """A resumed optimizer keeps its state; its settings are those asked for now."""
         self.accumulation = Accumulation()
-        for group, base in zip(self.trainer.optimizers[0].param_groups, self.base_groups, strict=True):
-            group.update({name: value for name, value in base.items() if name != "lr"})  # which each step sets
+        refresh(self.trainer.optimizers[0], self.base_groups)
         if self.global_step == 0:
             log_sizes(self.trainer, sum(p.numel() for p in self.denoiser.parameters()))
 

@@ -91,8 +91,10 @@ def test_images_that_are_neither_grey_nor_colour_are_refused(extractor: FeatureE
         extractor.check(channels, 16, 16)
         assert extractor(random_images(2, channels, 16, 16)).shape == (2, 256 * channels)
         return
-    with pytest.raises(ValueError, match=f"feature={extractor.name} reads images of 1 channel .* got {channels}"):
+    words = f"feature={extractor.name} reads images of 1 channel .* got {channels}"
+    with pytest.raises(ValueError, match=words) as error:
         extractor.check(channels, 16, 16)
+    assert ("first_three=true" in str(error.value)) == (channels > 3)  # of two there are no first three
 
 
 def test_precision_is_given_back() -> None:

@@ -180,7 +180,10 @@ def test_dropout_is_only_in_training() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"resolution": 9}, ["multiple of 2", "9 is not", "data.resolution"]),
+        ({"resolution": [8, 9]}, ["[8, 9] is not; 8 and [8, 10] are", "data.resolution"]),
+        ({"channels": 0}, ["channels=0", "levels of [0, 0] channels", "at least 1"]),
+        ({"channel_multipliers": []}, ["channel_multipliers=[]"]),
+        ({"head_channels": -4}, ["model.head_channels", "at least 1", "-4"]),
         ({"image_channels": 0}, ["at least 1", "0"]),
         ({"num_classes": 0}, ["num_classes", "0"]),
         ({"head_channels": 3}, ["head_channels=3"]),

@@ -57,6 +57,7 @@ def test_hidden_labels_are_those_of_a_network_that_is_given_none(name: str) -> N
     network = random_network(name)
     hidden = network(x, t, UNCONDITIONAL)
     torch.testing.assert_close(network(x, t, labels().null()), hidden)
+    torch.testing.assert_close(network(x, t, Condition(torch.full((BATCH,), NUM_CLASSES))), hidden)  # as in older code
     shown = network(x, t, labels())
     torch.testing.assert_close(shown[2], hidden[2])
     assert (shown[:2] - hidden[:2]).abs().amax((1, 2, 3)).min() > 1e-4

@@ -166,6 +166,8 @@ def test_a_filter_keeps_what_is_flat_but_at_the_border() -> None:
         ({"resolution": 9}, ["9", "8 and 10", "data.resolution"]),
         ({"resolution": [8, 28], "channel_multipliers": (1, 2, 2, 2)}, ["[8, 28] is not; [8, 24] and [8, 32] are"]),
         ({"image_channels": 0}, ["at least 1", "0"]),
+        ({"channels": 0}, ["model.channels must be at least 1"]),
+        ({"num_res_blocks": 0}, ["model.num_res_blocks", "at least 1", "0"]),
         ({"noise_embedding": "sines"}, ["positional or fourier", "sines"]),
         ({"resample_filter": [1, 2, 1]}, ["resample_filter", "[1, 2, 1]", "[1,3,3,1]"]),
         ({"channels": 18}, ["18 channels", "num_groups=32"]),

@@ -142,6 +142,8 @@ def test_all_residual_blocks_have_the_network_s_dropout(resampling: str) -> None
         ({"resolution": 28, "channel_multipliers": (1, 2, 2, 2)}, ["28", "24 and 32"]),
         ({"resolution": 2, "channel_multipliers": (1, 1, 1)}, ["2", "4 and 8"]),
         ({"image_channels": 0}, ["at least 1", "0"]),
+        ({"num_groups": 0}, ["model.num_groups must be at least 1"]),
+        ({"num_heads": -2}, ["model.num_heads must be at least 1"]),
         ({"time_conditioning": "film"}, ["additive or scale_shift", "film"]),
         ({"resampling": "pool"}, ["conv_same or residual", "pool"]),
         ({"num_groups": 5}, ["channels=16", "num_groups=5"]),

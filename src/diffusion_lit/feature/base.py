@@ -34,9 +34,10 @@ class FeatureExtractor(nn.Module, ABC):
             ValueError: if `channels` is neither 1 nor 3, or the extractor has a bound of its own.
         """
         if channels not in (1, 3):
+            three = ", and feature=random_vgg feature.first_three=true the first three" if channels > 3 else ""
             raise ValueError(
                 f"feature={self.name} reads images of 1 channel (grey) or 3 (colour), got {channels}: feature=pixels "
-                "compares any, and feature=random_vgg feature.first_three=true the first three"
+                f"compares any{three}"
             )
 
     def prepare(

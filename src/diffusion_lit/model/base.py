@@ -47,11 +47,3 @@ class Network(nn.Module, ABC):
     def class_parameters(self) -> Iterable[str]:
         """The names of the parameters that belong to the classes, which another set's classes make new."""
         return ()
-
-
-def check_ends(image_channels: int, num_classes: int | None) -> None:
-    """Raise a ValueError for images without channels, or for no class where there are to be some."""
-    if image_channels < 1:
-        raise ValueError(f"model.image_channels must be at least 1, got {image_channels}; auto takes the data's")
-    if num_classes is not None and num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, or null for an unconditional model; got {num_classes}")

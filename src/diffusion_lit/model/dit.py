@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_lit.condition import Condition
-from diffusion_lit.model.base import Network, check_ends
+from diffusion_lit.model.base import Network
 from diffusion_lit.model.block import zero
 from diffusion_lit.model.embedding import Positions, TimeEmbedding, add_condition
+from diffusion_lit.model.level import check_counts
 from diffusion_lit.resolution import height_and_width
 
 TIME_CHANNELS = 256
@@ -113,12 +114,9 @@ class DiT(Network):
         time_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        height, width = height_and_width(resolution)
-        check_ends(image_channels, num_classes)
-        counts = {"patch_size": patch_size, "depth": depth, "num_heads": num_heads}
-        for name, number in counts.items():
-            if number < 1:
-                raise ValueError(f"model.{name} must be at least 1, got {number}")
+        counts = {"image_channels": image_channels, "patch_size": patch_size, "depth": depth, "num_heads": num_heads}
+        check_counts(num_classes, **counts)
+        height, width = height_and_width(resolution, "model.resolution")
         for side in (height, width):
             if side % patch_size:
                 below = max(side // patch_size * patch_size, patch_size)

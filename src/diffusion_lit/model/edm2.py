@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_lit.condition import NO_CLASS, Condition
-from diffusion_lit.model.base import Network, check_ends
+from diffusion_lit.model.base import Network
 from diffusion_lit.model.edm2_block import MPBlock
-from diffusion_lit.model.level import check_halvings
+from diffusion_lit.model.level import check_counts, check_halvings, widths_of
 from diffusion_lit.model.magnitude import MPConv, MPFourier, MPLinear, mp_cat, mp_silu, mp_sum
 from diffusion_lit.resolution import height_and_width
 
@@ -68,9 +68,10 @@ class EDM2UNet(Network):
         learn_variance: bool = False,
     ) -> None:
         super().__init__()
-        height, width = height_and_width(resolution)
-        check_ends(image_channels, num_classes)
+        check_counts(num_classes, image_channels=image_channels, head_channels=head_channels)
+        height, width = height_and_width(resolution, "model.resolution")
         check_halvings((height, width), len(channel_multipliers) - 1)
+        widths = widths_of(channels, channel_multipliers)
         balances = (label_balance, concat_balance, residual_balance, attention_balance)
         if not all(0 <= balance <= 1 for balance in balances):
             raise ValueError(
@@ -85,7 +86,6 @@ class EDM2UNet(Network):
         self.image_shape = (image_channels, height, width)
         self.num_classes, self.learn_variance = num_classes, learn_variance
         self.label_balance, self.concat_balance = label_balance, concat_balance
-        widths = [channels * multiplier for multiplier in channel_multipliers]
         emb_channels = max(widths)
 
         def block(
@@ -146,12 +146,13 @@ class EDM2UNet(Network):
         return self.last(h, self.gain)
 
     def embedded(self, label: Tensor | None, count: int) -> Tensor:
-        """Of each class its column of unit magnitude, 0 for `NO_CLASS`: [B, E], float32."""
+        """Of each class its column of unit magnitude, 0 for an image without one: [B, E], float32."""
         assert self.label is not None
         table = self.label.unit().t()
         if label is None:
             return table.new_zeros(count, table.shape[1])
-        return F.embedding(label.clamp(min=0), table) * (label != NO_CLASS)[:, None]
+        known = (label != NO_CLASS) & (label != len(table))
+        return F.embedding(label.where(known, 0), table) * known[:, None]
 
     def blocks(self) -> Iterable[nn.Module]:
         return (*self.down, *self.up)

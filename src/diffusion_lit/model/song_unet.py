@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_lit.condition import Condition
-from diffusion_lit.model.base import Network, check_ends
-from diffusion_lit.model.level import check_halvings
+from diffusion_lit.model.base import Network
+from diffusion_lit.model.level import check_counts, check_halvings
 from diffusion_lit.model.song_block import (
     NEARLY_ZERO,
     ROOT_HALF,
@@ -80,8 +80,9 @@ class SongUNet(Network):
         learn_variance: bool = False,
     ) -> None:
         super().__init__()
-        height, width = height_and_width(resolution)
-        check_ends(image_channels, num_classes)
+        counts = {"image_channels": image_channels, "channels": channels, "num_res_blocks": num_res_blocks}
+        check_counts(num_classes, head_channels=head_channels, **counts)
+        height, width = height_and_width(resolution, "model.resolution")
         check_halvings((height, width), len(channel_multipliers) - 1)
         if noise_embedding not in ("positional", "fourier"):
             raise ValueError(f"noise_embedding must be positional or fourier, got {noise_embedding!r}")

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_lit.condition import Condition
-from diffusion_lit.model.base import Network, check_ends
+from diffusion_lit.model.base import Network
 from diffusion_lit.model.block import Attention, GroupNorm, ResBlock, downsample, upsample, zero
 from diffusion_lit.model.embedding import TimeEmbedding, add_condition
-from diffusion_lit.model.level import check_halvings, widths_of
+from diffusion_lit.model.level import check_counts, check_halvings, widths_of
 from diffusion_lit.resolution import height_and_width
 
 RESAMPLING = ("conv", "conv_same", "residual")
@@ -83,8 +83,9 @@ class UNet(Network):
         fold: int = 1,
     ) -> None:
         super().__init__()
+        heads = {"head_channels": head_channels, "num_heads": num_heads}
+        check_counts(num_classes, image_channels=image_channels, num_groups=num_groups, **heads)
         height, width = height_and_width(resolution, "model.resolution")
-        check_ends(image_channels, num_classes)
         check_halvings((height, width), len(channel_multipliers) - 1, fold)
         widths = widths_of(channels, channel_multipliers, num_groups)
         if time_conditioning not in ("additive", "scale_shift"):

@@ -1,2 +1,3 @@
 from diffusion_lit.optimizer.building import build_optimizer as build_optimizer
+from diffusion_lit.optimizer.building import refresh as refresh
 from diffusion_lit.optimizer.muon import Muon as Muon

@@ -1,12 +1,14 @@
-"""An optimizer of what is trained, as a setting describes it."""
+"""An optimizer of what is trained, as a setting describes it, new or resumed."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["build_optimizer"]
+__all__ = ["build_optimizer", "refresh"]
 
 
 def build_optimizer(
@@ -29,3 +31,21 @@ def build_optimizer(
             "leaves their scale to it; use optimizer.fused=false, or trainer.precision=bf16-mixed"
         )
     return optimizer
+
+
+def refresh(optimizer: Optimizer, settings: Sequence[Mapping[str, Any]]) -> None:
+    """Let a resumed optimizer, which has its checkpoint's state and settings, fit what it works on now.
+
+    Moments come to lie in memory as their parameters do (`execution.channels_last`): a fused kernel goes through both
+    in the order in which they lie, and would take one weight's moments for another's.
+
+    Args:
+        optimizer: it is changed.
+        settings: those asked for now, of each group; of them the learning rate is left to each step.
+    """
+    for group, asked in zip(optimizer.param_groups, settings, strict=True):
+        group.update({name: value for name, value in asked.items() if name != "lr"})
+    for p, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == p.shape and value.stride() != p.stride():
+                state[name] = torch.empty_like(p, dtype=value.dtype).copy_(value)
