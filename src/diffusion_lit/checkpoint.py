@@ -96,6 +96,8 @@ def damaged_part(file: Path) -> str | None:
     try:
         with zipfile.ZipFile(file) as archive:
             bad = archive.testzip()
+    except MemoryError:
+        raise
     except Exception as error:  # what reading bytes as an archive can end in
         bad = str(error) or type(error).__name__
     return None if bad is None else f"{file} is damaged: the checksum of {bad} is not what was written"

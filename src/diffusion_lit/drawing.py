@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from diffusion_lit.command_line.mistake import out_of_memory
 from diffusion_lit.generate import Setup, sampled, walk_size
 from diffusion_lit.labels import Labels
 
 __all__ = ["draw"]
 
 log = logging.getLogger(__name__)
-
-NO_MEMORY = ("not enough memory", "DefaultCPUAllocator", "out of memory")
 
 
 def draw(
@@ -55,8 +54,8 @@ def draw(
                 x_0 = sampled(setup.denoiser, setup.sampler, walk, *settings)
                 check_finite(x_0, walk)
                 images = setup.denoiser.space.decode(x_0)[: len(batch)].cpu()
-        except (RuntimeError, MemoryError) as error:  # CUDA's is a RuntimeError too
-            if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
                 raise
             if fitting == 1:
                 raise ValueError(

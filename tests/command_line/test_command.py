@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -200,6 +201,22 @@ def test_a_file_that_cannot_be_written_is_named_with_how_to_go_on(name: str, tmp
     done = run_forked(name, *args, cwd=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert f"{taken} cannot be written (Is a directory)" in done.stderr and remedy in done.stderr, done.stderr
+
+
+class NoMemory(Callback):
+    """As a GPU that a batch does not fit into."""
+
+    def on_train_batch_start(self, *_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+def test_a_run_that_does_not_fit_says_what_takes_less(tmp_path: Path) -> None:
+    probe = ("+callback.probe._target_=tests.command_line.test_command.NoMemory", "hydra.run.dir=run")
+    done = run_forked("train", *TINY, *probe, cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert (
+        "not enough memory (CUDA out of memory. Tried to allocate 20.00 GiB.): half of data.batch_size" in done.stderr
+    )
 
 
 def test_wandb_without_a_key_says_what_to_do(tmp_path: Path) -> None:

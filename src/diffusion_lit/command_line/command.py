@@ -30,7 +30,7 @@ from diffusion_lit.command_line.job import (
     listed_groups,
     prepare_subprocesses,
 )
-from diffusion_lit.command_line.mistake import explain
+from diffusion_lit.command_line.mistake import explain, out_of_memory
 from diffusion_lit.command_line.output import outlive_readers
 from diffusion_lit.command_line.shell import is_multirun, read_arguments
 from diffusion_lit.command_line.slips import options_and_settings, refuse_slips
@@ -46,6 +46,13 @@ REMEDIES = {
     "evaluate": " (out=DIR; cache=DIR for features of real images), and run the same command again",
 }
 """What to do, after a command could not write a file; after any other, type it again."""
+LESS = {
+    "train": "half of data.batch_size with trainer.accumulate_grad_batches=2 is the same training; "
+    "execution.gradient_checkpointing=true, fewer data.num_workers or a smaller model take less, too. What was saved is "
+    "whole: continue with resume=RUN",
+    "prepare": "use fewer workers, and run the same command again. Finished shards are kept",
+}
+"""What takes less memory; in any other command, less at a time."""
 
 
 def new_stamp() -> str:
@@ -105,6 +112,10 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                 mistake = explain(error)
                 if isinstance(error, UnwritableError):
                     mistake = f"{error}{REMEDIES.get(name, ' (out=DIR), and run the same command again')}"
+                if out_of_memory(error):
+                    [*_, why] = str(error).strip().splitlines() or [type(error).__name__]
+                    less = LESS.get(name, "ask for less at a time, or end what else uses it")
+                    mistake = f"there is not enough memory ({why}): {less}"
                 full = os.environ.get("HYDRA_FULL_ERROR") == "1"
                 if not isinstance(error, Exception) or ((mistake is None or full) and not contained):
                     raise

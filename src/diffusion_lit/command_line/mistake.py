@@ -8,12 +8,14 @@ from pathlib import Path
 from hydra.errors import InstantiationException
 from omegaconf import MissingMandatoryValue
 
-__all__ = ["MISTAKES", "explain"]
+__all__ = ["MISTAKES", "explain", "out_of_memory"]
 
 MISTAKES = (ValueError, FloatingPointError, FileNotFoundError, NotADirectoryError)
 """Errors whose message is written for the user: it is shown alone, and the traceback goes to a file."""
 
 UNFOUND = "start Python where your module is, or with PYTHONPATH=FOLDER before the command"
+NO_MEMORY = ("not enough memory", "DefaultCPUAllocator", "out of memory")
+"""What torch says in an error of no type of its own."""
 CONNECTIONS = Path(multiprocessing.__file__).parent
 
 
@@ -36,7 +38,7 @@ def explain(error: BaseException) -> str | None:
         return (
             f"a data loading process was ended from outside ({str(error) or type(error).__name__}). Most often memory "
             "ran out: use fewer data.num_workers or a smaller data.batch_size. What was saved is whole: continue with "
-            "resume=auto"
+            "resume=RUN"
         )
     if isinstance(error, ImportError) and str(error).startswith("Error loading"):  # Hydra's, of a class
         return f"{' '.join(str(error).splitlines()[:2])}{where}: {UNFOUND}"
@@ -44,6 +46,12 @@ def explain(error: BaseException) -> str | None:
         # A data loader's worker sends its whole traceback as the message; the message proper comes last.
         return str(error).rsplit(f"\n{type(error).__name__}: ", 1)[-1].strip() + where
     return None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory left, on whatever device."""
+    torch_s = isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+    return isinstance(error, MemoryError) or torch_s
 
 
 def lost_worker(error: BaseException) -> bool:

@@ -108,6 +108,8 @@ class Reading:
                 return self.shape_bands(bands)
             with self.open(file) as image:
                 return self.shape(image)
+        except MemoryError as error:
+            raise MemoryError(f"while {name or file} was read") from error
         except Exception as error:  # what is damaged raises anything
             raise ValueError(unreadable({name or str(file): error})) from error
 
@@ -179,6 +181,8 @@ def is_image(file: Path | BinaryIO) -> bool:
     try:
         with Image.open(file, formats=FORMATS):
             return True
+    except MemoryError:
+        raise
     except Exception:  # what is damaged raises anything
         return False
 

@@ -10,6 +10,8 @@ from zipfile import is_zipfile
 
 import torch
 
+from diffusion_lit.command_line.mistake import out_of_memory
+
 __all__ = ["load_tensors"]
 
 
@@ -35,6 +37,8 @@ def load_tensors(
             warnings.simplefilter("ignore")  # torch's, on the protocol of a pickle that it then refuses
             return torch.load(file, map_location="cpu", weights_only=True, mmap=(mmap and is_zipfile(file)) or None)
     except Exception as error:  # damaged bytes raise nearly anything
+        if out_of_memory(error):
+            raise
         [reason, *_] = str(error).splitlines() or [""]
         if isinstance(error, pickle.UnpicklingError):
             name = re.search(r"GLOBAL ([\w.]+)", str(error))
