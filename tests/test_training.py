@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
@@ -22,6 +23,7 @@ from PIL import Image
 
 from diffusion_lit.callback import EMA, NaNGuard, SampleGrid
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
+from diffusion_lit.command_line.mistake import explain
 from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.data import ArrayImages, Batch, DigitsData, Images
 from diffusion_lit.density import UniformDensity
@@ -643,3 +645,38 @@ def test_label_dropout_hides_a_tenth(tmp_path: Path) -> None:
 def test_settings_out_of_range_are_refused(build: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build()
+
+
+MEANINGLESS = {
+    "seed=-1": "seed must lie between 0 and 4294967295, got -1",
+    "init_weights=raw": "init_weights=raw would be ignored without init=RUN",
+    "optimizer.lr=-1": r"optimizer cannot be built \(Invalid learning rate: -1\) with optimizer.lr=-1, optimizer.betas=",
+    "optimizer.weight_decay=-0.1": "Invalid weight_decay value",
+    "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches must be at least 1, got 0",
+    "trainer.check_val_every_n_epoch=0": "trainer.check_val_every_n_epoch must be at least 1, got 0",
+    "trainer.devices=-1": "trainer.devices=-1 must be at least 1, or -1 for all GPUs",
+    "trainer.gradient_clip_val=-1": "trainer.gradient_clip_val must be at least 0, got -1; null does not clip",
+    "trainer.log_every_n_steps=-1": "trainer.log_every_n_steps must be at least 0, got -1",
+    "trainer.max_images=inf": "trainer.max_images must be positive and finite, or null",
+    "trainer.val_check_interval=0": "trainer.val_check_interval must be at least 1, got 0",
+}
+
+
+@pytest.mark.parametrize("setting", MEANINGLESS)
+def test_a_number_that_means_nothing_is_named_before_there_is_a_folder(setting: str, tmp_path: Path) -> None:
+    """Platforms take them: a negative limit turned gradients around, a rate was refused once a run had begun."""
+    with pytest.raises(ValueError, match=MEANINGLESS[setting]):
+        train_in(tmp_path, setting)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_built_of_its_settings_is_a_mistake_and_not_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(InstantiationException) as caught:
+        train_in(tmp_path, "schedule.num_timesteps=-1")
+    said = "RuntimeError: number of steps must be non-negative) (in module.denoiser.schedule): see --help"
+    assert said in str(explain(caught.value))
+
+
+def test_two_ways_to_begin_are_one_too_many(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"init=.* would be ignored with resume="):
+        train_in(tmp_path, f"resume={run}", f"init={run}", tiny=())

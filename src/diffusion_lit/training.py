@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig
 
 from diffusion_lit.agreement import (
+    check_numbers,
     choose_accelerator,
     find_autoencoder,
     fit_model_to_data,
@@ -23,6 +24,7 @@ from diffusion_lit.data import ImageDataModule
 from diffusion_lit.feature.shared import instantiate_sharing
 from diffusion_lit.logger.csv import newest_value
 from diffusion_lit.module import DiffusionModule
+from diffusion_lit.optimizer import check_optimizer
 from diffusion_lit.run.checkpoint_files import SameCheckpoint
 from diffusion_lit.run.fine_tuning import load_weights
 from diffusion_lit.run.folder import claim_for_all, say_finished, set_aside
@@ -72,6 +74,10 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | N
     with Interruption() as interruption:
         quiet_the_platform()
         origin = None
+        if cfg.init is not None and cfg.resume not in (None, "auto"):
+            raise ValueError(f"init={cfg.init} would be ignored with resume={cfg.resume}: give one of them")
+        if cfg.init is None and any(override.startswith("init_weights=") for override in overrides or ()):
+            raise ValueError(f"init_weights={cfg.init_weights} would be ignored without init=RUN: leave it out")
         if cfg.resume not in (None, "auto"):
             origin = open_origin(lambda: find_origin(cfg.resume))
             if origin is not None and overrides is not None:
@@ -91,7 +97,10 @@ def run(
 ) -> Trainer | Origin:
     choose_progress(None if cfg.callback.get("progress") is None else cfg.progress)
     choose_accelerator(cfg)
+    check_numbers(cfg.trainer)
     check_processes(cfg.trainer)
+    if not 0 <= cfg.seed < 2**32:
+        raise ValueError(f"seed must lie between 0 and {2**32 - 1}, got {cfg.seed}")
     seed_everything(cfg.seed, workers=True, verbose=False)
     find_autoencoder(cfg)
     data: ImageDataModule = instantiate(cfg.data)
@@ -107,6 +116,7 @@ def run(
     quiet_loggers(loggers)
     trainer = build_trainer(cfg.trainer, callbacks, loggers)
     module: DiffusionModule = instantiate(cfg.module)
+    check_optimizer(module.optimizer)
     began = (
         [] if origin is not None or cfg.init is None else list(load_weights(module, cfg.init, cfg.init_weights, cfg))
     )

@@ -22,6 +22,7 @@ OTHER_KINDS = {
     "trainer.max_steps": "int | None",
     "trainer.max_images": "int | None",
     "trainer.max_minutes": "float | None",
+    "trainer.default_root_dir": "str | None",
     "trainer.devices": "int | list[int] | Literal['auto']",
     "trainer.val_check_interval": "int",
     "objective_mode": "Literal['min', 'max']",
@@ -46,6 +47,7 @@ OTHER_KINDS = {
     "metrics": "dict",
     "train.space": "str | dict",
     "resume": "str | None",
+    "run_dir": "str",
     "init": "str | None",
     "animation": "str | None",
     "latents": "str | None",
@@ -135,6 +137,8 @@ def check_part(part: Mapping[Any, Any], path: str, command: str, merged: bool) -
             meant = similar(name, cls.arguments)
             hint = f"did you mean {path}.{meant[0]}?" if meant else advice(cls, command, key)
             raise ValueError(f"{cls.name} has no argument {name} ({key}): {hint}")
+        elif kind := other_kind(key):  # such as a limit that our trainer has and Lightning's has not
+            check_value(key, value, kind)
 
 
 def advice(cls: Class, command: str, key: str) -> str:

@@ -48,8 +48,8 @@ REMEDIES = {
 """What to do, after a command could not write a file; after any other, type it again."""
 LESS = {
     "train": "half of data.batch_size with trainer.accumulate_grad_batches=2 is the same training; "
-    "execution.gradient_checkpointing=true, fewer data.num_workers or a smaller model take less, too. What was saved is "
-    "whole: continue with resume=RUN",
+    "execution.gradient_checkpointing=true, fewer data.num_workers or a smaller model take less, too. What was saved "
+    "is whole: continue with resume=RUN",
     "prepare": "use fewer workers, and run the same command again. Finished shards are kept",
 }
 """What takes less memory; in any other command, less at a time."""

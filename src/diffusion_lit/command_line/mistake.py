@@ -45,6 +45,8 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, MISTAKES):
         # A data loader's worker sends its whole traceback as the message; the message proper comes last.
         return str(error).rsplit(f"\n{type(error).__name__}: ", 1)[-1].strip() + where
+    if where:  # before any work
+        return f"its settings cannot be ({type(error).__name__}: {error}){where}: see --help"
     return None
 
 
