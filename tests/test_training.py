@@ -650,7 +650,7 @@ def test_settings_out_of_range_are_refused(build: Any, words: str) -> None:
 MEANINGLESS = {
     "seed=-1": "seed must lie between 0 and 4294967295, got -1",
     "init_weights=raw": "init_weights=raw would be ignored without init=RUN",
-    "optimizer.lr=-1": r"optimizer cannot be built \(Invalid learning rate: -1\) with optimizer.lr=-1, optimizer.betas=",
+    "optimizer.lr=-1": r"optimizer cannot be built \(Invalid learning rate: -1\) with optimizer.lr=-1, ",
     "optimizer.weight_decay=-0.1": "Invalid weight_decay value",
     "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches must be at least 1, got 0",
     "trainer.check_val_every_n_epoch=0": "trainer.check_val_every_n_epoch must be at least 1, got 0",

@@ -134,9 +134,9 @@ def run(
         trainer.callbacks.append(SameCheckpoint(origin.file, origin.step))  # type: ignore[attr-defined]
     lock, record = claim_for_all(cfg, origin, trainer.is_global_zero), {}
     if trainer.is_global_zero:
-        record = write_record(cfg, module, trainer, origin, earlier)
         if origin is not None:
             set_aside(Path(cfg.run_dir), origin)
+        record = write_record(cfg, module, trainer, origin, earlier)
         begin = StartTable(cfg, [*remarks_on(cfg, origin, changed), *began], newest_value(earlier, "size/train_images"))
         trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
         log.info("reading the data")

@@ -143,6 +143,7 @@ MISTAKES = {
         ["train", "data=image_folder", "data.root=images", "data.resolution=30"],
         "28 and 32 are",
     ),
+    "no folder": (["plot", "out=null"], "give one, out=FOLDER"),
     "more steps than T": (["train", "sampler.num_steps=2000"], "between 1 and 1000"),
     "dataset that is not there": (["train", "data=mnist", "data.root=nowhere", "data.download=false"], "data.root="),
     "missing inception weights": (["train", "feature=inception", "feature.weights=nowhere.pth"], "nowhere.pth"),

@@ -114,10 +114,12 @@ def report(name: str, func: Callable[[], Any]) -> Any:
 
 def explain_folder(error: BaseException, command: str) -> str | None:
     """The message for the user, if the folder that Hydra makes for a command's output cannot be made."""
+    setting = "output_root=FOLDER or hydra.run.dir=FOLDER" if command == "train" else "out=FOLDER"
+    if isinstance(error, OmegaConfBaseException) and error.full_key in ("hydra.run.dir", "hydra.sweep.dir"):
+        return f"what is written has no folder ({str(error).partition(chr(10))[0]}): give one, {setting}"
     made = any(frame.name in ("mkdir", "makedirs") for frame in traceback.extract_tb(error.__traceback__)[-2:])
     if not (isinstance(error, OSError) and error.filename and made):
         return None
-    setting = "output_root=FOLDER or hydra.run.dir=FOLDER" if command == "train" else "out=FOLDER"
     return f"the folder {error.filename} cannot be made ({error.strerror}): choose another, {setting}"
 
 
