@@ -24,15 +24,18 @@ from PIL import Image
 from diffusion_lit.callback import EMA, NaNGuard, SampleGrid
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
 from diffusion_lit.command_line.mistake import explain
+from diffusion_lit.command_line.sample_settings import settings_of_record
 from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.data import ArrayImages, Batch, DigitsData, Images
 from diffusion_lit.density import UniformDensity
 from diffusion_lit.loss import LossTerms, MSELoss
 from diffusion_lit.module import DiffusionModule
+from diffusion_lit.page.commands import commands_of
 from diffusion_lit.picture.grid import HEADER
 from diffusion_lit.picture.image import from_uint8
+from diffusion_lit.run.past import read_run
 from diffusion_lit.weighting import UnitWeighting
-from tests.launch import PATIENCE, TINY, Forked, config, run_forked, train_in
+from tests.launch import PATIENCE, TINY, Forked, config, read_by_bash, run_forked, train_in
 from tests.repeats import slow_but
 from tests.wandb_file import read_offline_run
 
@@ -587,6 +590,25 @@ def test_a_run_that_is_shorter_than_the_usual_interval_has_a_validation_loss(tmp
         option: config(tmp_path, *filter(None, [option]), tiny=False).trainer.val_check_interval for option in steps
     }
     assert found == steps
+
+
+def test_the_commands_that_are_printed_draw_from_a_model_that_defaults_do_not_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a chain shorter than the usual number of steps, without a class hidden in training; and none of no file."""
+    options = ("schedule=cosine", "schedule.num_timesteps=20", "label_dropout=0", "trainer.max_steps=1")
+    options += ("callback.fid=null", "callback.sample_grid=null")
+    train_in(tmp_path / "run", *options)
+    [ended] = [line for line in capsys.readouterr().out.splitlines() if "diffusion_lit.sample" in line]
+    assert dict(commands_of(read_run(tmp_path / "run")))["Draw from it"] == ended.strip()
+    arguments = read_by_bash(ended)
+    assert arguments[2:] == [f"ckpt={tmp_path / 'run'}", "sampler.num_steps=20"]
+    done = run_forked("sample", *arguments[2:], "num_samples=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    latents = {"schedule": {"beta_d": 19.9}, "space": {"autoencoder": "x", "scale": 1.0}}
+    assert settings_of_record(latents) == {"sampler.clip": "null"}
+    train_in(tmp_path / "none", *options, "callback.last_checkpoint=null")
+    assert "Try next" not in capsys.readouterr().out
 
 
 def test_a_grid_every_n_epochs(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from diffusion_lit.budget import budget_of, doubled
 from diffusion_lit.callback import LastCheckpoint
 from diffusion_lit.checkpoint import find_checkpoint
 from diffusion_lit.data import ImageDataModule
+from diffusion_lit.deployment.usage import settings_for
 from diffusion_lit.feature.shared import instantiate_sharing
 from diffusion_lit.logger.csv import newest_value
 from diffusion_lit.module import DiffusionModule
@@ -154,9 +155,11 @@ def run(
             lock.release()
         finish_wandb(trainer)
     if trainer.is_global_zero:
-        seconds, classes = time.monotonic() - start, bool(module.denoiser.num_classes)
+        hidden = module.denoiser.num_classes is not None and module.label_dropout > 0  # by which guidance is learned
+        drawing = settings_for(module.denoiser) | ({"guidance": 2} if hidden else {})
         run, longer = Path(cfg.run_dir).resolve(), doubled(budget.limits, budget.done(trainer))
-        print(end_report(run, trainer.global_step, seconds, trainer.callback_metrics, classes, longer))
+        figures, seconds = trainer.callback_metrics, time.monotonic() - start
+        print(end_report(run, trainer.global_step, seconds, figures, drawing, longer))
     return trainer
 
 

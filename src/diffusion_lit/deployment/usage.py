@@ -4,11 +4,12 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from diffusion_lit.command_line.sample_settings import STEPS, sample_settings
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.deployment.graph_file import ONNX, TORCH_EXPORT
 from diffusion_lit.space import LatentSpace, Space
 
-__all__ = ["default_steps", "num_steps", "sample_settings", "usage"]
+__all__ = ["default_steps", "num_steps", "settings_for", "usage"]
 
 PIPELINE = """\
 import torch
@@ -78,7 +79,6 @@ metadata = json.loads(extra["diffusion_lit.json"])"""
 TORCH_CALL = "program(torch.from_numpy(x), torch.full((4,), t){condition})[0].numpy()"
 
 
-STEPS = 50
 CHANNELS = (1, 2, 3, 4)
 """Of images that a pipeline of diffusers makes pictures of."""
 ELSEWHERE = "FOLDER_OF_ITS_AUTOENCODER"
@@ -97,14 +97,9 @@ def default_steps(denoiser: Denoiser) -> int:
     return min(STEPS, denoiser.schedule.num_timesteps or STEPS)
 
 
-def sample_settings(denoiser: Denoiser) -> dict[str, object]:
-    """The settings of `sample` that its defaults do not fit."""
-    settings: dict[str, object] = {}
-    if (steps := default_steps(denoiser)) < STEPS:
-        settings["sampler.num_steps"] = steps
-    if not denoiser.space.bounded:
-        settings["sampler.clip"] = "null"
-    return settings
+def settings_for(denoiser: Denoiser) -> dict[str, object]:
+    """What a command that draws from a model must say."""
+    return sample_settings(denoiser.schedule.num_timesteps, denoiser.space.bounded)
 
 
 def usage(format: str, place: str, on_hub: bool, denoiser: Denoiser, has_pipeline: bool) -> Iterator[str]:
@@ -124,7 +119,7 @@ def usage(format: str, place: str, on_hub: bool, denoiser: Denoiser, has_pipelin
     download = [shlex.join(["hf", "download", place, "--local-dir", folder])] if on_hub else []
     if format in ("safetensors", "diffusers"):
         yield from ("With diffusion-lit (`pip install diffusion-lit`):", "", "```sh", *download)
-        settings = {"ckpt": folder, **sample_settings(denoiser)}
+        settings = {"ckpt": folder, **settings_for(denoiser)}
         settings |= {"autoencoder": ELSEWHERE} if decoding and on_hub else {}
         given = [f"{key}={value}" for key, value in settings.items()]
         yield shlex.join(["python", "-m", "diffusion_lit.sample", *given])

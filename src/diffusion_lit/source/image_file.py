@@ -52,10 +52,8 @@ class Reading:
     def check(self, prefix: str = "") -> "Reading":
         """This reading, if it can be done; a ValueError, with `prefix` before the setting's name, if not."""
         height_and_width(self.resolution, f"{prefix}resolution")
-        for name, meaning in (
-            ("channels", ": 1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha"),
-            ("max_pixels", ""),
-        ):
+        meanings = {"channels": ": 1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha", "max_pixels": ""}
+        for name, meaning in meanings.items():
             if type(value := getattr(self, name)) is not int or value < 1:
                 raise ValueError(f"{prefix}{name} must be a whole number of at least 1{meaning}, got {value}")
         for name, allowed in (("fit", FITS), ("filter", tuple(FILTERS))):
