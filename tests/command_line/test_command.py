@@ -204,6 +204,22 @@ def test_a_file_that_cannot_be_written_is_named_with_how_to_go_on(name: str, tmp
     assert f"{taken} cannot be written (Is a directory)" in done.stderr and remedy in done.stderr, done.stderr
 
 
+def test_a_run_whose_picture_cannot_be_written_is_continued_by_its_name(tmp_path: Path) -> None:
+    """Wherever its folder is: resume=auto looks below output_root alone."""
+    (tmp_path / "a run" / "samples" / "step_0000003.png").mkdir(parents=True)
+    done = run_forked("train", *TINY, "callback.fid=null", "hydra.run.dir=a run", "trainer.max_steps=6", cwd=tmp_path)
+    assert done.returncode == 1 and f"and continue with 'resume={tmp_path / 'a run'}'" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("place", [".hydra/config.yaml", "train.log"])
+def test_a_run_whose_record_cannot_be_written_says_so(place: str, tmp_path: Path) -> None:
+    """As on a full disk, which lets folders be made."""
+    (tmp_path / "run" / place).mkdir(parents=True)
+    done = run_forked("train", *TINY, "hydra.run.dir=run", cwd=tmp_path)
+    said = "a command's record cannot be written (Is a directory): make room, or choose another folder, output_root="
+    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
 class NoMemory(Callback):
     """As a GPU that a batch does not fit into."""
 

@@ -16,7 +16,7 @@ def sample_settings(chain: int | None, bounded: bool) -> dict[str, object]:
         chain: the number of steps of the model's schedule; None if that is continuous.
         bounded: whether it draws images in [-1, 1], and not latents.
     """
-    steps = {} if chain is None or chain >= STEPS else {"sampler.num_steps": chain}
+    steps: dict[str, object] = {} if chain is None or chain >= STEPS else {"sampler.num_steps": chain}
     return steps if bounded else {**steps, "sampler.clip": "null"}
 
 

@@ -119,7 +119,7 @@ class SweepTable(Callback):
                 file.write(content.encode())
         print(f"\n{markdown}\nin {sweep / 'sweep.md'} and {sweep / 'sweep.csv'}")
         if best is not None:
-            recorded: Any = OmegaConf.load(file) if (file := best / "config.yaml").is_file() else {}
+            recorded: Any = OmegaConf.load(kept) if (kept := best / "config.yaml").is_file() else {}
             model = {"ckpt": checkpoint_of(best, config), **settings_of_record(recorded)}
             print(f"Sample from the best\n  {command_line('sample', model)}")
         if left := [job for job, record in records.items() if record["status"] != "finished"]:
