@@ -37,6 +37,7 @@ OTHER_KINDS = {
     "precision": "str | int | None",
     "out": "str",
     "prepare.out": "str | None",
+    "prepare.root": "str",
     "report.out": "str | None",
     "ckpt": "str | None",
     "guide": "str | None",
