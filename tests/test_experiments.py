@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
+from diffusion_lit.command_line.catalogue import members
 from diffusion_lit.command_line.command import CONFIG_FOLDER
 from diffusion_lit.preparation.build import build
 from diffusion_lit.preparation.maker import Maker
@@ -319,6 +320,12 @@ def test_every_recipe_says_what_to_expect() -> None:
             words.append("by this project")
         assert [word for word in words if word not in comment] == [], name
     assert set(PUBLISHED) | {"digits", "mnist_quick", "own_images"} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", members("experiment"))
+def test_a_recipe_that_is_cut_short_validates_at_its_end(name: str, tmp_path: Path) -> None:
+    cfg = config(tmp_path, f"experiment={name}", "trainer.max_steps=100", tiny=False)
+    assert cfg.trainer.val_check_interval == 100
 
 
 def test_digits_are_the_default(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
@@ -22,18 +23,19 @@ from PIL import Image
 
 from diffusion_lit.callback import EMA, NaNGuard, SampleGrid
 from diffusion_lit.checkpoint import load_checkpoint, load_denoiser
+from diffusion_lit.command_line.mistake import explain
+from diffusion_lit.command_line.sample_settings import settings_of_record
 from diffusion_lit.condition import NO_CLASS, Condition
 from diffusion_lit.data import ArrayImages, Batch, DigitsData, Images
 from diffusion_lit.density import UniformDensity
 from diffusion_lit.loss import LossTerms, MSELoss
 from diffusion_lit.module import DiffusionModule
+from diffusion_lit.page.commands import commands_of
 from diffusion_lit.picture.grid import HEADER
 from diffusion_lit.picture.image import from_uint8
-from diffusion_lit.space import LatentSpace
-from diffusion_lit.training import drawing_of
+from diffusion_lit.run.past import read_run
 from diffusion_lit.weighting import UnitWeighting
-from tests.analytic import GaussianDenoiser, build
-from tests.launch import PATIENCE, TINY, Forked, config, run_forked, train_in
+from tests.launch import PATIENCE, TINY, Forked, config, read_by_bash, run_forked, train_in
 from tests.repeats import slow_but
 from tests.wandb_file import read_offline_run
 
@@ -591,6 +593,25 @@ def test_a_run_that_is_shorter_than_the_usual_interval_has_a_validation_loss(tmp
     assert found == steps
 
 
+def test_the_commands_that_are_printed_draw_from_a_model_that_defaults_do_not_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a chain shorter than the usual number of steps, without a class hidden in training; and none of no file."""
+    options = ("schedule=cosine", "schedule.num_timesteps=20", "label_dropout=0", "trainer.max_steps=1")
+    options += ("callback.fid=null", "callback.sample_grid=null")
+    train_in(tmp_path / "run", *options)
+    [ended] = [line for line in capsys.readouterr().out.splitlines() if "diffusion_lit.sample" in line]
+    assert dict(commands_of(read_run(tmp_path / "run")))["Draw from it"] == ended.strip()
+    arguments = read_by_bash(ended)
+    assert arguments[2:] == [f"ckpt={tmp_path / 'run'}", "sampler.num_steps=20"]
+    done = run_forked("sample", *arguments[2:], "num_samples=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    latents = {"schedule": {"beta_d": 19.9}, "space": {"autoencoder": "x", "scale": 1.0}}
+    assert settings_of_record(latents) == {"sampler.clip": "null"}
+    train_in(tmp_path / "none", *options, "callback.last_checkpoint=null")
+    assert "Try next" not in capsys.readouterr().out
+
+
 def test_a_grid_every_n_epochs(tmp_path: Path) -> None:
     options = ("callback.sample_grid.every_n_steps=null", "callback.sample_grid.every_n_epochs=2", "callback.fid=null")
     train_in(tmp_path, "trainer.max_steps=9", "trainer.val_check_interval=100", *options)  # four steps an epoch
@@ -650,14 +671,50 @@ def test_settings_out_of_range_are_refused(build: Any, words: str) -> None:
 
 
 def test_the_command_that_draws_fits_the_model() -> None:
-    """Its average's name, classes that can be hidden, clipping, steps."""
-    model = GaussianDenoiser(build("schedule", "cosine"), 0.0, 0.5)
-    model.num_classes, model.null_class = 3, True
-    cfg = config(Path("run"))
-    assert drawing_of(cfg, model, [EMA(0.9)]) == drawing_of(cfg, model, [EMA(0.9, name="ema_slow"), EMA(0.9)])
-    assert drawing_of(cfg, model, [EMA(0.9)]) == {"guidance": 2}
-    model.null_class, cfg.sampler.clip = False, 0.5
-    given = {"weights": "ema_slow", "sampler.clip": "0.5"}
-    assert drawing_of(cfg, model, [EMA(0.9, name="ema_slow"), EMA(0.99, name="ema_long")]) == given
-    model.space = LatentSpace("vae", 1.0)
-    assert drawing_of(cfg, model, []) == {"weights": "raw", "sampler.clip": "null"}
+    """Its average's name, clipping, steps."""
+    ema = {"_target_": "diffusion_lit.callback.EMA"}
+    other, long = {**ema, "name": "ema_slow"}, {**ema, "name": "ema_long"}
+    short = {"_target_": "LinearSchedule", "num_timesteps": 20}
+    assert settings_of_record({"callback": {"a": ema}, "sampler": {"clip": 1}}) == {}
+    assert settings_of_record({"callback": {"a": other, "b": ema, "c": None}}) == {}
+    given = {"weights": "ema_slow", "sampler.num_steps": 20, "sampler.clip": "0.5"}
+    assert (
+        settings_of_record({"callback": {"a": other, "b": long}, "schedule": short, "sampler": {"clip": 0.5}}) == given
+    )
+    latents = {"space": {"autoencoder": "vae"}, "schedule": {"num_timesteps": 1000}}
+    assert settings_of_record(latents) == {"weights": "raw", "sampler.clip": "null"}
+
+
+MEANINGLESS = {
+    "seed=-1": "seed must lie between 0 and 4294967295, got -1",
+    "init_weights=raw": "init_weights=raw would be ignored without init=RUN",
+    "optimizer.lr=-1": r"optimizer cannot be built \(Invalid learning rate: -1\) with optimizer.lr=-1, ",
+    "optimizer.weight_decay=-0.1": "Invalid weight_decay value",
+    "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches must be at least 1, got 0",
+    "trainer.check_val_every_n_epoch=0": "trainer.check_val_every_n_epoch must be at least 1, got 0",
+    "trainer.devices=-1": "trainer.devices=-1 must be at least 1, or -1 for all GPUs",
+    "trainer.gradient_clip_val=-1": "trainer.gradient_clip_val must be at least 0, got -1; null does not clip",
+    "trainer.log_every_n_steps=-1": "trainer.log_every_n_steps must be at least 0, got -1",
+    "trainer.max_images=inf": "trainer.max_images must be positive and finite, or null",
+    "trainer.val_check_interval=0": "trainer.val_check_interval must be at least 1, got 0",
+}
+
+
+@pytest.mark.parametrize("setting", MEANINGLESS)
+def test_a_number_that_means_nothing_is_named_before_there_is_a_folder(setting: str, tmp_path: Path) -> None:
+    """Platforms take them: a negative limit turned gradients around, a rate was refused once a run had begun."""
+    with pytest.raises(ValueError, match=MEANINGLESS[setting]):
+        train_in(tmp_path, setting)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_built_of_its_settings_is_a_mistake_and_not_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(InstantiationException) as caught:
+        train_in(tmp_path, "schedule.num_timesteps=-1")
+    said = "RuntimeError: number of steps must be non-negative) (in module.denoiser.schedule): see --help"
+    assert said in str(explain(caught.value))
+
+
+def test_two_ways_to_begin_are_one_too_many(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"init=.* would be ignored with resume="):
+        train_in(tmp_path, f"resume={run}", f"init={run}", tiny=())

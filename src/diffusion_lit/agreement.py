@@ -14,6 +14,7 @@ from diffusion_lit.resolution import shortest
 from diffusion_lit.space import relocate
 
 __all__ = [
+    "check_numbers",
     "choose_accelerator",
     "find_autoencoder",
     "fit_model_to_data",
@@ -22,6 +23,10 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+LEAST = {"val_check_interval": 1, "check_val_every_n_epoch": 1, "accumulate_grad_batches": 1, "num_nodes": 1}
+LEAST |= {"gradient_clip_val": 0, "log_every_n_steps": 0}
+"""The least value of settings that Lightning takes whatever they are."""
 
 UNAUGMENTED = {"_target_": "diffusion_lit.augmentation.NoAugmentation"}
 
@@ -37,6 +42,18 @@ def choose_accelerator(cfg: DictConfig) -> None:
             f"trainer.accelerator={cfg.trainer.accelerator} cannot be used here: torch finds no CUDA GPU. Use "
             f"trainer.accelerator=cpu (with trainer.devices={cfg.trainer.devices} processes, if that is meant), or auto"
         )
+
+
+def check_numbers(cfg: DictConfig) -> None:
+    """Raise a ValueError for a number of `cfg` (conf/trainer) that means nothing."""
+    by_epochs = cfg.get("check_val_every_n_epoch") is not None  # of which an interval may be a share
+    for name, least in LEAST.items():
+        value = cfg.get(name)
+        if value is not None and not value >= least and not (by_epochs and name == "val_check_interval"):
+            none = "; null does not clip" if name == "gradient_clip_val" else ""
+            raise ValueError(f"trainer.{name} must be at least {least}, got {value}{none}")
+    if isinstance(cfg.devices, int) and cfg.devices < 1 and not (cfg.devices == -1 and cfg.accelerator != "cpu"):
+        raise ValueError(f"trainer.devices={cfg.devices} must be at least 1, or -1 for all GPUs where there are any")
 
 
 def refuse_ignored_weighting(cfg: DictConfig) -> None:

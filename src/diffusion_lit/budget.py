@@ -43,8 +43,8 @@ class Budget(Callback):
     def __post_init__(self) -> None:
         limits = {name: getattr(self, name) for name in LIMITS}
         for name, limit in limits.items():
-            if limit is not None and limit != -1 and not limit > 0:
-                raise ValueError(f"trainer.{name} must be positive, or null for no limit, got {limit}")
+            if limit is not None and limit != -1 and not 0 < limit < math.inf:
+                raise ValueError(f"trainer.{name} must be positive and finite, or null for no limit, got {limit}")
         given = {name: limit for name, limit in limits.items() if limit not in (None, -1)}
         if not given:
             raise ValueError(f"nothing says how long to train: set one of {', '.join(f'trainer.{k}' for k in limits)}")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffusion_lit.data import ImageDataModule
 from diffusion_lit.picture.image import as_array, save_figure, visible
-from diffusion_lit.picture.title_font import font_file
+from diffusion_lit.picture.title_font import font_file, one_line
 
 __all__ = ["choose_examples", "draw_contact_sheet"]
 
@@ -65,7 +65,7 @@ def draw_contact_sheet(rows: dict[str, Tensor], path: Path) -> None:
     side = 0.85 / math.sqrt(height * width)  # inches of a pixel
     figure = Figure(figsize=(side * width * columns + 2, side * height * len(rows) + 0.2), layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False)
-    for axes, (name, images) in zip(grid, rows.items(), strict=True):
+    for axes, (name, images) in zip(grid, zip(map(one_line, rows), rows.values(), strict=True), strict=True):
         for axis, image in zip(axes, visible(images), strict=False):
             axis.imshow(as_array(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         for axis in axes:

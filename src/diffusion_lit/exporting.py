@@ -18,7 +18,7 @@ from diffusion_lit.deployment.folder import check_place, made_whole
 from diffusion_lit.deployment.graph import GraphDenoiser
 from diffusion_lit.deployment.graph_file import require_onnx, write_onnx, write_torch_export
 from diffusion_lit.deployment.hub import check_push, push
-from diffusion_lit.deployment.usage import default_steps, reading, sample_settings
+from diffusion_lit.deployment.usage import default_steps, reading, settings_for
 from diffusion_lit.derived import denoiser_settings
 from diffusion_lit.environment import versions
 from diffusion_lit.interop import diffusers_writer, own
@@ -91,7 +91,7 @@ def export(cfg: DictConfig, overrides: Sequence[str] = ()) -> Path:
             raise CommandInterrupted(stop.number, f"nothing was written to {out}", again) from None
     print(out if difference is None else f"{out}: run beside the model, they differ by at most {difference:.1g}")
     if cfg.format not in OF_GRAPHS:
-        settings = sample_settings(denoiser, read, clip)
+        settings = settings_for(denoiser, read, clip)
         print(f"\nDraw from it:\n  {command_line('sample', {'ckpt': out.resolve(), **settings})}")
     if cfg.push_to is not None:
         print(push(out, cfg.push_to, cfg.private))

@@ -7,16 +7,15 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 from typing import IO
 
 from diffusion_lit.counted import memory
 
 __all__ = [
-    *("UnwritableError", "behind", "checksum", "final_name", "is_full", "keep", "move_aside", "refuse_folders"),
+    *("UnwritableError", "behind", "checksum", "final_name", "is_full", "keep", "refuse_folders"),
     *("remove_empty", "remove_leftovers", "replacement", "replacing", "write_json"),
 ]
 
@@ -108,16 +107,6 @@ def keep(path: Path, name: Path) -> None:
     except OSError:
         with path.open("rb") as source, replacing(name) as file:
             shutil.copyfileobj(source, file)
-
-
-def move_aside(files: Sequence[Path]) -> Path:
-    """Move files of a folder to `abandoned/N` in it, the first N that is free; that folder."""
-    folder = files[0].parent / "abandoned"
-    aside = next(path for n in count(1) if not (path := folder / str(n)).exists())
-    aside.mkdir(parents=True)
-    for file in files:
-        file.rename(aside / file.name)
-    return aside
 
 
 def checksum(path: Path) -> str:

@@ -7,5 +7,6 @@ SAID = ("not enough memory", "DefaultCPUAllocator", "out of memory", "ALLOC_FAIL
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says so: Python's `MemoryError`, or torch's, of which CUDA's is a RuntimeError too."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in SAID)
+    """Whether an error says so: Python's `MemoryError`, or torch's, which are RuntimeErrors."""
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in SAID)
+    return said or isinstance(error, MemoryError)

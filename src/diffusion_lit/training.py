@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hydra.utils import instantiate
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig
 
 from diffusion_lit.agreement import (
+    check_numbers,
     choose_accelerator,
     find_autoencoder,
     fit_model_to_data,
@@ -18,15 +19,14 @@ from diffusion_lit.agreement import (
 )
 from diffusion_lit.budget import budget_of, doubled
 from diffusion_lit.callback import LastCheckpoint
-from diffusion_lit.callback.average import WeightAverage
 from diffusion_lit.checkpoint import find_checkpoint
+from diffusion_lit.command_line.sample_settings import settings_of_record
 from diffusion_lit.command_line.shell import key_of
 from diffusion_lit.data import ImageDataModule
-from diffusion_lit.denoiser import Denoiser
-from diffusion_lit.deployment.usage import reading, sample_settings
 from diffusion_lit.feature.shared import instantiate_sharing
 from diffusion_lit.logger.csv import newest_value
 from diffusion_lit.module import DiffusionModule
+from diffusion_lit.optimizer import check_optimizer
 from diffusion_lit.run.checkpoint_files import SameCheckpoint
 from diffusion_lit.run.fine_tuning import load_weights
 from diffusion_lit.run.folder import claim_for_all, say_finished, set_aside
@@ -76,6 +76,10 @@ def train(cfg: DictConfig, overrides: Sequence[str] | None = None, cell: str | N
     with Interruption() as interruption:
         quiet_the_platform()
         origin = None
+        if cfg.init is not None and cfg.resume not in (None, "auto"):
+            raise ValueError(f"init={cfg.init} would be ignored with resume={cfg.resume}: give one of them")
+        if cfg.init is None and any(override.startswith("init_weights=") for override in overrides or ()):
+            raise ValueError(f"init_weights={cfg.init_weights} would be ignored without init=RUN: leave it out")
         if cfg.resume not in (None, "auto"):
             origin = open_origin(lambda: find_origin(cfg.resume))
             if origin is not None and overrides is not None:
@@ -95,7 +99,10 @@ def run(
 ) -> Trainer | Origin:
     choose_progress(None if cfg.callback.get("progress") is None else cfg.progress)
     choose_accelerator(cfg)
+    check_numbers(cfg.trainer)
     check_processes(cfg.trainer)
+    if not 0 <= cfg.seed < 2**32:
+        raise ValueError(f"seed must lie between 0 and {2**32 - 1}, got {cfg.seed}")
     seed_everything(cfg.seed, workers=True, verbose=False)
     find_autoencoder(cfg)
     data: ImageDataModule = instantiate(cfg.data)
@@ -111,6 +118,7 @@ def run(
     quiet_loggers(loggers)
     trainer = build_trainer(cfg.trainer, callbacks, loggers)
     module: DiffusionModule = instantiate(cfg.module)
+    check_optimizer(module.optimizer)
     began = (
         [] if origin is not None or cfg.init is None else list(load_weights(module, cfg.init, cfg.init_weights, cfg))
     )
@@ -128,9 +136,9 @@ def run(
         trainer.callbacks.append(SameCheckpoint(origin.file, origin.step))  # type: ignore[attr-defined]
     lock, record = claim_for_all(cfg, origin, trainer.is_global_zero), {}
     if trainer.is_global_zero:
-        record = write_record(cfg, module, trainer, origin, earlier)
         if origin is not None:
             set_aside(Path(cfg.run_dir), origin)
+        record = write_record(cfg, module, trainer, origin, earlier)
         begin = StartTable(cfg, [*remarks_on(cfg, origin, changed), *began], newest_value(earlier, "size/train_images"))
         trainer.callbacks.insert(0, begin)  # type: ignore[attr-defined]
         log.info("reading the data")
@@ -148,19 +156,13 @@ def run(
             lock.release()
         finish_wandb(trainer)
     if trainer.is_global_zero:
-        seconds, drawing = time.monotonic() - start, drawing_of(cfg, module.denoiser, callbacks)
+        model = module.denoiser
+        guided = model.num_classes and model.null_class and module.label_dropout > 0  # by which guidance is learned
+        drawing = settings_of_record(module.record["config"]) | ({"guidance": 2} if guided else {})
         run, longer = Path(cfg.run_dir).resolve(), doubled(budget.limits, budget.done(trainer))
-        print(end_report(run, trainer.global_step, seconds, trainer.callback_metrics, drawing, longer))
+        figures, seconds = trainer.callback_metrics, time.monotonic() - start
+        print(end_report(run, trainer.global_step, seconds, figures, drawing, longer))
     return trainer
-
-
-def drawing_of(cfg: DictConfig, denoiser: Denoiser, callbacks: Sequence[Callback]) -> dict[str, object]:
-    """The settings of `sample` for a run's model: what its defaults do not fit, and guidance where it can be guided."""
-    averages = [callback.name for callback in callbacks if isinstance(callback, WeightAverage)]
-    weights = "ema" if "ema" in averages else [*averages, "raw"][0]
-    clip = cfg.sampler.get("clip") if denoiser.space.bounded else None
-    settings = sample_settings(denoiser, reading(weights, ()), clip)
-    return settings | ({"guidance": 2} if denoiser.num_classes and denoiser.null_class else {})
 
 
 def remarks_on(cfg: DictConfig, origin: Origin | None, changed: Sequence[Change]) -> Iterator[str]:

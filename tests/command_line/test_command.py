@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -142,6 +143,7 @@ MISTAKES = {
         ["train", "data=image_folder", "data.root=images", "data.resolution=30"],
         "28 and 32 are",
     ),
+    "no folder": (["plot", "out=null"], "give one, out=FOLDER"),
     "more steps than T": (["train", "sampler.num_steps=2000"], "between 1 and 1000"),
     "dataset that is not there": (["train", "data=mnist", "data.root=nowhere", "data.download=false"], "data.root="),
     "missing inception weights": (["train", "feature=inception", "feature.weights=nowhere.pth"], "nowhere.pth"),
@@ -200,6 +202,38 @@ def test_a_file_that_cannot_be_written_is_named_with_how_to_go_on(name: str, tmp
     done = run_forked(name, *args, cwd=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert f"{taken} cannot be written (Is a directory)" in done.stderr and remedy in done.stderr, done.stderr
+
+
+def test_a_run_whose_picture_cannot_be_written_is_continued_by_its_name(tmp_path: Path) -> None:
+    """Wherever its folder is: resume=auto looks below output_root alone."""
+    (tmp_path / "a run" / "samples" / "step_0000003.png").mkdir(parents=True)
+    done = run_forked("train", *TINY, "callback.fid=null", "hydra.run.dir=a run", "trainer.max_steps=6", cwd=tmp_path)
+    assert done.returncode == 1 and f"and continue with 'resume={tmp_path / 'a run'}'" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("place", [".hydra/config.yaml", "train.log"])
+def test_a_run_whose_record_cannot_be_written_says_so(place: str, tmp_path: Path) -> None:
+    """As on a full disk, which lets folders be made."""
+    (tmp_path / "run" / place).mkdir(parents=True)
+    done = run_forked("train", *TINY, "hydra.run.dir=run", cwd=tmp_path)
+    said = "a command's record cannot be written (Is a directory): make room, or choose another folder, output_root="
+    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+class NoMemory(Callback):
+    """As a GPU that a batch does not fit into."""
+
+    def on_train_batch_start(self, *_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+def test_a_run_that_does_not_fit_says_what_takes_less(tmp_path: Path) -> None:
+    probe = ("+callback.probe._target_=tests.command_line.test_command.NoMemory", "hydra.run.dir=run")
+    done = run_forked("train", *TINY, *probe, cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert (
+        "not enough memory (CUDA out of memory. Tried to allocate 20.00 GiB.): half of data.batch_size" in done.stderr
+    )
 
 
 def test_wandb_without_a_key_says_what_to_do(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from lightning.fabric.strategies.launchers.subprocess_script import _hydra_subpr
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.command_line.command import CONFIG_FOLDER, command
+from diffusion_lit.command_line.output import outlive_readers
 from diffusion_lit.command_line.shell import PARSER, PATHS, command_line, read_arguments
 from tests.launch import read_by_bash, run_forked
 
@@ -87,6 +88,17 @@ def test_a_comma_in_a_sweep_separates_jobs(here: Path) -> None:
     assert read_arguments(["--multirun", "data.root=a,b"])[1] == 'data.root="a,b"'
     for mode in ("-m", "--multirun", "hydra.mode=MULTIRUN"):
         assert read_arguments([mode, "data.root=a,c"])[1] == "data.root=a,c"
+
+
+def test_a_name_that_is_not_text_is_refused_and_printed_as_it_is(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"data.root='caf\\udce9' is not UTF-8.*rename it"):
+        read_arguments(["data.root=caf\udce9"])
+    with open(here / "out", "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.setattr(sys, "stderr", None)
+        outlive_readers()
+        print("caf\udce9", flush=True)
+    assert (here / "out").read_bytes() == b"caf\xe9\n"
 
 
 def test_a_printed_command_can_be_pasted(here: Path) -> None:

@@ -99,6 +99,13 @@ SLIPS = {
     ("train", "data.batch_size=true"): "must be a whole number, got true",
     ("train", "model.num_classes=none"): "type model.num_classes=null",
     ("train", "model.num_classes=None"): "model.num_classes=null",
+    ("train", "optimizer.lr=nan"): "optimizer.lr must be a number, got nan; its default is 0.001",
+    ("train", "trainer.max_minutes=5min"): "trainer.max_minutes must be a number or null, got '5min'",
+    ("train", "denoiser.schedule=linear"): "denoiser.schedule must be a part with a _target_ of its own, got 'linear'",
+    (
+        "train",
+        "callback.sample_grid.sampler=null",
+    ): "callback.sample_grid.sampler must be a part with a _target_ of its",
     ("sample", "ckpt=RUN", "num_samples=many"): "num_samples must be a whole number, got 'many'",
     ("sample", "ckpt=RUN", "out=null"): "out must be text, got null",
     ("evaluate", "ckpt=RUN", "out=null"): "out must be text, got null",

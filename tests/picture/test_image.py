@@ -82,6 +82,13 @@ def test_a_title_has_the_room_of_its_column_or_none(height: int, width: int) -> 
     assert bool((grid[:, :HEADER] == SHADE).all()) == (width < 64)
 
 
+def test_a_title_of_any_bytes_is_a_line() -> None:
+    """As folders may be called, and so classes."""
+    images = torch.zeros(2, 1, 100, 100, dtype=torch.uint8)
+    odd, plain = (image_grid(images, 2, titles) for titles in (["new\nline", "caf\udce9"], ["new line", "caf\\udce9"]))
+    assert torch.equal(odd, plain)
+
+
 def test_alpha_is_seen_over_a_checkerboard() -> None:
     """Opaque pixels are themselves, and the squares of what shows through are those of any editor."""
     images = random_images(1, 4, 8, 16)

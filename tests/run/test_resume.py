@@ -10,15 +10,28 @@ from pathlib import Path
 import pytest
 import torch
 import wandb
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from diffusion_lit.agreement import fit_model_to_data
 from diffusion_lit.checkpoint import damage, load_checkpoint, load_denoiser
 from diffusion_lit.data import ArrayImages, DigitsData, Images
 from diffusion_lit.derived import leaves
 from diffusion_lit.logger.csv import read_table
+from diffusion_lit.run.past import read_run
 from diffusion_lit.run.restore import INHERITED, restore_settings
 from diffusion_lit.run.resume import find_earlier_run, find_origin
-from diffusion_lit.run.settings import ARCHITECTURE, TODAY, UNSEEN, Change, changes, plain_settings, remarks, under
+from diffusion_lit.run.settings import (
+    ABANDONED,
+    ARCHITECTURE,
+    TODAY,
+    UNSEEN,
+    Change,
+    changes,
+    plain_settings,
+    remarks,
+    under,
+)
 from tests.figures import scalars, table
 from tests.launch import TINY, config, run_forked, train_in
 from tests.repeats import slow_but
@@ -468,7 +481,9 @@ def test_a_branch_in_a_run_s_own_folder_replaces_nothing_of_the_other(
 ) -> None:
     """From an earlier step on: what is saved of later ones is set aside, and the newest is the branch's."""
     every = ("callback.last_checkpoint.every_n_steps=2", "callback.last_checkpoint.keep_last=3")
-    train_in(tmp_path, *QUIET, *every, "trainer.max_steps=6", "callback.step_checkpoint.every_n_train_steps=5")
+    pictures = ("callback.fid=null", "sampler.num_steps=1", "trainer.log_every_n_steps=1")
+    options = ("trainer.max_steps=6", "callback.step_checkpoint.every_n_train_steps=5")
+    train_in(tmp_path, *pictures, *every, *options)
     saved, old = tmp_path / "checkpoints", steps(tmp_path / "checkpoints")
     assert old == {"last": 6, "last_step_0000002": 2, "last_step_0000004": 4, "step_0000005": 5, "best": 6}
     second = load_checkpoint(saved / "last_step_0000002.ckpt")["state_dict"]
@@ -478,10 +493,38 @@ def test_a_branch_in_a_run_s_own_folder_replaces_nothing_of_the_other(
         kept = steps(saved)
         assert kept == {"last": 5, "last_step_0000002": 2, "last_step_0000004": 4, "best": 3}
         assert find_origin(tmp_path).step == 5
-        [aside] = [path for path in (saved / "abandoned").iterdir() if f"are now in {path}" in caplog.messages[-1]]
-        assert steps(aside) == {name: step for name, step in abandoned.items() if step > 2}
+        [aside] = [path for path in (tmp_path / "abandoned").iterdir() if f"are now in {path}" in caplog.messages[-1]]
+        assert steps(aside / "checkpoints") == {name: step for name, step in abandoned.items() if step > 2}
+        assert (read_run(aside).step, read_run(tmp_path).step) == (abandoned["last"], 5), "with figures and pictures"
+        assert [row["step"] for row in read_run(aside).rows] == [*range(abandoned["last"] + 1)]
+        assert list(read_run(aside).pictures["samples"]) == [3, abandoned["last"]]
+        assert find_origin(aside).step == abandoned["last"]
+        auto = config(tmp_path.parent / "new", f"output_root={tmp_path.parent}", *pictures, *every, *options)
+        fit_model_to_data(auto, instantiate(auto.data))
+        assert (found := find_earlier_run(auto)) is None or ABANDONED not in found.file.parts
     again = load_checkpoint(saved / "last_step_0000002.ckpt")["state_dict"]
     assert all(torch.equal(w, again[name]) for name, w in second.items())
+
+
+def test_a_renamed_run_that_continues_where_it_is_keeps_its_best(tmp_path: Path) -> None:
+    """Lightning finds the best checkpoint by its place alone, and would let any later one replace it."""
+    follow = ("callback.best_checkpoint.monitor=train/lr", "trainer.log_every_n_steps=1", "lr_schedule=warmup")
+    train_in(tmp_path / "old", *QUIET, *follow, "trainer.max_steps=3")
+    (tmp_path / "old").rename(tmp_path / "new")
+    resume = f"resume={tmp_path / 'new'}"
+    trainer = train_in(tmp_path / "new", resume, "trainer.max_steps=6", tiny=())
+    assert trainer is not None and steps(tmp_path / "new" / "checkpoints") == {"last": 6, "best": 3}
+    assert trainer.checkpoint_callback.best_model_path == str(tmp_path / "new" / "checkpoints" / "best.ckpt")  # type: ignore[union-attr]
+    train_in(tmp_path / "elsewhere", resume, "trainer.max_steps=9", tiny=())
+    assert steps(tmp_path / "elsewhere" / "checkpoints") == {"last": 9, "best": 9}, "the best of its own folder"
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv"])
+def test_a_folder_of_something_else_is_not_written_into(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"{name} is not of a run in this folder, and would be replaced"):
+        train_in(tmp_path, *SHORT)
+    assert (tmp_path / name).read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
 
 
 def steps(folder: Path) -> dict[str, int]:

@@ -109,7 +109,7 @@ def test_settings_of_single_samplers(sampler: str, setting: str, values: tuple[o
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_more_steps_than_the_schedule_has(sampler: str, schedule: str) -> None:
     denoiser = denoiser_of(schedule)
-    reason = "cannot take 1001 sampling steps: the schedule has 1000; set sampler.num_steps between 1 and 1000"
+    reason = "cannot take 1001 sampling steps: num_steps must be between 1 and 1000, the steps of the schedule"
     refused(build("sampler", sampler, num_steps=1001), denoiser, reason)
     build("sampler", sampler, num_steps=1000).check(denoiser)
 

@@ -13,8 +13,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffusion_lit.checkpoint import damaged_part
+from diffusion_lit.data import ImageFolderData
+from diffusion_lit.drawn.folder import is_whole
+from diffusion_lit.source.bands import is_array, is_picture, open_bands
 from diffusion_lit.source.folder import FolderSource
-from diffusion_lit.source.image_file import Reading
+from diffusion_lit.source.image_file import Reading, is_image
+from diffusion_lit.trust.tensor_file import load_tensors
 from tests.pictures import png, rotated_jpeg, solid
 
 Pixels = NDArray[Any]
@@ -395,3 +400,33 @@ def test_rectangles_are_the_middle_of_an_image_or_all_of_it(fit: str, tmp_path: 
     cut = pixels[:, 4:20] if fit == "center_crop" else pixels
     expected = cut.reshape(6, 2, 8, wide, 3).mean((1, 3))
     assert np.abs(read - expected).max() <= 1
+
+
+NO_MEMORY: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "an image": ("PIL.Image.open", Reading(8, 3).read),
+    "whether it is one": ("PIL.Image.open", is_image),
+    "a picture or bands": ("PIL.Image.open", lambda file: is_picture(file, 3)),
+    "an array": ("numpy.lib.format.read_array_header_1_0", lambda file: open_bands(file, 3, 100)),
+    "whether it is an array": ("numpy.lib.format.read_array_header_1_0", is_array),
+    "a folder": ("PIL.Image.open", lambda file: ImageFolderData(str(file.parent), 8).check_files()),
+    "a drawn image": ("PIL.Image.open", is_whole),
+    "a checkpoint": ("torch.load", load_tensors),
+    "a checkpoint's checksums": ("zipfile.ZipFile", damaged_part),
+}
+
+
+@pytest.mark.parametrize("kind", NO_MEMORY)
+def test_a_file_is_not_damaged_where_memory_ran_out(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    for i in range(3):
+        solid(tmp_path / f"{i}.png", i)
+    file = tmp_path / "0.png"
+    if "array" in kind:
+        np.save(file := tmp_path / "0.npy", np.zeros((8, 8, 3), np.uint8))
+    name, use = NO_MEMORY[kind]
+    monkeypatch.setattr(name, fail)
+    with pytest.raises(MemoryError) as caught:
+        use(file)
+    assert kind != "an image" or str(file) in str(caught.value)

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from diffusion_lit.callback import last_checkpoint
 from diffusion_lit.checkpoint import load_checkpoint
-from diffusion_lit.distributed.ranks import launched_by, outlive_nobody
+from diffusion_lit.distributed.ranks import be_parent, launched_by, outlive_nobody
 from diffusion_lit.terminal import interruption
 from diffusion_lit.terminal.interruption import Interrupted, Interruption
 from tests.chaos import wrap_drawing
@@ -235,17 +235,24 @@ def test_where_there_is_no_signal_of_lost_children_a_run_trains(
     assert trainer is not None and trainer.global_step == 2
 
 
-def test_a_rank_does_not_outlive_the_process_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("late", [False, True])
+def test_a_rank_does_not_outlive_the_process_that_started_it(late: bool) -> None:
+    """Nor if that has ended before the rank comes to look."""
     (reader, writer), (started, begun) = os.pipe(), os.pipe()
 
     def rank() -> None:
         os.environ["LOCAL_RANK"] = "1"
         os.close(reader)
+        parent = os.getppid()
+        os.write(begun, b"!" * late)
+        while late and os.getppid() == parent:
+            time.sleep(0.01)
         outlive_nobody()
         os.write(begun, b"!")
         time.sleep(600)
 
     def first() -> None:
+        be_parent()
         in_a_fork(rank)
         os.read(started, 1)
 

@@ -13,7 +13,7 @@ from diffusion_lit.average.snapshot import Snapshot, snapshots_of
 from diffusion_lit.callback.average import WeightAverage
 from diffusion_lit.counted import memory
 from diffusion_lit.distributed.sharding import trained_parameters, unsharded
-from diffusion_lit.files import keep, move_aside
+from diffusion_lit.files import keep
 
 __all__ = ["PowerEMA"]
 
@@ -85,9 +85,9 @@ class PowerEMA(WeightAverage):
 
     def take_over(self, earlier: Path | None) -> None:
         """Begin with the snapshots, up to this step, of the run that is resumed, and with no others."""
-        others = [one.path for one in snapshots_of(self.run) if one.std == self.std and one.step not in self.steps]
-        if others:  # of steps that are taken again
-            log.warning("%d snapshots of later steps of %s are now in %s", len(others), self.name, move_aside(others))
+        for snapshot in snapshots_of(self.run):
+            if snapshot.std == self.std and snapshot.step not in self.steps:
+                snapshot.path.unlink()  # of steps that are taken again
         found = []
         for step in self.steps:
             own = Snapshot(self.run, self.std, step)

@@ -22,6 +22,7 @@ OTHER_KINDS = {
     "trainer.max_steps": "int | None",
     "trainer.max_images": "int | None",
     "trainer.max_minutes": "float | None",
+    "trainer.default_root_dir": "str | None",
     "trainer.devices": "int | list[int] | Literal['auto']",
     "trainer.val_check_interval": "int",
     "objective_mode": "Literal['min', 'max']",
@@ -36,6 +37,7 @@ OTHER_KINDS = {
     "precision": "str | int | None",
     "out": "str",
     "prepare.out": "str | None",
+    "prepare.root": "str",
     "report.out": "str | None",
     "ckpt": "str | None",
     "guide": "str | None",
@@ -46,6 +48,7 @@ OTHER_KINDS = {
     "metrics": "dict",
     "train.space": "str | dict",
     "resume": "str | None",
+    "run_dir": "str",
     "init": "str | None",
     "animation": "str | None",
     "latents": "str | None",
@@ -149,6 +152,8 @@ def check_part(part: Mapping[Any, Any], path: str, command: str, merged: bool) -
             meant = similar(name, cls.arguments)
             hint = f"did you mean {path}.{meant[0]}?" if meant else advice(cls, command, key)
             raise ValueError(f"{cls.name} has no argument {name} ({key}): {hint}")
+        elif kind := other_kind(key):  # such as a limit that our trainer has and Lightning's has not
+            check_value(key, value, kind)
 
 
 def advice(cls: Class, command: str, key: str) -> str:

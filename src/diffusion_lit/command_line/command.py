@@ -3,6 +3,7 @@
 import functools
 import os
 import secrets
+import shlex
 import signal
 import sys
 import traceback
@@ -38,15 +39,23 @@ from diffusion_lit.command_line.slips import options_and_settings, refuse_slips
 from diffusion_lit.command_line.sweep import find_sweep, name_jobs, repeat_command
 from diffusion_lit.distributed.ranks import from_first_rank, join, launched_by, outlive_nobody
 from diffusion_lit.files import UnwritableError
+from diffusion_lit.out_of_memory import is_out_of_memory
 
 __all__ = ["CONFIG_FOLDER", "command", "understood"]
 
 REMEDIES = {
-    "train": " (hydra.run.dir=DIR), and continue with resume=auto",
+    "train": " (hydra.run.dir=DIR), and continue with {}",
     "prepare": " (out=DIR), and run the same command again. Finished shards are kept",
     "evaluate": " (out=DIR; cache=DIR for features of real images), and run the same command again",
 }
 """What to do, after a command could not write a file; after any other, type it again."""
+LESS = {
+    "train": "half of data.batch_size with trainer.accumulate_grad_batches=2 is the same training; "
+    "execution.gradient_checkpointing=true, fewer data.num_workers or a smaller model take less, too. What was saved "
+    "is whole: continue with resume=RUN",
+    "prepare": "use fewer workers, and run the same command again. Finished shards are kept",
+}
+"""What takes less memory; in any other command, less at a time."""
 
 
 def new_stamp() -> str:
@@ -96,21 +105,23 @@ def command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], N
                 prepare_subprocesses(name, cfg)
                 return task(cfg)
             except BaseException as error:
+                folder = Path(HydraConfig.get().runtime.output_dir)
                 if (exit_code := getattr(error, "exit_code", None)) is not None:  # an interruption, not a fault
-                    again = (
-                        f"\nThe whole sweep:\n  {repeat_command(Path(HydraConfig.get().runtime.output_dir).parent)}"
-                        if contained
-                        else ""
-                    )
+                    again = f"\nThe whole sweep:\n  {repeat_command(folder.parent)}" if contained else ""
                     print(f"\n{error}{again}", file=sys.stderr)
                     sys.exit(exit_code)
                 mistake = explain(error)
                 if isinstance(error, UnwritableError):
-                    mistake = f"{error}{REMEDIES.get(name, ' (out=DIR), and run the same command again')}"
+                    saved = not contained and any((folder / "checkpoints").glob("*.ckpt"))
+                    remedy = REMEDIES.get(name, " (out=DIR), and run the same command again")
+                    mistake = f"{error}{remedy.format(shlex.quote(f'resume={folder}') if saved else 'resume=auto')}"
+                if is_out_of_memory(error):
+                    [*_, why] = str(error).strip().splitlines() or [type(error).__name__]
+                    less = LESS.get(name, "ask for less at a time, or end what else uses it")
+                    mistake = f"there is not enough memory ({why}): {less}"
                 full = os.environ.get("HYDRA_FULL_ERROR") == "1"
                 if not isinstance(error, Exception) or ((mistake is None or full) and not contained):
                     raise
-                folder = Path(HydraConfig.get().runtime.output_dir)
                 details = "run again with HYDRA_FULL_ERROR=1"
                 with suppress(OSError):  # a disk that is full, or read-only
                     if contained or not (folder == Path.cwd() or forget(folder, name)):

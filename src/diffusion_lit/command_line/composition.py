@@ -27,6 +27,7 @@ from diffusion_lit.command_line.catalogue import CONFIG_FOLDER, groups_of, membe
 from diffusion_lit.command_line.shell import is_multirun
 from diffusion_lit.command_line.slips import choices_in
 from diffusion_lit.command_line.suggestion import meant_member, unknown_key
+from diffusion_lit.files import behind
 
 __all__ = ["check_choices", "composed", "explain_composition", "report"]
 
@@ -113,11 +114,19 @@ def report(name: str, func: Callable[[], Any]) -> Any:
 
 
 def explain_folder(error: BaseException, command: str) -> str | None:
-    """The message for the user, if the folder that Hydra makes for a command's output cannot be made."""
-    made = any(frame.name in ("mkdir", "makedirs") for frame in traceback.extract_tb(error.__traceback__)[-2:])
+    """The message for the user, if the folder that Hydra makes for a command's output cannot be made, or written to."""
+    setting = "output_root=FOLDER or hydra.run.dir=FOLDER" if command == "train" else "out=FOLDER"
+    if isinstance(error, OmegaConfBaseException) and error.full_key in ("hydra.run.dir", "hydra.sweep.dir"):
+        return f"what is written has no folder ({str(error).partition(chr(10))[0]}): give one, {setting}"
+    frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    made = not {"mkdir", "makedirs"}.isdisjoint(frames[-2:])
+    refused = behind(error, lambda hidden: isinstance(hidden, OSError))
+    if isinstance(refused, OSError) and not made and not {"_save_config", "configure_log"}.isdisjoint(frames):
+        return (
+            f"a command's record cannot be written ({refused.strerror}): make room, or choose another folder, {setting}"
+        )
     if not (isinstance(error, OSError) and error.filename and made):
         return None
-    setting = "output_root=FOLDER or hydra.run.dir=FOLDER" if command == "train" else "out=FOLDER"
     return f"the folder {error.filename} cannot be made ({error.strerror}): choose another, {setting}"
 
 

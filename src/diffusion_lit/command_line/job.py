@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from diffusion_lit.command_line.catalogue import groups_of
 from diffusion_lit.command_line.shell import quote
-from diffusion_lit.distributed.ranks import is_first
+from diffusion_lit.distributed.ranks import be_parent, is_first
 from diffusion_lit.files import remove_empty, write_json
 
 __all__ = [
@@ -112,6 +112,7 @@ def prepare_subprocesses(name: str, cfg: DictConfig) -> None:
         name: of the command, `python -m diffusion_lit.NAME`.
         cfg: the job's settings.
     """
+    be_parent()
     config = HydraConfig.get()
     if config.mode == RunMode.MULTIRUN:
         given = [override for override in config.overrides.task if not override.startswith("out=")]

@@ -1,6 +1,7 @@
 """Which values an argument takes: its annotation as a JSON Schema, whether a value fits it, and how that is said."""
 
 import ast
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,13 @@ PLAIN = {
     "List": "array",
     "Sequence": "array",
     "Iterable": "array",
+    **dict.fromkeys(
+        (
+            *("Augmentation", "Density", "Denoiser", "Execution", "FeatureExtractor", "LRSchedule", "Loss", "Metric"),
+            *("Network", "Parameterization", "Sampler", "Schedule", "Space", "Weighting"),
+        ),
+        "object",
+    ),
 }
 NOTHING: Schema = {"enum": []}
 """What no configuration can hold."""
@@ -109,7 +117,7 @@ def schema_of_value(value: object) -> Schema:
 
 
 def fits(value: object, schema: Schema) -> bool:
-    """Whether a plain value is of a kind. 3 is a number, and 3.0 is not a whole number."""
+    """Whether a plain value is of a kind. 3 is a number, 3.0 is not a whole number; NaN and infinity are neither."""
     if "anyOf" in schema:
         return any(fits(value, option) for option in schema["anyOf"])
     if "enum" in schema:
@@ -122,7 +130,7 @@ def fits(value: object, schema: Schema) -> bool:
         return all(fits(part, schema.get("items", {})) for part in value)
     known = {
         "integer": isinstance(value, int) and not isinstance(value, bool),
-        "number": isinstance(value, int | float) and not isinstance(value, bool),
+        "number": isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value),
         "boolean": isinstance(value, bool),
         "string": isinstance(value, str),
         "null": value is None,

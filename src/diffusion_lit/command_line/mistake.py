@@ -36,13 +36,15 @@ def explain(error: BaseException) -> str | None:
         return (
             f"a data loading process was ended from outside ({str(error) or type(error).__name__}). Most often memory "
             "ran out: use fewer data.num_workers or a smaller data.batch_size. What was saved is whole: continue with "
-            "resume=auto"
+            "resume=RUN"
         )
     if isinstance(error, ImportError) and str(error).startswith("Error loading"):  # Hydra's, of a class
         return f"{' '.join(str(error).splitlines()[:2])}{where}: {UNFOUND}"
     if isinstance(error, MISTAKES):
         # A data loader's worker sends its whole traceback as the message; the message proper comes last.
         return str(error).rsplit(f"\n{type(error).__name__}: ", 1)[-1].strip() + where
+    if where:  # before any work
+        return f"its settings cannot be ({type(error).__name__}: {error}){where}: see --help"
     return None
 
 

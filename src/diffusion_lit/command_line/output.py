@@ -28,4 +28,7 @@ def outlive_readers() -> None:
             stream.flush()
             outlet = io.BufferedWriter(Outlet(stream.fileno(), "w", closefd=False))
             buffering = (stream.line_buffering, stream.write_through)
-            setattr(sys, name, io.TextIOWrapper(outlet, stream.encoding, stream.errors, None, *buffering))
+            errors = (
+                "surrogateescape" if stream.errors == "strict" else stream.errors
+            )  # names of files need not be text
+            setattr(sys, name, io.TextIOWrapper(outlet, stream.encoding, errors, None, *buffering))

@@ -68,6 +68,8 @@ def read_argument(argument: str, multirun: bool) -> str:
             raise ValueError(
                 f"{argument} is empty, as a variable of the shell is that is not set: give a path, or null for none"
             )
+        if not is_text(value):
+            raise ValueError(f"{key}={value!a} is not UTF-8, as records of settings are: rename it, or link to it")
         return f"{key}={read_path(value, multirun)}"
     try:
         PARSER.parse_override(argument)
@@ -78,6 +80,15 @@ def read_argument(argument: str, multirun: bool) -> str:
         remedy = shlex.quote(texts)
         raise ValueError(f"{argument} cannot be read as KEY=VALUE; if the value is text, type {remedy}") from error
     return argument
+
+
+def is_text(name: str) -> bool:
+    """Whether the name of a file is text, and not other bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def with_quotes(text: str) -> str:

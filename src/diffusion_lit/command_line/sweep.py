@@ -17,6 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.command_line.job import RECORD, read_record
+from diffusion_lit.command_line.sample_settings import settings_of_record
 from diffusion_lit.command_line.shell import by_key, command_line, is_multirun, own_folders, quote
 from diffusion_lit.command_line.slips import options_and_settings
 from diffusion_lit.files import remove_leftovers, replacing, write_json
@@ -117,7 +118,9 @@ class SweepTable(Callback):
                 file.write(content.encode())
         print(f"\n{markdown}\nin {sweep / 'sweep.md'} and {sweep / 'sweep.csv'}")
         if best is not None:
-            print("Sample from the best\n  " + command_line("sample", {"ckpt": checkpoint_of(best, config)}))
+            recorded: Any = OmegaConf.load(kept) if (kept := best / "config.yaml").is_file() else {}
+            model = {"ckpt": checkpoint_of(best, config), **settings_of_record(recorded)}
+            print(f"Sample from the best\n  {command_line('sample', model)}")
         if left := [job for job, record in records.items() if record["status"] != "finished"]:
             said = "".join(f"\n  {job.name}: {records[job]['error'] or 'was cut'}" for job in left)
             again = f"To try these again\n  {repeat_command(sweep)}"

@@ -88,6 +88,8 @@ class ImageFolderData(ImageDataModule):
                 try:
                     size = self.reading.size_of(self.source.file(split, index, self.reading))
                     small += size[0] < width or size[1] < height
+                except MemoryError:
+                    raise
                 except Exception as error:  # what is damaged raises anything
                     errors[str(self.source.root / entry.name)] = error
         if errors:

@@ -4,13 +4,13 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from diffusion_lit.command_line.sample_settings import STEPS, sample_settings
 from diffusion_lit.denoiser import Denoiser
 from diffusion_lit.deployment.program import DECODE, graph_program, program
 from diffusion_lit.space import LatentSpace, Space
 
-__all__ = ["default_steps", "num_steps", "reading", "sample_settings", "usage"]
+__all__ = ["default_steps", "num_steps", "reading", "settings_for", "usage"]
 
-STEPS = 50
 ELSEWHERE = "FOLDER_OF_ITS_AUTOENCODER"
 
 
@@ -33,9 +33,7 @@ def reading(weights: str | None, allow: Sequence[str]) -> dict[str, str | list[s
     return named | ({"allow": list(allow)} if allow else {})
 
 
-def sample_settings(
-    denoiser: Denoiser, reading: Mapping[str, str | list[str]], clip: float | None
-) -> dict[str, object]:
+def settings_for(denoiser: Denoiser, reading: Mapping[str, str | list[str]], clip: float | None) -> dict[str, object]:
     """The settings of `sample` that its defaults do not fit.
 
     Args:
@@ -43,14 +41,8 @@ def sample_settings(
         reading: as `reading` gives it.
         clip: the largest |x_0| when its images are drawn, or None.
     """
-    settings: dict[str, object] = {
-        key: value if isinstance(value, str) else f"[{','.join(value)}]" for key, value in reading.items()
-    }
-    if (steps := default_steps(denoiser)) < STEPS:
-        settings["sampler.num_steps"] = steps
-    if clip != 1:
-        settings["sampler.clip"] = "null" if clip is None else f"{clip:g}"
-    return settings
+    given = {key: value if isinstance(value, str) else f"[{','.join(value)}]" for key, value in reading.items()}
+    return given | sample_settings(denoiser.schedule.num_timesteps, clip)
 
 
 def usage(
@@ -70,7 +62,7 @@ def usage(
         on_hub: whether it is on the Hub.
         denoiser: the model.
         has_pipeline: whether a pipeline of diffusers draws its images.
-        reading, clip: as for `sample_settings`.
+        reading, clip: as for `settings_for`.
     """
     c, h, w = denoiser.image_shape
     folder = place.partition("/")[2] if on_hub else place
@@ -79,7 +71,7 @@ def usage(
     download = [shlex.join(["hf", "download", place, "--local-dir", folder])] if on_hub else []
     if format in ("safetensors", "diffusers"):
         yield from ("With diffusion-lit (`pip install diffusion-lit`):", "", "```sh", *download)
-        settings = {"ckpt": folder, **sample_settings(denoiser, reading, clip)}
+        settings = {"ckpt": folder, **settings_for(denoiser, reading, clip)}
         elsewhere = {"autoencoder": ELSEWHERE} if decoding and on_hub else {}
         settings, loaded = settings | elsewhere, {**reading, **elsewhere}
         given = [f"{key}={value}" for key, value in settings.items()]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["check_seen", "from_first_rank", "join", "launched_by", "outlive_nobody"]
+__all__ = ["be_parent", "check_seen", "from_first_rank", "join", "launched_by", "outlive_nobody"]
 
 AGREED = "DIFFUSION_LIT_AGREED_"
 PATIENCE = 10.0  # seconds until a file that the first rank has written must be seen over a network file system
@@ -108,11 +108,21 @@ def check_seen(own: Path, named: str, settings: str) -> None:
         )
 
 
+def be_parent() -> None:
+    """Tell the processes that Lightning starts for this one's run who that is; of a launcher's, the launcher is it."""
+    if launched_by() is None:
+        from_first_rank("PARENT", lambda: str(os.getpid()))
+
+
 def outlive_nobody() -> None:
-    """End this process soon after the one that started it for its own run: a rank alone waits for ever."""
+    """End this process soon after the one that started it for its own run: a rank alone waits for ever.
+
+    Who that was is not asked of the system, which names another if it has ended meanwhile: importing takes seconds.
+    """
     if "LOCAL_RANK" not in os.environ or is_first():
         return
-    parent = os.getppid()
+    named = None if launched_by() else os.environ.get(f"{AGREED}PARENT")
+    parent = os.getppid() if named is None else int(named)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -152,6 +152,8 @@ def is_whole(file: Path) -> bool:
             return np.load(file, allow_pickle=False).ndim == 3
         with Image.open(file) as image:
             image.verify()
+    except MemoryError:
+        raise
     except Exception:  # what is damaged raises anything
         return False
     return True

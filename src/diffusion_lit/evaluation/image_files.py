@@ -124,6 +124,8 @@ class SameSizeImages:
                 facts, kind = look(source.file(split, i, anyhow), anyhow, channels)
                 seen.setdefault(facts, name)
                 formats[kind] += 1
+            except MemoryError:
+                raise
             except Exception as error:  # what is damaged raises anything
                 broken[f"{name} of {source.description}"] = error
         if broken:

@@ -48,7 +48,7 @@ class ClassHistogram(Metric):
 
     def measure(self, sets: Sets) -> dict[str, Figure]:
         generated, real = self.classes(sets.generated, "generated"), self.classes(sets.real, "real")
-        classes, numbers = torch.cat([generated, real]).unique(return_inverse=True)  # which may be of any size
+        classes, numbers = torch.cat([generated, real]).unique(return_inverse=True)  # type: ignore[no-untyped-call] # of any size
         both = numbers.split([len(generated), len(real)])
         p, q = (torch.bincount(x, minlength=len(classes)).double() / len(x) for x in both)
         return {"class_distance": Figure(float((p - q).abs().sum() / 2))}

@@ -8,7 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["build_optimizer", "refresh"]
+__all__ = ["build_optimizer", "check_optimizer", "refresh"]
+
+
+def check_optimizer(make: Callable[..., Optimizer]) -> None:
+    """Raise a ValueError, with the settings that `make` was given, if it cannot build an optimizer of them."""
+    p = nn.Parameter(torch.zeros(2, 2))
+    try:
+        build_optimizer(make, [p], lambda: [p], "32-true")
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        given = getattr(make, "keywords", {})
+        listed = ", ".join(f"optimizer.{name}={value}" for name, value in given.items())
+        raise ValueError(f"the optimizer cannot be built ({error}) with {listed}") from error
 
 
 def build_optimizer(

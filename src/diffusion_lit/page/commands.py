@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from diffusion_lit.budget import doubled, limits_in
+from diffusion_lit.command_line.sample_settings import settings_of_record
 from diffusion_lit.command_line.shell import by_key, command_line
 from diffusion_lit.run.past import Evaluation, PastRun
 from diffusion_lit.trust.recorded import own_packages
@@ -37,8 +38,9 @@ def commands_of(run: PastRun) -> list[tuple[str, str]]:
             following = [("Train on, twice as long", "train", longer)]
         else:
             following = [("Continue it", "train", {"resume": run.folder})]
-        following.append(("Draw from it", "sample", {"ckpt": run.folder}))
-        following.append(("Evaluate it", "evaluate", {"ckpt": run.folder}))
+        if (run.folder / "checkpoints" / "last.ckpt").is_file():
+            model = {"ckpt": run.folder, **settings_of_record(run.config)}
+            following += [("Draw from it", "sample", model), ("Evaluate it", "evaluate", model)]
         for purpose, name, settings in following:
             line = command_line(name, settings | allow | (dict.fromkeys(folders_of(run)) if name == "train" else {}))
             found.append((f"{purpose}{own_remark(line, own)}", f"{here}{line}"))

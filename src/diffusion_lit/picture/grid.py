@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from diffusion_lit.picture.image import visible
-from diffusion_lit.picture.title_font import font_for
+from diffusion_lit.picture.title_font import font_for, one_line
 
 __all__ = ["MAX_SHOWN", "choose_columns", "image_grid", "picture_of", "titles_of"]
 
@@ -105,7 +105,7 @@ def draw_titles(titles: Sequence[str], pitch: int, width: int) -> Tensor:
     """A line of text, each title centred on its column and cut to it, uint8 [1, HEADER, width]."""
     picture = Image.new("L", (width, HEADER), SHADE)
     draw = ImageDraw.Draw(picture)
-    for i, title in enumerate(titles):
+    for i, title in enumerate(map(one_line, titles)):
         font, short = font_for(title, LETTER), title
         while len(short) > 1 and draw.textlength(short, font) > pitch:
             kept = short.removesuffix("...")[:-1]

@@ -6,12 +6,17 @@ from pathlib import Path
 
 from PIL import ImageFont
 
-__all__ = ["font_file", "font_for"]
+__all__ = ["font_file", "font_for", "one_line"]
 
 log = logging.getLogger(__name__)
 
 BOXES: list[str] = []
 """Texts that no font of this machine can write: the first of them is warned of."""
+
+
+def one_line(name: str) -> str:
+    """The name of a class, which as a folder's may have any bytes, as a line of text."""
+    return " ".join(name.encode(errors="backslashreplace").decode().split())
 
 
 def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:

@@ -76,10 +76,11 @@ class Pool:
             ) from error
 
     def run(self, jobs: list[Job]) -> Iterator[tuple[Job, Record]]:
-        if self.workers == 1:
+        workers = min(self.workers, len(jobs))  # all of which are started at once
+        if workers <= 1:
             yield from ((job, self.maker(job)) for job in jobs)
             return
-        with ProcessPoolExecutor(self.workers, initializer=begin, initargs=(self.maker,)) as executor:
+        with ProcessPoolExecutor(workers, initializer=begin, initargs=(self.maker,)) as executor:
             futures: dict[Future[Record], Job] = {executor.submit(make, job): job for job in jobs}
             try:
                 for future in as_completed(futures):

@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion_lit.preparation.maker import STORES, encoding_for
 from diffusion_lit.preparation.workspace import Workspace
-from diffusion_lit.prepared.manifest import ENCODINGS
+from diffusion_lit.prepared.manifest import ENCODINGS, MAX_RESOLUTION
 from diffusion_lit.resolution import height_and_width, shortest
 from diffusion_lit.source.archive import COMPRESSED, TarSource, ZipSource, decompressed
 from diffusion_lit.source.base import Source
@@ -24,7 +24,9 @@ def reading_of(cfg: DictConfig) -> tuple[Reading, str]:
     needed = ("source", "out", "resolution")
     if missing := [key for key in needed if OmegaConf.is_missing(cfg, key) or cfg[key] is None]:
         raise ValueError(f"say what to prepare, and where: {' '.join(f'{key}=' for key in missing)} is not given")
-    resolution = shortest(*height_and_width(cfg.resolution))
+    if max(sides := height_and_width(cfg.resolution)) > MAX_RESOLUTION:
+        raise ValueError(f"resolution must be at most {MAX_RESOLUTION}, got {cfg.resolution}")
+    resolution = shortest(*sides)
     reading = Reading(resolution, cfg.channels, cfg.fit, cfg.filter, cfg.max_pixels).check()
     if cfg.encoding not in ("auto", *ENCODINGS):
         raise ValueError(f"encoding must be one of auto, {', '.join(ENCODINGS)}, got {cfg.encoding}")
@@ -52,6 +54,13 @@ def open_source(cfg: DictConfig, workspace: Workspace) -> Source:
         FileNotFoundError: if it is not there.
     """
     kind, colon, name = str(cfg.source).partition(":")
+    if colon and kind in ("torchvision", "hf") and not name:
+        raise ValueError(
+            f"source={cfg.source} names no dataset: give one, such as torchvision:CIFAR10 or hf:OWNER/NAME"
+        )
+    for column in ("image_column", "label_column"):
+        if cfg[column] is not None and not (colon and kind == "hf"):
+            raise ValueError(f"{column}={cfg[column]} is for source=hf:NAME, and would be ignored: leave it out")
     if colon and kind == "torchvision":
         return TorchvisionSource(name, Path(cfg.root), cfg.download, cfg.val_fraction)
     if colon and kind == "hf":

@@ -13,7 +13,7 @@ from diffusion_lit.resolution import height_and_width
 from diffusion_lit.source.layout import SPLITS
 from diffusion_lit.trust.plain import printable, read_as, read_json
 
-__all__ = ["ENCODINGS", "FORMAT", "MANIFEST", "SHARD", "WORK", "Latents", "Manifest", "Split"]
+__all__ = ["ENCODINGS", "FORMAT", "MANIFEST", "MAX_RESOLUTION", "SHARD", "WORK", "Latents", "Manifest", "Split"]
 
 MANIFEST = "manifest.json"
 WORK = ".prepare"

@@ -77,6 +77,8 @@ class PreparedImages:
                 if image.size != (width, height) or len(image.getbands()) != channels:
                     raise ValueError(f"an image of {image.size} pixels and {len(image.getbands())} channels")
                 pixels = np.asarray(image)
+        except MemoryError:
+            raise
         except Exception as error:  # what is damaged raises anything
             raise ValueError(f"shard {self.shards[home].file} is damaged ({error}); {REMEDY}") from error
         return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)

@@ -3,25 +3,29 @@
 import logging
 import os
 import secrets
-import shutil
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from diffusion_lit.budget import doubled
+from diffusion_lit.command_line.job import forget
 from diffusion_lit.command_line.shell import command_line
-from diffusion_lit.distributed.ranks import check_seen, from_first_rank, launched_by
-from diffusion_lit.files import move_aside, remove_leftovers
+from diffusion_lit.distributed.ranks import check_seen, from_first_rank, is_first, launched_by
+from diffusion_lit.files import keep, remove_leftovers
+from diffusion_lit.run.past import PICTURES, pictures_in
 from diffusion_lit.run.resume import Origin, readable, trained_by
+from diffusion_lit.run.settings import ABANDONED
 
 __all__ = ["claim", "claim_for_all", "say_finished", "set_aside"]
 
 log = logging.getLogger(__name__)
 
+RECORD = ("config.yaml", "run.json", "code.patch", "metrics.csv", "dashboard.png")
+"""Files of a run's folder that each run into it replaces."""
 LOCK_PATIENCE = 10.0  # seconds; loading processes of a process that was killed notice it, and let go, after up to 5
 
 
@@ -62,6 +66,9 @@ def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:
     """
     folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    known = (folder / ".lock").exists() or (origin is not None and origin.run.resolve() == folder.resolve())
+    if not known and (foreign := next(filter(Path.is_file, (folder / name for name in RECORD)), None)) is not None:
+        raise ValueError(f"{foreign} is not of a run in this folder, and would be replaced: use another hydra.run.dir")
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=LOCK_PATIENCE)
@@ -86,16 +93,23 @@ def claim(cfg: DictConfig, origin: Origin | None) -> FileLock:
 
 
 def set_aside(folder: Path, origin: Origin) -> None:
-    """Move the checkpoints of later steps than the one that a run continues from, in its own folder, out of its way.
+    """Move what is of later steps than the checkpoint that a run continues from, in its own folder, out of its way.
 
-    They are another branch of training: among those of this one they would be taken for its newest, or replaced.
+    That is another branch of training, whose checkpoints and pictures would be taken for this one's, or be replaced,
+    and whose figures be cut off. `abandoned/NUMBER` has it as a run's folder, with second names of what both have.
     """
     if origin.run.resolve() != folder.resolve():
         return
     later = [other.file for other in readable(folder / "checkpoints", say=False) if other.step > origin.step]
     if not later:
         return
-    aside = move_aside(later)
+    aside = next(path for n in count(1) if not (path := folder / ABANDONED / str(n)).exists())
+    kept = [*(folder / name for name in RECORD), *(folder / "averages").glob("*"), *(folder / "tensorboard").glob("*")]
+    moved = [path for kind in PICTURES for step, path in pictures_in(folder / kind).items() if step > origin.step]
+    for file in (*filter(Path.is_file, kept), *moved, *later):
+        place = aside / file.relative_to(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(place) if file in (*moved, *later) else keep(file, place)
     names = ", ".join(file.name for file in later)
     log.warning("continuing from step %d: checkpoints of later steps (%s) are now in %s", origin.step, names, aside)
 
@@ -118,10 +132,8 @@ def say_finished(cfg: DictConfig, origin: Origin, limits: Mapping[str, float]) -
     """
     run = origin.run.resolve()
     longer = command_line("train", {"resume": run, **doubled(limits, trained_by(origin))})
-    print(
-        f"{run} is finished: it was trained to step {origin.step}, and nothing is left to do. To train on\n  {longer}"
-    )
-    folder = Path(cfg.run_dir)
-    ours = {".hydra", f"{Path(sys.argv[0]).stem}.log", "train.log"}
-    if folder.resolve() != run and folder.is_dir() and {path.name for path in folder.iterdir()} <= ours:
-        shutil.rmtree(folder)
+    if is_first():  # of those that a launcher has started, which would remove the folder from under each other
+        print(f"{run} is finished: it was trained to step {origin.step}, and nothing is left to do. To train on")
+        print(f"  {longer}")
+        if (folder := Path(cfg.run_dir)).resolve() != run and folder.is_dir():
+            forget(folder, "train")

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from diffusion_lit.budget import whole_epochs
 from diffusion_lit.checkpoint import damage, damaged_part, load_checkpoint, peek
 from diffusion_lit.distributed.ranks import check_seen, from_first_rank
-from diffusion_lit.run.settings import Change, changes
+from diffusion_lit.run.settings import ABANDONED, Change, changes
 
 __all__ = [
     *("Origin", "check_origin", "find_earlier_run", "find_origin", "is_finished", "open_origin", "read", "readable"),
@@ -140,9 +140,9 @@ def find_earlier_run(cfg: DictConfig, cell: str | None = None) -> Origin | None:
         cfg: a run's settings, every `auto` replaced.
         cell: in a sweep, the name of the job's folder.
     """
-    origins: list[Origin] = []
-    own = Path(cfg.run_dir) / "checkpoints"
-    for folder in sorted(Path(cfg.output_root).glob("**/checkpoints")) if cell is None else [own]:
+    origins, root = list[Origin](), Path(cfg.output_root)
+    below = (path for path in root.glob("**/checkpoints") if ABANDONED not in path.relative_to(root).parts)
+    for folder in sorted(below) if cell is None else [Path(cfg.run_dir) / "checkpoints"]:
         for origin in readable(folder):
             if not any(change.decides or change.forbidden for change in changes(origin.recorded, cfg)):
                 origins.append(origin)

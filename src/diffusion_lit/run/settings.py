@@ -15,13 +15,16 @@ from diffusion_lit.command_line.shell import PATHS
 from diffusion_lit.derived import DERIVED, leaves
 from diffusion_lit.trust.destination import within_run
 
-__all__ = ["Change", "changes", "plain_settings", "remarks"]
+__all__ = ["ABANDONED", "Change", "changes", "plain_settings", "remarks"]
 
 ARCHITECTURE = (
     *("model", "schedule", "parameterization", "loss._target_", "density._target_"),
     *("space._target_", "space.scale", "space.shift", "space.sha256"),
 )
 """Settings that weights cannot outlive: by the beginning of their keys."""
+
+ABANDONED = "abandoned"
+"""The folder, in a run's, of branches that it was not continued from."""
 
 PLACES = ("run_dir", "output_root", "resume", "init", "data.cache")
 """Settings of where one run is and comes from, and where this machine has room for what it fetches."""

@@ -38,9 +38,8 @@ def spaced_times(schedule: Schedule, num_steps: int | None = None, spacing: str 
     if n is None:
         raise ValueError(f"{name} is continuous, with no number of steps of its own: set sampler.num_steps=50, say")
     if n < 1 or (most is not None and n > most):
-        raise ValueError(
-            f"cannot take {n} sampling steps: the schedule has {most}; set sampler.num_steps between 1 and {most}"
-        )
+        allowed = "at least 1" if most is None else f"between 1 and {most}, the steps of the schedule"
+        raise ValueError(f"cannot take {n} sampling steps: num_steps must be {allowed}")
     done = torch.arange(n, dtype=torch.float64)  # steps already taken
     share = done / max(n - 1, 1)
     one, least = torch.tensor([1.0, schedule.t_min], dtype=torch.float64)

@@ -79,7 +79,7 @@ def open_bands(file: Path | BinaryIO, channels: int | None, max_pixels: int) -> 
             return numpy_bands(file, channels).check(channels, max_pixels)
         if start.startswith(TIFF) and not is_picture(file, channels):
             return tiff_bands(file, max_pixels).check(channels, max_pixels)
-    except ValueError:
+    except (MemoryError, ValueError):
         raise
     except Exception as error:  # what is damaged raises anything
         raise ValueError(f"it is damaged ({type(error).__name__}: {error})") from error
@@ -116,6 +116,8 @@ def is_array(file: Path | BinaryIO) -> bool:
     try:
         with opened(file) as stream:
             return len(array_header(stream, "it")[1]) in (2, 3)
+    except MemoryError:
+        raise
     except Exception:  # what is damaged raises anything; reading it says what
         return True
 
@@ -150,6 +152,8 @@ def is_picture(file: Path | BinaryIO, channels: int | None) -> bool:
     try:
         with Image.open(file, formats=("TIFF",)) as image:
             return channels in (None, 1, 3) or 0 not in image.tag_v2.get(EXTRASAMPLES, ())  # type: ignore[attr-defined]
+    except MemoryError:
+        raise
     except Exception:  # what is damaged raises anything
         return False
 

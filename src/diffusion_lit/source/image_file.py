@@ -52,10 +52,8 @@ class Reading:
     def check(self, prefix: str = "") -> "Reading":
         """This reading, if it can be done; a ValueError, with `prefix` before the setting's name, if not."""
         height_and_width(self.resolution, f"{prefix}resolution")
-        for name, meaning in (
-            ("channels", ": 1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha"),
-            ("max_pixels", ""),
-        ):
+        meanings = {"channels": ": 1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha", "max_pixels": ""}
+        for name, meaning in meanings.items():
             if type(value := getattr(self, name)) is not int or value < 1:
                 raise ValueError(f"{prefix}{name} must be a whole number of at least 1{meaning}, got {value}")
         for name, allowed in (("fit", FITS), ("filter", tuple(FILTERS))):
@@ -108,6 +106,8 @@ class Reading:
                 return self.shape_bands(bands)
             with self.open(file) as image:
                 return self.shape(image)
+        except MemoryError as error:
+            raise MemoryError(f"while {name or file} was read") from error
         except Exception as error:  # what is damaged raises anything
             raise ValueError(unreadable({name or str(file): error})) from error
 
@@ -179,6 +179,8 @@ def is_image(file: Path | BinaryIO) -> bool:
     try:
         with Image.open(file, formats=FORMATS):
             return True
+    except MemoryError:
+        raise
     except Exception:  # what is damaged raises anything
         return False
 

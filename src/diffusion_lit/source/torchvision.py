@@ -88,6 +88,8 @@ class TorchvisionSource(TableSource):
             image = self.datasets[of][number][0]
             assert isinstance(image, Image.Image)
             return reading.shape(image)
+        except MemoryError:
+            raise
         except Exception as error:  # what is damaged raises anything
             name = self.splits[split][index].name
             raise ValueError(f"{name} of {self.description} cannot be read: {error}") from error

@@ -26,20 +26,20 @@ def end_report(
         step: the last step.
         seconds: how long it took.
         metrics: figures by name; `val/loss` and the FIDs are shown.
-        drawing: settings of `sample` for its model.
+        drawing: settings by which it is drawn from.
         longer: settings by which it trains on.
     """
     figures = [f"{k} = {float(v):.4g}" for k, v in metrics.items() if k == "val/loss" or k.startswith("fid/")]
     grids, table_of_figures = sorted((run / "samples").glob("*.png")), run / "metrics.csv"
+    last = run / "checkpoints" / "last.ckpt"
     rows: list[tuple[str, str | Path | None]] = [
         ("trained", f"to step {step:,} in {clock_time(seconds)}"),
         ("result", ", ".join(figures) or None),
         ("samples", grids[-1] if grids else None),
         ("metrics", table_of_figures if table_of_figures.is_file() else None),
-        ("checkpoint", run / "checkpoints" / "last.ckpt"),
+        ("checkpoint", last if last.is_file() else None),
     ]
-    following = [
-        command_line("sample", {"ckpt": run, **drawing}),
-        command_line("train", {"resume": run, **longer}),
-    ]
+    if not last.is_file():  # callback.last_checkpoint=null
+        return f"\n{table(rows)}"
+    following = [command_line("sample", {"ckpt": run, **drawing}), command_line("train", {"resume": run, **longer})]
     return "\n".join(["", table(rows), "Try next", *(f"  {line}" for line in following)])

@@ -10,6 +10,8 @@ from zipfile import ZipFile, is_zipfile
 
 import torch
 
+from diffusion_lit.out_of_memory import is_out_of_memory
+
 __all__ = ["broken_checksum", "load_tensors"]
 
 
@@ -35,6 +37,8 @@ def load_tensors(
             warnings.simplefilter("ignore")  # torch's, on the protocol of a pickle that it then refuses
             return torch.load(file, map_location="cpu", weights_only=True, mmap=(mmap and is_zipfile(file)) or None)
     except Exception as error:  # damaged bytes raise nearly anything
+        if is_out_of_memory(error):
+            raise
         [reason, *_] = str(error).splitlines() or [""]
         if isinstance(error, pickle.UnpicklingError):
             name = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -57,6 +61,8 @@ def broken_checksum(file: Path) -> str | None:
     try:
         with ZipFile(file) as archive:
             bad = archive.testzip()
+    except MemoryError:
+        raise
     except Exception as error:  # what reading bytes as an archive can end in
         bad = str(error) or type(error).__name__
     return None if bad is None else f"{file} is damaged: the checksum of {bad} is not what was written"
