@@ -153,7 +153,7 @@ def test_processes_that_lightning_starts_read_the_same(
 
 
 PATHLIKE = re.compile(r"\b(folder|file|path|url|dir)s?\b", re.IGNORECASE)
-NO_PATHS = {"cache_gigabytes", "channels", "max_unreadable", "monitor", "num_classes", "objective"}
+NO_PATHS = {"cache_gigabytes", "channels", "errors", "max_unreadable", "monitor", "num_classes", "objective"}
 
 
 def test_every_path_is_known_as_one() -> None:

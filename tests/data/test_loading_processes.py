@@ -91,7 +91,7 @@ def lose_a_process(folder: Path, expected: type[BaseException], step: int | None
         train_in(folder, "data.num_workers=1", "data.batch_size=30", "trainer.max_steps=20", kill, *quiet)
     message = explain(caught.value)
     assert message is not None and "a data loading process was ended from outside (" in message
-    assert "()" not in message and "resume=auto" in message
+    assert "()" not in message and "resume=RUN" in message
     assert load_checkpoint(folder)["global_step"] == KillLoaders.done == STEP
 
 

@@ -280,7 +280,7 @@ def test_of_more_losses_than_fit_the_last_are_kept() -> None:
 
 def test_parts_that_do_not_divide_the_steps_are_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"num_bins=300 does not divide the schedule's 1000 steps.*num_bins=100, or 1000"
+        ValueError, match=r"num_bins=300 does not divide the schedule's 1000 steps.*num_bins=100 or 1000"
     ):
         ImportanceDensity(300).check(LinearSchedule())
     ImportanceDensity(250).check(LinearSchedule())

@@ -460,7 +460,10 @@ def test_bad_settings_are_refused_before_any_work(sampler: str) -> None:
     for clip in (0.0, -1.0):
         with pytest.raises(ValueError, match=f"must be positive, got {clip}"):
             kind(clip=clip)
-    with pytest.raises(ValueError, match="cannot take 1001 sampling steps: the schedule has 1000"):
+    with pytest.raises(
+        ValueError,
+        match="cannot take 1001 sampling steps: num_steps must be between 1 and 1000, the steps of the schedule",
+    ):
         kind(num_steps=1001)(gaussian("linear"), ImageNoise(0, [0], (1, 2, 2)))
 
 

@@ -521,7 +521,7 @@ def test_sampling_times_are_evenly_spread_steps(num_timesteps: int) -> None:
 
 @pytest.mark.parametrize("num_steps", [0, -1, 8])
 def test_impossible_numbers_of_steps_are_refused(num_steps: int) -> None:
-    with pytest.raises(ValueError, match=f"cannot take {num_steps} sampling steps: the schedule has 7"):
+    with pytest.raises(ValueError, match=f"cannot take {num_steps} sampling steps: num_steps must be between 1 and 7"):
         spaced_times(CosineSchedule(7), num_steps)
 
 

@@ -411,7 +411,7 @@ NO_MEMORY: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a folder": ("PIL.Image.open", lambda file: ImageFolderData(str(file.parent), 8).check_files()),
     "a drawn image": ("PIL.Image.open", is_whole),
     "a checkpoint": ("torch.load", load_tensors),
-    "a checkpoint's checksums": ("zipfile.ZipFile", damaged_part),
+    "a checkpoint's checksums": ("zipfile.ZipFile.__init__", damaged_part),
 }
 
 

@@ -22,7 +22,6 @@ OTHER_KINDS = {
     "trainer.max_steps": "int | None",
     "trainer.max_images": "int | None",
     "trainer.max_minutes": "float | None",
-    "trainer.default_root_dir": "str | None",
     "trainer.devices": "int | list[int] | Literal['auto']",
     "trainer.val_check_interval": "int",
     "objective_mode": "Literal['min', 'max']",
@@ -36,22 +35,14 @@ OTHER_KINDS = {
     "guidance_interval": "list[float] | None",
     "precision": "str | int | None",
     "out": "str",
-    "prepare.out": "str | None",
     "prepare.root": "str",
-    "report.out": "str | None",
-    "ckpt": "str | None",
-    "guide": "str | None",
     "format": "str | list[str]",
     "export.format": "str",
-    "license": "str | None",
-    "push_to": "str | None",
     "metrics": "dict",
     "train.space": "str | dict",
-    "resume": "str | None",
     "run_dir": "str",
-    "init": "str | None",
-    "animation": "str | None",
-    "latents": "str | None",
+    **dict.fromkeys(("trainer.default_root_dir", "prepare.out", "report.out", "animation", "latents"), "str | None"),
+    **dict.fromkeys(("ckpt", "guide", "license", "push_to", "resume", "init"), "str | None"),
 }
 """Kinds that neither a class nor a default tells, by their keys, or by COMMAND.KEY; as annotations."""
 
@@ -107,12 +98,7 @@ def check_settings(cfg: DictConfig, command: str, merged: Collection[str] = ()) 
     for path, part in parts(values, ""):
         check_part(part, path, command, path in merged)
     for group in groups_of(command):
-        for name, part in collected(values.get(group)):
-            if "_target_" not in part:
-                raise ValueError(
-                    f"{group}.{name} has settings ({', '.join(map(str, part))}) and no _target_: they are of a "
-                    f"part that is not chosen. Choose it with {group}=, or leave them out with {group}.{name}=null"
-                )
+        check_chosen(group, values.get(group))
     for name, setting in known.items():
         if values.get(name) == "???":
             needed = f"{command} needs {name}=VALUE, {setting.comment}"
@@ -130,11 +116,15 @@ def parts(value: object, path: str) -> Iterator[tuple[str, dict[Any, Any]]]:
         yield from parts(inner, f"{path}.{key}" if path else str(key))
 
 
-def collected(group: object) -> list[tuple[str, dict[Any, Any]]]:
-    """The parts of a group that is several of them by name, as callbacks are."""
-    if not isinstance(group, dict) or "_target_" in group:
-        return []
-    return [(str(name), part) for name, part in group.items() if isinstance(part, dict)]
+def check_chosen(group: str, value: object) -> None:
+    """Check a group that is several parts by name, as callbacks are: each that has settings has a class."""
+    if isinstance(value, dict) and "_target_" not in value:
+        for name, part in value.items():
+            if isinstance(part, dict) and "_target_" not in part:
+                raise ValueError(
+                    f"{group}.{name} has settings ({', '.join(map(str, part))}) and no _target_: they are of a part "
+                    f"that is not chosen. Choose it with {group}=, or leave them out with {group}.{name}=null"
+                )
 
 
 def check_part(part: Mapping[Any, Any], path: str, command: str, merged: bool) -> None:

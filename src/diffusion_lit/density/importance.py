@@ -42,9 +42,10 @@ class ImportanceDensity(FixedPrecision, Density):
     def check(self, schedule: Schedule) -> None:
         steps, parts = schedule.num_timesteps, len(self.counts)
         if steps is not None and steps % parts:
+            fitting = " or ".join(map(str, sorted({math.gcd(steps, parts), steps})))
             raise ValueError(
                 f"density.num_bins={parts} does not divide the schedule's {steps} steps into equal parts; set "
-                f"density.num_bins={math.gcd(steps, parts)}, or {steps}"
+                f"density.num_bins={fitting}"
             )
         if parts * schedule.t_min > 1 + 1e-9:
             most = math.floor(1 / schedule.t_min + 1e-9)
