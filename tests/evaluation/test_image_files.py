@@ -72,3 +72,12 @@ def test_a_prepared_set_is_read_whole(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match=r"shard .* is damaged"):
         open_images(tmp_path / "a set", "samples", known)
+
+
+def test_a_folder_of_sample_s_is_its_images_without_their_grid(tmp_path: Path) -> None:
+    drawn = {f"png/{i}.png": png(i, (8, 8)) for i in range(4)}
+    write_folder(tmp_path / "drawn", {"grid.png": png(9, (40, 40)), **drawn})
+    with pytest.raises(ValueError, match=r"outside any, such as grid\.png"):
+        open_images(tmp_path / "drawn", "samples", ClassNames())
+    (tmp_path / "drawn" / "sample.json").write_text("{}")
+    assert len(open_images(tmp_path / "drawn", "samples", ClassNames())) == 4

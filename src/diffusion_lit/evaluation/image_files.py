@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_lit.distributed.collective import rank_and_size
+from diffusion_lit.drawn.folder import RECORD
 from diffusion_lit.evaluation.class_names import ClassNames
 from diffusion_lit.evaluation.image_array import NpzImages
 from diffusion_lit.evaluation.image_set import StoredImages
@@ -57,6 +58,7 @@ def open_images(path: str | Path, option: str, classes: ClassNames, channels: in
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{option}={path} does not exist; it should be {KINDS}")
+    path = images_within(path)
     named: dict[str, Any] = {"files": str(path.resolve())}
     if path.suffix == ".npz":
         array = NpzImages(path, f"{option}={path}")
@@ -77,6 +79,12 @@ def open_images(path: str | Path, option: str, classes: ClassNames, channels: in
     numbers = None if names is None else classes.numbers(names, SETS[option], source.numbered)
     files = SameSizeImages.of(source, numbers, channels)
     return StoredImages(files, named | {"formats": files.formats})
+
+
+def images_within(path: Path) -> Path:
+    """Of a folder that `sample` has written to, the place of all images, beside which a grid of them may lie."""
+    places = [path / name for name in ("png", "npy", "samples.npz", "samples.zip", "shards")]
+    return next((place for place in places if place.exists()), path) if (path / RECORD).is_file() else path
 
 
 def channels_of(cfg: DictConfig, models: Models | None) -> int | None:
