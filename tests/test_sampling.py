@@ -158,6 +158,10 @@ def test_a_stopped_command_prints_the_one_that_continues_it(run: Path, tmp_path:
     done = run_forked("sample", *args, cwd=tmp_path)
     assert done.returncode == 0 and f"{here} of 30 images are there already" in done.stdout, done
     assert np.load(out / "samples.npz")["arr_0"].shape == (30, 8, 8, 1) and not (out / ".drawn").exists()
+    stamp = (out / "samples.npz").stat().st_mtime_ns
+    done = run_forked("sample", *args, cwd=tmp_path)
+    assert done.returncode == 0 and "30 images are in" in done.stdout and "already: samples.npz" in done.stdout, done
+    assert (out / "samples.npz").stat().st_mtime_ns == stamp and not (out / ".drawn").exists()
 
 
 def test_another_setting_in_the_same_folder_is_refused(run: Path, tmp_path: Path) -> None:
@@ -188,7 +192,7 @@ def test_images_of_unknown_settings_are_not_taken_up(tmp_path: Path) -> None:
     (tmp_path / "png").mkdir()
     (tmp_path / "png" / "000000.png").touch()
     with pytest.raises(ValueError, match=r"has png in it, and no sample\.json says how it was drawn"):
-        SampleFolder(tmp_path, keep=True).open({"seed": 0}, [0])
+        SampleFolder(tmp_path, keep=True).open({"seed": 0}, [0], {"files": []})
 
 
 @pytest.mark.parametrize("name", ["grid.png", "shards/train/shard-00000.bin"])
@@ -199,29 +203,50 @@ def test_files_that_no_such_command_has_made_are_not_replaced(name: str, tmp_pat
     with pytest.raises(
         ValueError, match=rf"has {made[0]} in it, and no sample\.json says how it was drawn: give another"
     ):
-        SampleFolder(tmp_path, keep=True).open({"seed": 0}, [0], made)
+        SampleFolder(tmp_path, keep=True).open({"seed": 0}, [0], {"files": made})
     assert not (tmp_path / "sample.json").exists()
-    SampleFolder(tmp_path, keep=True).open({"seed": 0}, [0], ["samples.npz"])
+    SampleFolder(tmp_path, keep=True).open({"seed": 0}, [0], {"files": ["samples.npz"]})
     assert (tmp_path / name).read_text() == "mine"
-    SampleFolder(tmp_path, keep=True).open({"seed": 0}, [0], made)
+    SampleFolder(tmp_path, keep=True).open({"seed": 0}, [0], {"files": made})
+
+
+def test_what_is_made_of_images_that_are_not_kept_is_made_once(tmp_path: Path) -> None:
+    """Of the same images in the same way, and as long as it is there."""
+    settings, product = {"seed": 0}, {"files": ["samples.npz"], "indices": [0, 2]}
+
+    def missing(product: dict[str, object]) -> list[int]:
+        folder = SampleFolder(tmp_path, keep=False)
+        found = folder.open(settings, [0, 1], product)
+        for i in found:
+            folder.save(i, torch.zeros(1, 2, 2, dtype=torch.uint8))
+        if found:
+            (tmp_path / "samples.npz").touch()
+            folder.close()
+        folder.release()
+        return found
+
+    assert [missing(product) for _ in range(3)] == [[0, 1], [], []]
+    assert [missing(product | {"indices": [0, 1]}) for _ in range(2)] == [[0, 1], []]
+    (tmp_path / "samples.npz").unlink()
+    assert missing(product | {"indices": [0, 1]}) == [0, 1]
 
 
 def test_a_folder_is_drawn_into_by_one_command_at_a_time(tmp_path: Path) -> None:
     """Which would remove what the other is writing, for a leftover, and its images once it has put them together."""
     out = tmp_path / "a folder = 1"
     first, second = (SampleFolder(out, keep=False) for _ in range(2))
-    assert first.open({"seed": 0}, [0]) == [0]
+    assert first.open({"seed": 0}, [0], {"files": []}) == [0]
     with pytest.raises(ValueError, match=r"another command is drawing into .*a folder = 1: wait .* out=DIR"):
-        second.open({"seed": 0}, [0])
+        second.open({"seed": 0}, [0], {"files": []})
     first.release()
-    assert second.open({"seed": 0}, [0]) == [0]
+    assert second.open({"seed": 0}, [0], {"files": []}) == [0]
     second.release()
 
 
 def test_a_folder_that_is_removed_while_it_is_drawn_into_is_named(tmp_path: Path) -> None:
     """Not made anew, with a part of the images that would be taken for all."""
     folder, image = SampleFolder(tmp_path / "out", keep=True), torch.zeros(1, 2, 2, dtype=torch.uint8)
-    folder.open({"seed": 0}, [0, 1])
+    folder.open({"seed": 0}, [0, 1], {"files": []})
     folder.save(0, image)
     shutil.rmtree(folder.out)
     with pytest.raises(UnwritableError, match="was removed or moved while images were drawn into it"):
@@ -232,14 +257,14 @@ def test_a_folder_that_is_removed_while_it_is_drawn_into_is_named(tmp_path: Path
 def test_the_lock_of_a_command_that_began_later_stays(tmp_path: Path) -> None:
     """In a folder that was removed under the first."""
     first, second, third = (SampleFolder(tmp_path / "out", keep=True) for _ in range(3))
-    first.open({"seed": 0}, [0])
+    first.open({"seed": 0}, [0], {"files": []})
     shutil.rmtree(first.out)
-    second.open({"seed": 0}, [0])
+    second.open({"seed": 0}, [0], {"files": []})
     first.release()
     with pytest.raises(ValueError, match="another command is drawing into"):
-        third.open({"seed": 0}, [0])
+        third.open({"seed": 0}, [0], {"files": []})
     second.release()
-    assert third.open({"seed": 0}, [0]) == [0]
+    assert third.open({"seed": 0}, [0], {"files": []}) == [0]
     third.release()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
+from diffusion_lit.counted import counted
 from diffusion_lit.distributed.collective import decided, rank_and_size, wait_for_all
 from diffusion_lit.distributed.processes import start_processes
 from diffusion_lit.drawing import draw
@@ -60,10 +61,14 @@ def sample(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
         if "shards" in formats:
             Workspace(folder.out / "shards").refuse_foreign()
         try:
-            missing = decided(lambda: folder.open(settings_of(cfg, models, setup, labels), indices, made))
+            which = [indices.start, indices.stop] if isinstance(indices, range) else list(indices)
+            product = {"files": made, "caption": cfg.caption, "indices": which}
+            missing = decided(lambda: folder.open(settings_of(cfg, models, setup, labels), indices, product))
             draw_missing(cfg, setup, labels, folder, missing, len(indices))
             wait_for_all()
-            if rank_and_size()[0] == 0:
+            if rank_and_size()[0] == 0 and folder.is_finished:
+                print(f"{counted(len(indices), 'image')} are in {folder.out} already: {', '.join(made)}")
+            elif rank_and_size()[0] == 0:
                 write_outputs(cfg, setup, folder, indices, None if labels is None else [labels[i] for i in indices])
         except Interrupted as stop:
             if rank_and_size()[0] > 0:

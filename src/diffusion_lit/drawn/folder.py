@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from diffusion_lit.trust.plain import read_json
 __all__ = ["ImageFiles", "SampleFolder"]
 
 RECORD = "sample.json"
+FINISHED = "finished"
+"""In it, what was made of images that are not kept themselves."""
 
 
 class SampleFolder:
@@ -39,16 +41,16 @@ class SampleFolder:
     def file(self, index: int) -> Path:
         return self.images / f"{index:06d}.{self.kind}"
 
-    def open(self, settings: dict[str, Any], indices: Sequence[int], made: Sequence[str] = ()) -> list[int]:
+    def open(self, settings: dict[str, Any], indices: Sequence[int], product: Mapping[str, Any]) -> list[int]:
         """Make the folder, or find it as an earlier command with the same settings has left it, and lock it.
 
         Args:
             settings: all that decides what an image is, plain values.
             indices: the images that are to be in it.
-            made: names of what is to be made of them there.
+            product: what is to be made of them there, plain values: its `files`, and all else that decides it.
 
         Returns:
-            Those that are missing, or not whole.
+            Those that are missing, or not whole; none if the product is there (`is_finished`).
 
         Raises:
             ValueError: if it cannot be written to, another command has it, or it holds images of other settings, or
@@ -65,14 +67,23 @@ class SampleFolder:
             ) from error
         except OSError:
             pass  # writing below says what is wrong
+        made, finished = product["files"], None
         if record.is_file():
-            check_settings(read_json(record), settings, self.out)
+            recorded = read_json(record)
+            finished = recorded.pop(FINISHED, None) if isinstance(recorded, dict) else None
+            check_settings(recorded, settings, self.out)
         elif taken := [name for name in (self.shown.name, self.hidden.name, *made) if is_taken(self.out / name)]:
             names = ", ".join(taken)
             raise ValueError(
                 f"{self.out} has {names} in it, and no {RECORD} says how it was drawn: give another out=DIR"
             )
-        write_json(settings, record)
+        there = all((self.out / name).exists() for name in made)
+        self.is_finished = self.images == self.hidden and finished == product and there
+        self.record = {**settings, FINISHED: dict(product)}
+        write_json(self.record if self.is_finished else settings, record)
+        if self.is_finished:
+            shutil.rmtree(self.hidden, ignore_errors=True)
+            return []
         if self.images == self.shown and self.hidden.is_dir() and not self.shown.exists():
             self.hidden.rename(self.shown)
         try:
@@ -81,8 +92,8 @@ class SampleFolder:
             raise UnwritableError(f"{self.images} cannot be written to ({error}); choose another folder") from error
         for folder in (self.out, self.images):
             remove_leftovers(folder)
-        there = {path.name for path in self.images.iterdir()}
-        return [i for i in indices if (file := self.file(i)).name not in there or not is_whole(file)]
+        found = {path.name for path in self.images.iterdir()}
+        return [i for i in indices if (file := self.file(i)).name not in found or not is_whole(file)]
 
     def save(self, index: int, image: Tensor) -> None:
         """Write one image, uint8 [C, H, W]; an UnwritableError if the folder, with the earlier ones, is gone."""
@@ -108,6 +119,7 @@ class SampleFolder:
     def close(self) -> None:
         """Remove images that were only kept until something was made of them."""
         if self.images == self.hidden:
+            write_json(self.record, self.out / RECORD)
             shutil.rmtree(self.hidden)
 
 
