@@ -39,7 +39,7 @@ def epoch(ranks: list[ImageDataModule], number: int, loaders: dict[int, Any]) ->
     return visited
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", slow_but([0], [0, 2]))
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_image_once_an_epoch(root: tuple[Path, int], kind: str, world_size: int, num_workers: int) -> None:

@@ -480,26 +480,27 @@ def test_a_branch_in_a_run_s_own_folder_replaces_nothing_of_the_other(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """From an earlier step on: what is saved of later ones is set aside, and the newest is the branch's."""
+    run = tmp_path / "run"
     every = ("callback.last_checkpoint.every_n_steps=2", "callback.last_checkpoint.keep_last=3")
     pictures = ("callback.fid=null", "sampler.num_steps=1", "trainer.log_every_n_steps=1")
     options = ("trainer.max_steps=6", "callback.step_checkpoint.every_n_train_steps=5")
-    train_in(tmp_path, *pictures, *every, *options)
-    saved, old = tmp_path / "checkpoints", steps(tmp_path / "checkpoints")
+    train_in(run, *pictures, *every, *options)
+    saved, old = run / "checkpoints", steps(run / "checkpoints")
     assert old == {"last": 6, "last_step_0000002": 2, "last_step_0000004": 4, "step_0000005": 5, "best": 6}
     second = load_checkpoint(saved / "last_step_0000002.ckpt")["state_dict"]
     for abandoned in (old, {"last": 5, "last_step_0000004": 4, "best": 3}):
         options = (f"resume={saved / 'last_step_0000002.ckpt'}", "optimizer.lr=1e-4", "trainer.max_steps=5")
-        train_in(tmp_path, *options, "callback.step_checkpoint=null", tiny=())
+        train_in(run, *options, "callback.step_checkpoint=null", tiny=())
         kept = steps(saved)
         assert kept == {"last": 5, "last_step_0000002": 2, "last_step_0000004": 4, "best": 3}
-        assert find_origin(tmp_path).step == 5
-        [aside] = [path for path in (tmp_path / "abandoned").iterdir() if f"are now in {path}" in caplog.messages[-1]]
+        assert find_origin(run).step == 5
+        [aside] = [path for path in (run / "abandoned").iterdir() if f"are now in {path}" in caplog.messages[-1]]
         assert steps(aside / "checkpoints") == {name: step for name, step in abandoned.items() if step > 2}
-        assert (read_run(aside).step, read_run(tmp_path).step) == (abandoned["last"], 5), "with figures and pictures"
+        assert (read_run(aside).step, read_run(run).step) == (abandoned["last"], 5), "with figures and pictures"
         assert [row["step"] for row in read_run(aside).rows] == [*range(abandoned["last"] + 1)]
         assert list(read_run(aside).pictures["samples"]) == [3, abandoned["last"]]
         assert find_origin(aside).step == abandoned["last"]
-        auto = config(tmp_path.parent / "new", f"output_root={tmp_path.parent}", *pictures, *every, *options)
+        auto = config(tmp_path / "new", f"output_root={tmp_path}", *pictures, *every, *options)
         fit_model_to_data(auto, instantiate(auto.data))
         assert (found := find_earlier_run(auto)) is None or ABANDONED not in found.file.parts
     again = load_checkpoint(saved / "last_step_0000002.ckpt")["state_dict"]
