@@ -149,7 +149,7 @@ def test_s3_is_read_through_its_own_client(root: Path, tmp_path: Path, monkeypat
             "batch_size": 4,
             "num_lanes": 2,
         }
-        data = StreamData("s3://bucket/deep/set", num_workers=2, **options)
+        data = StreamData("s3://bucket/deep/set", num_workers=1, **options)
         assert sorted(visited(data)) == list(range(NUM_IMAGES))
         assert sorted(visited(data)) == list(range(NUM_IMAGES))
         again = StreamData("s3://bucket/deep/set/", num_workers=0, **options)
@@ -160,7 +160,7 @@ def test_s3_is_read_through_its_own_client(root: Path, tmp_path: Path, monkeypat
         assert Counter(asked) == expected
         asked.clear()
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
-        data = StreamData("s3://bucket/deep/set", num_workers=2, **options | {"cache": str(tmp_path / "other")})
+        data = StreamData("s3://bucket/deep/set", num_workers=1, **options | {"cache": str(tmp_path / "other")})
         assert sorted(visited(data)) == list(range(NUM_IMAGES))
         assert sum(len(batch.images) for batch in data.val_dataloader()) == 4
         assert Counter(asked) == {("another", f"deep/set/{key}"): 1 for key in once}

@@ -99,13 +99,8 @@ def test_a_signal_ends_a_run_with_its_code_and_loses_nothing(
     assert model_figures(undisturbed) == model_figures(tmp_path / "next")
 
 
-@pytest.mark.parametrize(
-    "cuts",
-    [
-        [("validation", 1, 3), ("fid", 0, 6)],
-        pytest.param([("grid", 1, 7)], marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("cuts", [[("validation", 1, 3), ("fid", 0, 6)], [("grid", 1, 7)]])
 def test_a_signal_to_one_of_two_ranks_stops_both_where_they_are(
     cuts: list[tuple[str, int, int]], tmp_path: Path
 ) -> None:
