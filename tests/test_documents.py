@@ -116,7 +116,7 @@ def test_what_a_flag_is_translated_to_is_a_setting() -> None:
     for words in found:
         needed = [choice for key, choice in NEEDED.items() if any(word.startswith(key) for word in words)]
         arguments = [*(c for c in needed if c not in words), *words]
-        messages = [name_mistake(name, arguments) for name in ("train", "sample", "evaluate", "prepare")]
+        messages = [name_mistake(name, arguments) for name in ("train", "sample", "evaluate", "prepare", "export")]
         assert "" in messages, (words, messages)
 
 
