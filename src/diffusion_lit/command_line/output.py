@@ -28,7 +28,6 @@ def outlive_readers() -> None:
             stream.flush()
             outlet = io.BufferedWriter(Outlet(stream.fileno(), "w", closefd=False))
             buffering = (stream.line_buffering, stream.write_through)
-            errors = (
-                "surrogateescape" if stream.errors == "strict" else stream.errors
-            )  # names of files need not be text
+            # The names of files need not be text.
+            errors = "surrogateescape" if stream.errors == "strict" else stream.errors
             setattr(sys, name, io.TextIOWrapper(outlet, stream.encoding, errors, None, *buffering))
