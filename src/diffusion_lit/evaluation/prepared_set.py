@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lit.data.prepared import path_of
+from diffusion_lit.distributed.collective import decided
 from diffusion_lit.prepared.manifest import MANIFEST, Manifest
 from diffusion_lit.prepared.reader import REMEDY, PreparedImages
 from diffusion_lit.prepared.shard import check_shard
@@ -19,7 +20,7 @@ __all__ = ["PreparedSet"]
 
 
 class PreparedSet:
-    """Images by number, uint8 [C, H, W].
+    """Images by number, uint8 [C, H, W]. The first process alone checks the shards: all must open it together.
 
     Args:
         root: its folder, such as `sample format=shards` or `prepare` makes.
@@ -35,8 +36,12 @@ class PreparedSet:
         self.manifest = manifest = Manifest.load(root / MANIFEST)
         if manifest.latents is not None:
             raise ValueError(f"{option}={root} holds latents and no images: name those that they were prepared from")
-        for shard in manifest.shards:
-            check_shard(path_of(root, shard), shard, True, REMEDY)
+
+        def check() -> None:
+            for shard in manifest.shards:
+                check_shard(path_of(root, shard), shard, True, REMEDY)
+
+        decided(check)
         self.parts = [PreparedImages(manifest, split, partial(path_of, root), max_open=8) for split in manifest.splits]
         self.ends = list(accumulate(map(len, self.parts)))
         names = manifest.class_names
