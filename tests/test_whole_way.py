@@ -117,7 +117,12 @@ def test_it_goes_out_and_comes_back_to_the_bit(name: str, run: Path, tmp_path: P
 @pytest.mark.parametrize("format", ["torch_export", "onnx"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_its_graph_draws_what_it_draws(
-    name: str, format: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    format: str,
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The program of its card, which needs nothing of this project, has the images of our DDIM from the same noise."""
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -126,6 +131,7 @@ def test_its_graph_draws_what_it_draws(
     assert float(difference) <= 1e-4
     [code] = re.findall(r"```python\n(import json(?:.|\n)*?)```", (out / "README.md").read_text())
     names: dict[str, Any] = {}
+    monkeypatch.chdir(out)  # the program is for the folder that it is in
     exec(code, names)
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal((4, 1, 8, 8), dtype=np.float32))
     denoiser, _ = load_denoiser(run)
